@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Everything else is for developers.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check lock generate clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder for your own
+	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: check ## every check and every test, on real servers that the tests start
+	@$(BIN)/pytest -m "not faults"
+
+test-faults: $(INSTALLED) ## the longer fault tests
+	@$(BIN)/pytest -m faults --timeout 1800
+
+check: $(INSTALLED) ## lint, format, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+generate: $(INSTALLED) ## write JSON Schemas, examples and the AsyncAPI document again
+	@$(BIN)/python -m schemas.generate
+
+lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url --python-version 3.11 \
+		--all-extras --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment and the local stack's data
+	rm -rf .venv .facematch
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "facematch needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(INSTALLED)

@@ -1,0 +1,206 @@
+"""CloudEvents 1.0 in Kafka's binary mode: one encode, one decode, and the letter for what cannot be decoded.
+
+https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md
+The attributes travel as headers (`ce_id`, `ce_type`, `ce_source`, `ce_time`, `ce_specversion`), the event
+as JSON in the value, so that any language reads them with a plain Kafka client.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from schemas.events import EVENT_TYPES, EncodingErased, Event
+from schemas.topics import DEAD_LETTERS, topic_named, topic_of
+
+SPEC_VERSION = "1.0"
+_CONTENT_TYPE = b"application/json"
+_EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class UnreadableError(Exception):
+    """A record that cannot be decoded. Its text is safe to log: it holds no value of the record."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Record:
+    """A Kafka record, whichever client read it or will write it.
+
+    `topic` is the name in the topic table, without the namespace. `offset` and `timestamp` (milliseconds since
+    1970) are known of records that were read. One to be written goes to its `partition`, or to that of the
+    collection `partition_by`, or to that of its key. Its repr leaves the value out: it may hold a photo or an
+    embedding.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+    offset: int | None = None
+    timestamp: int | None = None
+    partition_by: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Record({self.topic}[{self.partition}]@{self.offset}, key={self.key!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Generic[E_co]):
+    """An event in its envelope.
+
+    `time` is when the individual was registered or the decision made; whatever is derived from an event
+    carries its time on, so that repeated work yields the same bytes. When a record was published is
+    Kafka's timestamp.
+    """
+
+    event: E_co
+    id: str
+    time: datetime
+    source: str
+
+    def derive(self, event: Event, source: str) -> "Message[Event]":
+        """What follows from this message: the same time, and an id that is the same however often it follows."""
+        name = f"{type(event).__name__}/{event.key}/{self.id}"
+        return Message(event, id=str(uuid.uuid5(_EVENT_NAMESPACE, name)), time=self.time, source=source)
+
+
+def announce(event: Event, source: str, time: datetime | None = None) -> Message[Event]:
+    """A message about something that happened outside: a random id, and now unless a time is given."""
+    return Message(event, id=str(uuid.uuid4()), time=time or datetime.now(UTC), source=source)
+
+
+def encode(message: Message[Event]) -> Record:
+    """The record of a message, on the topic that the topic table gives its type."""
+    event = message.event
+    topic = topic_of(type(event))
+    headers = {
+        "ce_specversion": SPEC_VERSION,
+        "ce_type": type(event).__name__,
+        "ce_id": message.id,
+        "ce_source": message.source,
+        "ce_time": message.time.astimezone(UTC).isoformat(),
+    }
+    value: bytes | None
+    if isinstance(event, EncodingErased):
+        headers["revision"] = str(event.revision)
+        value = None
+    else:
+        headers["content-type"] = _CONTENT_TYPE.decode()
+        value = event.model_dump_json(exclude_none=True).encode()
+    return Record(
+        topic=topic.name,
+        key=event.key.encode(),
+        value=value,
+        headers=tuple((name, text.encode()) for name, text in headers.items()),
+        partition_by=event.collection if topic.partitioned_by_collection else None,
+    )
+
+
+def decode(record: Record) -> Message[Event]:
+    """The message in a record. Raises UnreadableError, with what is wrong and no value of the record."""
+    attributes = _attributes(record.headers)
+    event_type = EVENT_TYPES.get(attributes["ce_type"])
+    if event_type is None:
+        raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
+    if event_type not in topic_named(record.topic).carries:
+        raise UnreadableError(f"{record.topic} does not carry {event_type.__name__}")
+    try:
+        if event_type is EncodingErased:
+            event: Event = _decode_tombstone(record, attributes)
+        elif record.value is None:
+            raise UnreadableError(f"{event_type.__name__} has no value")
+        else:
+            event = event_type.model_validate_json(record.value)
+    except ValidationError as error:
+        raise UnreadableError(_explain(event_type, error)) from None
+    if record.key != event.key.encode():
+        raise UnreadableError(f"the key of a {event_type.__name__} is {_key_rule(event)}; this one differs")
+    return Message(
+        event,
+        id=attributes["ce_id"],
+        time=_time(attributes["ce_time"]),
+        source=attributes["ce_source"],
+    )
+
+
+def dead_letter(record: Record, error: UnreadableError, consumer: str) -> Record:
+    """The record for `dead-letters`: the bytes and headers as they came, and beside them where from and why.
+
+    The position travels in headers that begin with `dead_letter_`.
+    """
+    position = {
+        "dead_letter_topic": record.topic,
+        "dead_letter_partition": record.partition,
+        "dead_letter_offset": record.offset,
+        "dead_letter_timestamp": record.timestamp,
+        "dead_letter_consumer": consumer,
+        "dead_letter_error": error,
+    }
+    headers = tuple((name, str(value).encode()) for name, value in position.items())
+    return Record(DEAD_LETTERS.name, record.key, record.value, (*record.headers, *headers))
+
+
+def _attributes(headers: Headers) -> Mapping[str, str]:
+    required = ("ce_id", "ce_type", "ce_source", "ce_time", "ce_specversion")
+    found: dict[str, str] = {}
+    for name, value in headers:
+        try:
+            found[name] = value.decode() if value is not None else ""
+        except UnicodeDecodeError:
+            if name in required:
+                raise UnreadableError(f"header {name} is not UTF-8") from None
+    missing = [name for name in required if not found.get(name)]
+    if missing:
+        raise UnreadableError(f"no CloudEvents envelope: header {', '.join(missing)} missing")
+    if found["ce_specversion"] != SPEC_VERSION:
+        raise UnreadableError(f"ce_specversion is {found['ce_specversion']!r}, not {SPEC_VERSION!r}")
+    return found
+
+
+def _decode_tombstone(record: Record, attributes: Mapping[str, str]) -> EncodingErased:
+    if record.value is not None:
+        raise UnreadableError("EncodingErased has a null value; this one has content")
+    try:
+        collection, _, individual_id = (record.key or b"").decode().partition("/")
+        revision = int(attributes["revision"])
+    except (UnicodeDecodeError, KeyError, ValueError):
+        raise UnreadableError(
+            "EncodingErased needs a key collection/individual and a header revision, a whole number"
+        ) from None
+    return EncodingErased(collection=collection, individual_id=individual_id, revision=revision)
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UnreadableError("ce_time is not an RFC 3339 time") from None
+    if time.tzinfo is None:
+        raise UnreadableError("ce_time has no time zone")
+    return time
+
+
+def _explain(event_type: type[Event], error: ValidationError) -> str:
+    problems = (
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+    return f"not a valid {event_type.__name__}: " + "; ".join(problems)
+
+
+def _key_rule(event: Event) -> str:
+    return "collection/individual_id" if hasattr(event, "individual_id") else "the pair id"
+
+
+def full_name(name: str, namespace: str) -> str:
+    """A topic's name (or a consumer group's) on the broker: the namespace, a dot, its own name."""
+    return f"{namespace}.{name}"

@@ -1,0 +1,335 @@
+"""What is said on the topics. Every event is immutable; its key and its meaning stand here and nowhere else."""
+
+import base64
+import binascii
+import json
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+EMBEDDING_DIMENSIONS = 128
+_EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
+_PAIR_NAMESPACE = uuid.UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+
+
+def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
+    if isinstance(value, np.ndarray):
+        embedding = value.astype("<f4", copy=True)
+    else:
+        try:
+            raw = base64.b64decode(value, validate=True)
+        except (TypeError, ValueError, binascii.Error):
+            raise ValueError("an embedding is base64 text") from None
+        if len(raw) != _EMBEDDING_BYTES:
+            raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
+        embedding = np.frombuffer(raw, dtype="<f4").copy()
+    if embedding.shape != (EMBEDDING_DIMENSIONS,):
+        raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
+    if not np.isfinite(embedding).all():
+        raise ValueError("an embedding holds finite numbers only")
+    embedding.flags.writeable = False
+    return embedding
+
+
+def _embedding_to_wire(embedding: NDArray[np.float32]) -> str:
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+
+
+Embedding = Annotated[
+    NDArray[np.float32],
+    PlainValidator(_embedding_from_wire),
+    PlainSerializer(_embedding_to_wire, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "contentEncoding": "base64",
+            "minLength": 684,
+            "maxLength": 684,
+            "description": "128 little-endian float32 (512 bytes), base64",
+        }
+    ),
+]
+
+CollectionName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$"),
+    Field(
+        description="The scope within which duplicates are sought: a programme, a country, a region. "
+        "Nothing is ever compared across collections."
+    ),
+]
+IndividualId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$"),
+    Field(description="The registration system's own id of the individual, unique within the collection."),
+]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres stores no NUL
+Revision = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=2**63 - 1,
+        description="Grows with every change to the individual. Wherever two revisions meet, the higher "
+        "one wins, in any order of arrival.",
+    ),
+]
+EncoderId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._+-]{1,64}$"),
+    Field(
+        description="Names the weights and the pipeline that made the embedding. Embeddings of different "
+        "encoders are never compared."
+    ),
+]
+Distance = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="Euclidean distance between the two embeddings; no unit."),
+]
+
+
+def individual_key(collection: str, individual_id: str) -> str:
+    """The key of every record about one individual. A collection's name has no slash, so it splits back."""
+    return f"{collection}/{individual_id}"
+
+
+class Event(BaseModel):
+    """What all events share: they are immutable, unknown fields are ignored, and they know their key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    collection: CollectionName
+
+    @property
+    def key(self) -> str:
+        """The Kafka key; compaction keeps the latest record of each."""
+        raise NotImplementedError
+
+
+class IndividualEvent(Event):
+    """An event about one revision of one individual."""
+
+    individual_id: IndividualId
+    revision: Revision
+
+    @property
+    def key(self) -> str:
+        return individual_key(self.collection, self.individual_id)
+
+
+class Photo(BaseModel):
+    """Where the photo is, or the photo itself. Exactly one of the two."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"oneOf": [{"required": ["uri"]}, {"required": ["inline"]}]},
+    )
+
+    uri: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="Where the encoder reads the photo: file://, s3://, https:// and whatever fsspec knows.",
+    )
+    inline: str | None = Field(
+        default=None,
+        repr=False,
+        description="The photo file itself, base64, for small photos only (setting inline_photo_bytes).",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.uri is None) == (self.inline is None):
+            raise ValueError("a photo has either a uri or inline bytes")
+        return self
+
+
+class Detector(StrEnum):
+    """How a face is found: HOG in the CPU pool, CNN in the GPU pool."""
+
+    HOG = "hog"
+    CNN = "cnn"
+
+
+class Registration(IndividualEvent):
+    """What a registration system says of an individual: the whole of it, not what changed."""
+
+    photo: Photo = Field(description="The registration photo. It has one subject.")
+    detector: Detector | None = Field(
+        default=None, description="Asks for a detector; 'cnn' sends the photo to the GPU pool at once."
+    )
+    attributes: dict[Text, Text] = Field(
+        default_factory=dict, description="Anything else worth showing a reviewer. Kept, never interpreted."
+    )
+
+
+class IndividualCreated(Registration):
+    """An individual was registered, with a photo."""
+
+
+class IndividualUpdated(Registration):
+    """An individual's registration changed: the whole of it as it is now, under a higher revision."""
+
+
+class IndividualDeleted(IndividualEvent):
+    """An individual is to be erased; the revision is higher than any before."""
+
+
+class FaceBox(BaseModel):
+    """Where the face is in the upright photo."""
+
+    model_config = ConfigDict(frozen=True)
+
+    top: int = Field(ge=0, description="pixels from the top edge")
+    right: int = Field(ge=0, description="pixels from the left edge")
+    bottom: int = Field(ge=0, description="pixels from the top edge")
+    left: int = Field(ge=0, description="pixels from the left edge")
+
+
+class EncodingComputed(IndividualEvent):
+    """The face in an individual's photo, as 128 numbers."""
+
+    encoder: EncoderId
+    embedding: Embedding = Field(repr=False)
+    face: FaceBox
+    detector: Detector = Field(description="What found the face.")
+
+
+class EncodingErased(IndividualEvent):
+    """The tombstone of an erased individual: a null value whose revision travels in the headers."""
+
+
+class RejectionReason(StrEnum):
+    """Why a photo could not be encoded."""
+
+    PHOTO_UNREADABLE = "photo_unreadable"
+    PHOTO_TOO_LARGE = "photo_too_large"
+    PHOTO_NOT_FOUND = "photo_not_found"
+    PHOTO_UNAVAILABLE = "photo_unavailable"
+    PHOTO_FORBIDDEN = "photo_forbidden"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+
+
+class EncodingRejected(IndividualEvent):
+    """A photo could not be encoded: the individual is not compared with anyone until a new revision comes."""
+
+    reason: RejectionReason = Field(description="For programs.")
+    detail: Text = Field(description="For people: what is wrong and what to do about it.")
+    event_id: str = Field(description="ce_id of the event that this answers.")
+
+
+class Member(BaseModel):
+    """One side of a pair."""
+
+    model_config = ConfigDict(frozen=True)
+
+    individual_id: IndividualId
+    revision: Revision
+
+
+def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
+    """The id of a pair: a UUID (version 5) of the collection, the encoder and the two ids in their order.
+
+    Any repetition of a finding, by any process, therefore is the same row.
+    """
+    name = json.dumps([collection, encoder, *sorted((one, other))], ensure_ascii=True, separators=(",", ":"))
+    return str(uuid.uuid5(_PAIR_NAMESPACE, name))
+
+
+class PairEvent(Event):
+    """An event about a pair of individuals; `a` has the smaller id."""
+
+    encoder: EncoderId
+    a: Member
+    b: Member
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.a.individual_id < self.b.individual_id:
+            raise ValueError("a pair has two different individuals, the smaller id first")
+        return self
+
+    @property
+    def pair_id(self) -> str:
+        """See `pair_id`."""
+        return pair_id(self.collection, self.encoder, self.a.individual_id, self.b.individual_id)
+
+    @property
+    def key(self) -> str:
+        return self.pair_id
+
+
+class DuplicateFound(PairEvent):
+    """Two registrations look like the same person: a candidate for a person to review, never a verdict."""
+
+    distance: Distance
+    threshold: Distance = Field(description="Pairs at most this far apart are found.")
+
+
+class RetractionReason(StrEnum):
+    """Why a pair no longer holds."""
+
+    UPDATED = "updated"
+    ERASED = "erased"
+    THRESHOLD = "threshold"
+
+
+class DuplicateRetracted(PairEvent):
+    """A pair that was found no longer holds."""
+
+    reason: RetractionReason = Field(description="Why it no longer holds.")
+
+
+class IndividualChecked(IndividualEvent):
+    """An individual was compared with everyone registered before."""
+
+    encoder: EncoderId
+    duplicates: int = Field(ge=0, description="How many of those before look like the same person.")
+
+
+class PairDecided(Event):
+    """What a reviewer said of a pair."""
+
+    encoder: EncoderId
+    a: IndividualId
+    b: IndividualId
+    verdict: Literal["same", "different"] = Field(description="Whether both registrations are one person.")
+    by: Text = Field(min_length=1, max_length=256, description="Who decided.")
+    note: Text = Field(default="", max_length=4096, description="Why, in the reviewer's words.")
+
+    @property
+    def key(self) -> str:
+        return pair_id(self.collection, self.encoder, self.a, self.b)
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        IndividualCreated,
+        IndividualUpdated,
+        IndividualDeleted,
+        EncodingComputed,
+        EncodingErased,
+        EncodingRejected,
+        DuplicateFound,
+        DuplicateRetracted,
+        IndividualChecked,
+        PairDecided,
+    )
+}

@@ -1,0 +1,179 @@
+"""Writes the contracts as files that other languages read: JSON Schemas, examples, an AsyncAPI 3 document.
+
+`make generate` writes them; a test fails when they are stale.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.envelope import Message, Record, encode
+from schemas.events import (
+    EMBEDDING_DIMENSIONS,
+    EVENT_TYPES,
+    Detector,
+    DuplicateFound,
+    DuplicateRetracted,
+    EncodingComputed,
+    EncodingErased,
+    EncodingRejected,
+    Event,
+    FaceBox,
+    IndividualChecked,
+    IndividualCreated,
+    IndividualDeleted,
+    IndividualUpdated,
+    Member,
+    PairDecided,
+    Photo,
+    RejectionReason,
+    RetractionReason,
+)
+from schemas.topics import TOPICS, Topic, topic_of
+
+FOLDER = Path(__file__).parent
+_TIME = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+_ID = "7d9f2f0e-5d4b-4b8e-9d53-0d6f1c1f3a11"
+_WHO = {"collection": "camp-a", "individual_id": "A-1001", "revision": 1}
+_PAIR = {
+    "collection": "camp-a",
+    "encoder": "dlib-resnet-v1",
+    "a": Member(individual_id="A-1001", revision=1),
+    "b": Member(individual_id="A-2417", revision=3),
+}
+
+
+def examples() -> dict[str, Record]:
+    """One record for each type of event."""
+    events: tuple[Event, ...] = (
+        IndividualCreated(
+            **_WHO, photo=Photo(uri="file:///srv/photos/A-1001.jpg"), attributes={"household": "H-77"}
+        ),
+        IndividualUpdated(
+            **_WHO | {"revision": 2}, photo=Photo(uri="https://photos.example.org/A-1001-2.jpg"), detector=Detector.CNN
+        ),
+        IndividualDeleted(**_WHO | {"revision": 3}),
+        EncodingComputed(
+            **_WHO,
+            encoder="dlib-resnet-v1",
+            embedding=np.linspace(-0.2, 0.2, EMBEDDING_DIMENSIONS, dtype=np.float32),
+            face=FaceBox(top=142, right=617, bottom=409, left=349),
+            detector=Detector.HOG,
+        ),
+        EncodingErased(**_WHO | {"revision": 3}),
+        EncodingRejected(
+            **_WHO,
+            reason=RejectionReason.NO_FACE,
+            detail="no face was found: take the photo again from the front, in good light, without a mask",
+            event_id=_ID,
+        ),
+        DuplicateFound(**_PAIR, distance=0.346, threshold=0.45),
+        DuplicateRetracted(**_PAIR, reason=RetractionReason.UPDATED),
+        IndividualChecked(**_WHO, encoder="dlib-resnet-v1", duplicates=1),
+        PairDecided(
+            collection="camp-a", encoder="dlib-resnet-v1", a="A-1001", b="A-2417",
+            verdict="different", by="reviewer-7", note="twins",
+        ),
+    )  # fmt: skip
+    return {
+        type(event).__name__: encode(Message(event, id=_ID, time=_TIME, source="example/registration"))
+        for event in events
+    }
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its content."""
+    content: dict[Path, Any] = {FOLDER / "asyncapi.json": asyncapi()}
+    for name, record in examples().items():
+        content[FOLDER / "json" / f"{name}.schema.json"] = json_schema(EVENT_TYPES[name])
+        content[FOLDER / "examples" / f"{name}.json"] = _as_json(record)
+    return {path: json.dumps(data, indent=2, ensure_ascii=False) + "\n" for path, data in content.items()}
+
+
+def json_schema(event: type[Event]) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of an event's value."""
+    if event is EncodingErased:
+        schema: dict[str, Any] = {"title": event.__name__, "description": event.__doc__, "type": "null"}
+    else:
+        schema = event.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def asyncapi() -> dict[str, Any]:
+    """The AsyncAPI 3.0 document: topics as channels, events as messages."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "facematch",
+            "version": "1.0.0",
+            "description": "Finds the same person registered twice. Topic names are preceded by the namespace and a "
+            "dot, for example facematch.individuals. Events are CloudEvents 1.0 in Kafka's binary mode.",
+        },
+        "channels": {topic.name: _channel(topic) for topic in TOPICS},
+        "operations": {
+            "register": _operation("send", "individuals", "A registration system says who was registered."),
+            "decide": _operation("send", "decisions", "A review tool says what a reviewer decided."),
+            "readDuplicates": _operation("receive", "duplicates", "Downstream reads the candidates."),
+            "readRejections": _operation("receive", "rejections", "Downstream reads which photos to take again."),
+        },
+        "components": {"messages": {name: _message(name) for name in EVENT_TYPES}},
+    }
+
+
+def _channel(topic: Topic) -> dict[str, Any]:
+    names = [event.__name__ for event in topic.carries]
+    return {
+        "address": topic.name,
+        "description": f"{topic.purpose}. Key: {topic.key}.",
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "topic": topic.name, "partitions": topic.partitions}},
+        "x-kafka-config": topic.config,
+        "x-partitioned-by": "collection" if topic.partitioned_by_collection else "key",
+    }
+
+
+def _operation(action: str, topic: str, summary: str) -> dict[str, Any]:
+    return {"action": action, "channel": {"$ref": f"#/channels/{topic}"}, "summary": summary}
+
+
+def _message(name: str) -> dict[str, Any]:
+    event = EVENT_TYPES[name]
+    headers: dict[str, Any] = {
+        "ce_specversion": {"const": "1.0"},
+        "ce_type": {"const": name},
+        "ce_id": {"type": "string", "description": "unique with ce_source"},
+        "ce_source": {"type": "string", "description": "who says so"},
+        "ce_time": {"type": "string", "format": "date-time", "description": "when the individual was registered"},
+    }
+    if event is EncodingErased:
+        headers["revision"] = {"type": "string", "pattern": "^[0-9]+$"}
+    return {
+        "name": name,
+        "contentType": "application/json",
+        "description": event.__doc__,
+        "headers": {"type": "object", "required": list(headers), "properties": headers},
+        "payload": {
+            "schemaFormat": "application/schema+json;version=draft-2020-12",
+            "schema": {"$ref": f"./json/{name}.schema.json"},
+        },
+        "x-topic": topic_of(event).name,
+    }
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    assert record.key is not None
+    return {
+        "topic": record.topic,
+        "key": record.key.decode(),
+        "headers": {name: (value or b"").decode() for name, value in record.headers},
+        "value": None if record.value is None else json.loads(record.value),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)

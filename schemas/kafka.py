@@ -1,0 +1,224 @@
+"""How every part of facematch talks to the broker: one client configuration, one way to publish."""
+
+import logging
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as ConsumedMessage
+
+from schemas.envelope import Record, full_name
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+_librdkafka_log = logging.getLogger("librdkafka")  # talkative while a broker comes and goes
+
+T = TypeVar("T")
+OnDelivered = Callable[[KafkaError | None], None]
+
+_AWAY = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._RESOLVE,
+    KafkaError._WAIT_COORD,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
+)
+_PARTITIONS_LOST = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError._NO_OFFSET,
+    KafkaError._STATE,
+)
+_LONGEST_PAUSE_S = 10.0
+
+
+class PublishError(Exception):
+    """The broker refused a record for good. The work that it stands for must not be acknowledged."""
+
+
+def client_config(settings: Settings, client: str) -> dict[str, Any]:
+    """librdkafka's configuration, shared by every client. `client` names it in the broker's logs."""
+    return {
+        "bootstrap.servers": settings.kafka,
+        "client.id": f"{settings.namespace}.{client}",
+        "reconnect.backoff.max.ms": 2_000,
+        "topic.metadata.refresh.interval.ms": 60_000,
+        "log.connection.close": False,
+        "error_cb": _log_error,
+        "logger": _librdkafka_log,
+    }
+
+
+def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
+    """A consumer that commits by hand, and begins at the beginning where its group has not been."""
+    return client_config(settings, group) | {
+        "group.id": full_name(group, settings.namespace),
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": False,
+    }
+
+
+def is_transient(error: KafkaError) -> bool:
+    """Whether the world is down (wait and go on) rather than the client being in the wrong."""
+    return bool(error.retriable()) or error.code() in _AWAY
+
+
+def patiently(ask: Callable[[], T], what: str) -> T:
+    """The answer of a broker; one that is away is asked again, with growing pauses."""
+    pause = 0.1
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            cause = _kafka_error(error)
+            if cause is None or not is_transient(cause):
+                raise
+            log.warning("%s: the broker does not answer (%s)", what, cause.name())
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def commit_patiently(commit: Callable[[], T]) -> T | None:
+    """Commit offsets, waiting for a broker that is away.
+
+    A commit that comes too late, since the group gave the partitions to others, is dropped (None): its messages
+    come again, there or here, and are handled alike.
+    """
+    try:
+        return patiently(commit, "commit")
+    except Exception as error:
+        cause = _kafka_error(error)
+        if cause is None or cause.code() not in _PARTITIONS_LOST:
+            raise
+        log.warning("the partitions went to another consumer before the commit (%s)", cause.name())
+        return None
+
+
+def _kafka_error(error: BaseException | None) -> KafkaError | None:
+    """The broker's error behind an exception, or behind the one that it was raised from."""
+    while error is not None:
+        if error.args and isinstance(error.args[0], KafkaError):
+            return error.args[0]
+        error = error.__cause__
+    return None
+
+
+def partition_of(collection: str, partitions: int) -> int:
+    """The partition of a collection: CRC-32 of its name, modulo the number of partitions.
+
+    The same as librdkafka's partitioner "consistent" with the collection as key.
+    """
+    return zlib.crc32(collection.encode()) % partitions
+
+
+def record_of(message: ConsumedMessage, topic: str) -> Record:
+    """The record in a message without error, as a consumer without deserializers hands it over."""
+    return Record(
+        topic=topic,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),  # type: ignore[arg-type] # consumed headers hold bytes or None
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp=message.timestamp()[1],
+    )
+
+
+class Publisher:
+    """Publishes records: idempotent, acknowledged by all replicas, in order within a partition.
+
+    A broker that is away is waited for, without limit unless one is given; what it refuses for good (a message too
+    large, say) is reported as an error. Thread-safe.
+    """
+
+    def __init__(self, settings: Settings, client: str, give_up_after_s: float | None = None) -> None:
+        self._namespace = settings.namespace
+        self._partitions: dict[str, int] = {}
+        self._producer = Producer(
+            client_config(settings, client)
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "message.timeout.ms": int((give_up_after_s or 0) * 1000),  # 0: never
+                "partitioner": "murmur2_random",  # as Java's clients do it
+                "linger.ms": 2,
+                "compression.type": "none",  # what is large is compressed already, and every client reads it
+            }
+        )
+
+    def publish(self, record: Record, on_delivered: OnDelivered) -> None:
+        """Hand a record over. `on_delivered` is called from `poll` or `publish_all`, with the error if any."""
+        topic = full_name(record.topic, self._namespace)
+        partition = record.partition
+        if record.partition_by is not None:
+            partition = self._partition(topic, record.partition_by)
+        place: dict[str, Any] = {} if partition is None else {"partition": partition}
+
+        def delivered(error: KafkaError | None, _: ConsumedMessage) -> None:
+            on_delivered(error)
+
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    record.value,
+                    record.key,
+                    headers=list(record.headers),
+                    on_delivery=delivered,
+                    **place,
+                )
+                return
+            except BufferError:  # as much is under way as memory was set aside for: wait until some is delivered
+                self._producer.poll(0.1)
+            except KafkaException as error:  # refused before it left: too large
+                on_delivered(error.args[0])
+                return
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Call `on_delivered` of what has been delivered since, waiting for the first up to `seconds`."""
+        self._producer.poll(seconds)
+
+    def publish_all(self, records: Iterable[Record]) -> None:
+        """Publish records and return once all of them are acknowledged. Raises PublishError."""
+        outcomes: list[KafkaError | None] = []
+        sent = 0
+        for record in records:
+            self.publish(record, outcomes.append)
+            sent += 1
+        while len(outcomes) < sent:
+            self._producer.poll(0.1)
+        for error in outcomes:
+            if error is not None:
+                raise PublishError(f"the broker refused a record: {error.str()}")
+
+    def flush(self, seconds: float) -> int:
+        """Wait up to `seconds` for what is under way; returns how many records still are."""
+        return int(self._producer.flush(seconds))
+
+    def _partition(self, topic: str, collection: str) -> int:
+        if topic not in self._partitions:
+            found = patiently(lambda: self._producer.list_topics(topic, timeout=5).topics[topic], "publish")
+            if not found.partitions:
+                raise PublishError(f"topic {topic} does not exist: `facematch setup` creates it")
+            self._partitions[topic] = len(found.partitions)
+        return partition_of(collection, self._partitions[topic])
+
+
+def _log_error(error: KafkaError) -> None:
+    """librdkafka reports its own troubles here; it recovers from all but fatal ones by itself."""
+    _librdkafka_log.log(logging.ERROR if error.fatal() else logging.WARNING, "%s", error.str())

@@ -1,0 +1,92 @@
+"""The tables that the sink fills and downstream reads. Migrations in `deploy/migrations` create them.
+
+Each column group of `individuals` belongs to one kind of event and is overwritten by a higher revision only, so
+the rows come out the same in whatever order, and however often, events arrive. What state an individual is in
+follows from them: see the view `individual_duplicates`.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    MetaData,
+    String,
+    Table,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData()
+
+
+def _time(name: str, comment: str) -> "Column[object]":
+    return Column(name, DateTime(timezone=True), comment=comment)
+
+
+individuals = Table(
+    "individuals",
+    metadata,
+    Column("collection", String, primary_key=True),
+    Column("individual_id", String, primary_key=True),
+    Column("registered_revision", BigInteger, comment="latest IndividualCreated or IndividualUpdated"),
+    Column("photo", String, comment="URI of the photo; 'inline' where it travelled in the event"),
+    Column("attributes", JSONB, comment="what else the registration system said"),
+    _time("registered_at", "when the registration system said so (ce_time)"),
+    Column("encoded_revision", BigInteger, comment="latest EncodingComputed"),
+    Column("encoder", String, comment="which encoder made the embedding"),
+    _time("encoded_at", "when Kafka had the embedding"),
+    Column("checked_revision", BigInteger, comment="latest IndividualChecked"),
+    _time("checked_at", "when Kafka had the comparison"),
+    Column("rejected_revision", BigInteger, comment="latest EncodingRejected"),
+    Column("rejection_reason", String, comment="for programs"),
+    Column("rejection_detail", String, comment="for people"),
+    _time("rejected_at", "when Kafka had the rejection"),
+    Column("erased_revision", BigInteger, comment="latest IndividualDeleted"),
+    comment="every individual, and how far each got",
+)
+
+duplicates = Table(
+    "duplicates",
+    metadata,
+    Column("pair_id", UUID(as_uuid=False), primary_key=True),
+    Column("collection", String, nullable=False),
+    Column("encoder", String, nullable=False),
+    Column("individual_a", String, nullable=False, comment="the smaller of the two ids"),
+    Column("individual_b", String, nullable=False),
+    Column("revision_a", BigInteger, nullable=False, comment="the revision of a that was compared"),
+    Column("revision_b", BigInteger, nullable=False),
+    Column("distance", Double, comment="Euclidean; NULL once retracted before it was ever found"),
+    Column("threshold", Double),
+    Column("retracted", String, comment="why the pair no longer holds; NULL while it holds"),
+    Column("found_at", DateTime(timezone=True), nullable=False, comment="ce_time of the event behind this row"),
+    Column(
+        "recorded_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+        comment="when this row was first written",
+    ),
+    CheckConstraint('individual_a COLLATE "C" < individual_b COLLATE "C"', name="duplicates_in_order"),
+    Index("duplicates_a", "collection", "individual_a"),
+    Index("duplicates_b", "collection", "individual_b"),
+    Index("duplicates_recorded", "recorded_at"),
+    comment="pairs of registrations that look like the same person: candidates for review, never verdicts",
+)
+
+individual_duplicates = Table(
+    "individual_duplicates",
+    MetaData(),  # a view, made by a migration: not among the tables
+    Column("collection", String),
+    Column("individual_id", String),
+    Column("revision", BigInteger),
+    Column("state", String),
+    Column("photo", String),
+    Column("attributes", JSONB),
+    Column("registered_at", DateTime(timezone=True)),
+    Column("rejection_reason", String),
+    Column("rejection_detail", String),
+    Column("duplicates", ARRAY(String)),
+)

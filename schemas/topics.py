@@ -1,0 +1,146 @@
+"""The topic table: what every topic carries, how it is keyed, divided and kept."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from schemas.events import (
+    DuplicateFound,
+    DuplicateRetracted,
+    EncodingComputed,
+    EncodingErased,
+    EncodingRejected,
+    Event,
+    IndividualChecked,
+    IndividualCreated,
+    IndividualDeleted,
+    IndividualUpdated,
+    PairDecided,
+)
+
+
+class Cleanup(StrEnum):
+    """Kafka's cleanup.policy."""
+
+    DELETE = "delete"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the table. Names are without the namespace."""
+
+    name: str
+    carries: tuple[type[Event], ...]
+    key: str
+    purpose: str
+    partitions: int = 6
+    partitioned_by_collection: bool = False
+    cleanup: Cleanup = Cleanup.DELETE
+    retention: timedelta | None = None
+    tombstones_kept: timedelta | None = None
+    extra_config: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The topic's configuration, in Kafka's names and units (milliseconds)."""
+        config = {"cleanup.policy": self.cleanup.value, **self.extra_config}
+        if self.retention:
+            config["retention.ms"] = _milliseconds(self.retention)
+        if self.tombstones_kept:
+            config["delete.retention.ms"] = _milliseconds(self.tombstones_kept)
+        return config
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return str(duration // timedelta(milliseconds=1))
+
+
+INDIVIDUALS = Topic(
+    name="individuals",
+    carries=(IndividualCreated, IndividualUpdated, IndividualDeleted),
+    key="collection/individual_id",
+    purpose="what registration systems say",
+    retention=timedelta(days=30),
+)
+ESCALATIONS = Topic(
+    name="escalations",
+    carries=(IndividualCreated, IndividualUpdated),
+    key="collection/individual_id",
+    purpose="what the CPU pool hands to the GPU pool: the event as it came, and header escalation_reason",
+    retention=timedelta(days=30),
+)
+ENCODINGS = Topic(
+    name="encodings",
+    carries=(EncodingComputed, EncodingErased),
+    key="collection/individual_id",
+    purpose="the truth: the latest embedding of each living individual; a null value erases",
+    partitioned_by_collection=True,
+    cleanup=Cleanup.COMPACT,
+    tombstones_kept=timedelta(days=14),
+    # A stale record (a slow GPU, a replay) may stand behind the right one until the matcher has put the right
+    # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
+    extra_config={"min.compaction.lag.ms": _milliseconds(timedelta(days=1))},
+)
+DUPLICATES = Topic(
+    name="duplicates",
+    carries=(DuplicateFound, DuplicateRetracted, IndividualChecked),
+    key="pair id; of an IndividualChecked: collection/individual_id",
+    purpose="what was found: candidates for a person to review",
+    partitioned_by_collection=True,
+    cleanup=Cleanup.COMPACT,
+)
+DECISIONS = Topic(
+    name="decisions",
+    carries=(PairDecided,),
+    key="pair id",
+    purpose="what reviewers said of pairs",
+    partitioned_by_collection=True,
+    cleanup=Cleanup.COMPACT,
+)
+REJECTIONS = Topic(
+    name="rejections",
+    carries=(EncodingRejected,),
+    key="collection/individual_id",
+    purpose="photos that could not be encoded, and why",
+    retention=timedelta(days=30),
+)
+DEAD_LETTERS = Topic(
+    name="dead-letters",
+    carries=(),
+    key="as it came",
+    purpose="what could not be read: its bytes and headers as they came, and headers dead_letter_*",
+    partitions=1,
+    retention=timedelta(days=30),
+)
+
+TOPICS = (INDIVIDUALS, ESCALATIONS, ENCODINGS, DUPLICATES, DECISIONS, REJECTIONS, DEAD_LETTERS)
+
+_BY_NAME = {topic.name: topic for topic in TOPICS}
+_HOME = {event: topic for topic in reversed(TOPICS) for event in topic.carries}
+
+
+def topic_of(event: type[Event]) -> Topic:
+    """The topic on which events of that type are published."""
+    return _HOME[event]
+
+
+def topic_named(name: str) -> Topic:
+    """The row of that name. Raises KeyError."""
+    return _BY_NAME[name]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerGroup:
+    """Processes that share the work on some topics. The name is without the namespace."""
+
+    name: str
+    reads: tuple[Topic, ...]
+
+
+CPU_POOL = ConsumerGroup("encoder-cpu", (INDIVIDUALS,))
+GPU_POOL = ConsumerGroup("encoder-gpu", (ESCALATIONS,))
+MATCHER = ConsumerGroup("matcher", (ENCODINGS,))
+SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES))
+
+CONSUMER_GROUPS = (CPU_POOL, GPU_POOL, MATCHER, SINK)
