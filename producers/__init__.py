@@ -1,0 +1,1 @@
+"""What puts events into Kafka."""
