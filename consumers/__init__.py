@@ -1,0 +1,1 @@
+"""What takes events out of Kafka: the encoder pools and the Postgres sink."""

@@ -1,0 +1,117 @@
+"""The sink: what the topics say, into Postgres, in batches."""
+
+import logging
+import signal
+import time
+from types import FrameType
+
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Message as KafkaMessage
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from consumers.projection import rows_of, upsert_duplicates, upsert_individuals
+from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, full_name
+from schemas.events import Event
+from schemas.kafka import Publisher, commit_patiently, consumer_config, is_transient, record_of
+from schemas.settings import Settings
+from schemas.topics import DUPLICATES, REJECTIONS, SINK
+
+log = logging.getLogger(__name__)
+
+# The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
+_LETTERS_OF = (REJECTIONS.name, DUPLICATES.name)
+_WAIT_S = 0.05
+_LONGEST_PAUSE_S = 10.0
+
+
+def run(settings: Settings) -> None:
+    """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads four."""
+    sink = Sink(settings)
+    stopping = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while not stopping:
+        sink.step()
+    sink.close()
+
+
+class Sink:
+    """Reads, writes, commits: in that order, a batch at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._batch = settings.sink_batch
+        self._engine = create_engine(settings.postgres, pool_pre_ping=True)
+        self._publisher = Publisher(settings, SINK.name)
+        self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads}
+        self._consumer = Consumer(consumer_config(settings, SINK.name))
+        self._consumer.subscribe(list(self._topics))
+
+    def step(self) -> None:
+        """One batch: into Postgres in one transaction, dead letters acknowledged, then the offsets committed."""
+        records = [
+            record_of(message, self._topics[str(message.topic())])
+            for message in self._consumer.consume(self._batch, _WAIT_S)
+            if _has_value(message)
+        ]
+        if not records:
+            return
+        events: list[tuple[Message[Event], int]] = []
+        letters: list[Record] = []
+        for record in records:
+            try:
+                events.append((decode(record), record.timestamp or 0))
+            except UnreadableError as error:
+                if record.topic in _LETTERS_OF:
+                    letters.append(dead_letter(record, error, "facematch/sink"))
+        self._publisher.publish_all(letters)
+        _write(self._engine, events)
+        commit_patiently(lambda: self._consumer.commit(asynchronous=False))
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._consumer.close()
+        self._engine.dispose()
+
+
+def _has_value(message: KafkaMessage) -> bool:
+    error = message.error()
+    if error is not None and not is_transient(error):
+        raise KafkaException(error)
+    return error is None
+
+
+def _write(engine: Engine, events: list[tuple[Message[Event], int]]) -> None:
+    """All rows in one transaction. A Postgres that is away is waited for, with growing pauses."""
+    column_groups, pairs = rows_of(events)
+    writes = [(upsert_individuals(guard, rows[0]), rows) for guard, rows in column_groups.items()]
+    if pairs:
+        writes.append((upsert_duplicates(pairs[0]), pairs))
+    pause = 0.1
+    while True:
+        try:
+            with engine.begin() as connection:
+                for statement, rows in writes:
+                    connection.execute(statement, rows)
+            return
+        except DBAPIError as error:
+            if not _is_away(error):
+                raise
+            log.warning("Postgres does not answer (%s), writing again in %.1f s", type(error.orig).__name__, pause)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether the server is gone, starting, stopping, or broke off a deadlock; see SQLSTATE classes 08, 40, 53, 57.
+
+    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    state = getattr(error.orig, "pgcode", None)
+    return error.connection_invalidated or state is None or str(state)[:2] in {"08", "40", "53", "57"}
