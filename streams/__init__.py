@@ -1,0 +1,1 @@
+"""The stateful stream: the gallery, matching, and their recovery from the log."""

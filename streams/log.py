@@ -1,0 +1,65 @@
+"""Reading a stretch of a partition, beside any consumer group: how state is restored and gaps are filled."""
+
+from collections.abc import Iterator
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.envelope import Record, full_name
+from schemas.kafka import consumer_config, is_transient, patiently, record_of
+from schemas.settings import Settings
+from schemas.topics import Topic
+
+_BATCH = 2000
+_WAIT_S = 0.1
+
+
+class PartitionLog:
+    """One topic, read by partition and offset. A broker that is away is waited for."""
+
+    def __init__(self, settings: Settings, topic: Topic, group: str) -> None:
+        self._topic = topic.name
+        self._full_name = full_name(topic.name, settings.namespace)
+        # The group is named so that its committed offsets can be asked for; nothing subscribes or commits here.
+        self._consumer = Consumer(consumer_config(settings, group) | {"enable.partition.eof": True})
+
+    def end(self, partition: int) -> int:
+        """The offset that the next record of the partition will get."""
+        place = TopicPartition(self._full_name, partition)
+        return int(patiently(lambda: self._consumer.get_watermark_offsets(place, timeout=5), "restore")[1])
+
+    def committed(self, partition: int) -> int | None:
+        """The group's committed offset, None where it has none."""
+        place = TopicPartition(self._full_name, partition)
+        offset = patiently(lambda: self._consumer.committed([place], timeout=5), "restore")[0].offset
+        return None if offset == OFFSET_INVALID or offset < 0 else int(offset)
+
+    def read(self, partition: int, begin: int, end: int) -> Iterator[list[Record]]:
+        """The records with offsets in [begin, end), in batches. Compaction may have left gaps."""
+        if begin >= end:
+            return
+        self._consumer.assign([TopicPartition(self._full_name, partition, begin)])
+        try:
+            position = begin
+            while position < end:
+                batch: list[Record] = []
+                for message in self._consumer.consume(_BATCH, _WAIT_S):
+                    error = message.error()
+                    offset = message.offset()
+                    assert offset is not None
+                    if error is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            position = max(position, offset)
+                        elif not is_transient(error):
+                            raise KafkaException(error)
+                        continue
+                    position = offset + 1
+                    if offset < end:
+                        batch.append(record_of(message, self._topic))
+                if batch:
+                    yield batch
+        finally:
+            self._consumer.unassign()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()

@@ -1,0 +1,156 @@
+"""The matcher: Faust hands over `encodings`, a thread matches them, and only then are they acknowledged."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any, TypeVar
+
+import faust
+import mode
+
+from schemas.envelope import Record, full_name
+from schemas.kafka import Publisher
+from schemas.settings import Settings
+from schemas.topics import ENCODINGS, MATCHER
+from streams.log import PartitionLog
+from streams.partition import PartitionMatcher
+from streams.progress import Progress, connect
+
+log = logging.getLogger(__name__)
+
+_WITHIN_S = 0.01  # how long a newcomer waits for others to be compared with it
+_STALLED_S = 30.0
+T = TypeVar("T")
+
+
+class StalledError(Exception):
+    """The stream hands nothing over although the log has more: the process must be started again."""
+
+
+class Matcher:
+    """All partitions that this process is given. Everything but the stream itself runs in one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = PartitionLog(settings, ENCODINGS, MATCHER.name)
+        self._publisher = Publisher(settings, MATCHER.name)
+        self._progress = Progress(settings, connect(settings))
+        self._partitions: dict[int, PartitionMatcher] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
+        self._last_progress = time.monotonic()
+
+    async def take_over(self, partitions: set[int]) -> None:
+        """Restore the partitions that this process now has, and forget those that went to others."""
+        for partition in set(self._partitions) - partitions:
+            del self._partitions[partition]
+        await self._in_thread(lambda: [self._matcher_of(partition) for partition in sorted(partitions)])
+
+    async def process(self, records: list[Record]) -> None:
+        """Match records of any partitions; return when what follows from them is durable."""
+        await self._in_thread(lambda: self._process(records))
+
+    async def check_flow(self) -> None:
+        """Raise StalledError if nothing was handed over for a while although there is something.
+
+        Faust has been seen to consume nothing after an outage (faust-streaming #175, #523).
+        """
+        if time.monotonic() - self._last_progress > _STALLED_S and await self._in_thread(self._is_behind):
+            raise StalledError(f"nothing was handed over for {_STALLED_S:.0f} s although the log has more")
+
+    def _process(self, records: list[Record]) -> None:
+        records.sort(key=lambda record: record.partition or 0)  # stable: offsets stay in order
+        for partition, group in groupby(records, key=lambda record: record.partition):
+            assert partition is not None
+            self._matcher_of(partition).process(list(group))
+        self._last_progress = time.monotonic()
+
+    def _matcher_of(self, partition: int) -> PartitionMatcher:
+        matcher = self._partitions.get(partition)
+        if matcher is None:
+            matcher = PartitionMatcher(partition, self._settings, self._log, self._publisher, self._progress)
+            matcher.restore()
+            self._partitions[partition] = matcher
+            self._last_progress = time.monotonic()
+        return matcher
+
+    def _is_behind(self) -> bool:
+        behind = any(matcher.position < self._log.end(partition) for partition, matcher in self._partitions.items())
+        if not behind:
+            self._last_progress = time.monotonic()
+        return behind
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def build_app(settings: Settings) -> "faust.App":
+    """The Faust application: one topic in, one agent, one batch at a time."""
+    app = faust.App(
+        full_name(MATCHER.name, settings.namespace),
+        broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),
+        store="memory://",
+        datadir=settings.data_folder / "faust",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        agent_supervisor=mode.CrashingSupervisor,
+        worker_redirect_stdouts=False,
+    )
+    topic = app.topic(
+        full_name(ENCODINGS.name, settings.namespace),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    matcher = Matcher(settings)
+
+    async def on_rebalance_complete(*_: Any, **__: Any) -> None:
+        await matcher.take_over({place.partition for place in app.consumer.assignment()})
+
+    app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
+
+    @app.agent(topic, concurrency=1, name="match")
+    async def match(stream: Any) -> AsyncIterator[None]:
+        async for events in stream.noack_take(settings.match_batch, within=_WITHIN_S):
+            await matcher.process([_record(event.message) for event in events])
+            for event in events:
+                event.ack()
+            yield
+
+    @app.timer(interval=5.0, name="check flow")  # type: ignore[untyped-decorator] # Faust's
+    async def check_flow(*_: Any) -> None:
+        try:
+            await matcher.check_flow()
+        except StalledError as error:
+            await app.crash(error)
+
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
+    worker = faust.Worker(
+        build_app(settings), override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None
+    )
+    worker.spinner = None
+    worker.execute_from_commandline()
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        topic=ENCODINGS.name,
+        key=message.key,
+        value=message.value,
+        headers=tuple(message.headers),
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=int(message.timestamp * 1000),
+    )

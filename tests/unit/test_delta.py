@@ -1,0 +1,70 @@
+"""The delta finds exactly what a comparison one by one finds, whatever the batches."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streams.delta import Delta, exact_distances
+
+Make = Callable[[], NDArray[np.float32]]
+
+
+def one_by_one(
+    probes: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    before: NDArray[np.int64],
+    removed: set[int],
+    threshold: float,
+) -> set[tuple[int, int]]:
+    return {
+        (i, j)
+        for i, probe in enumerate(probes)
+        for j in range(before[i])
+        if j not in removed and np.linalg.norm(probe.astype(np.float64) - rows[j].astype(np.float64)) <= threshold
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 1023, 1025, 5000])
+def test_search_equals_a_comparison_one_by_one(rows: int) -> None:
+    random = np.random.default_rng(rows)
+    centres = random.normal(size=(40, 128)) * 0.12
+    gallery = (centres[random.integers(40, size=rows)] + random.normal(size=(rows, 128)) * 0.03).astype(np.float32)
+    removed = set(random.integers(rows, size=rows // 10).tolist())
+    delta = Delta()
+    for vector in gallery:
+        delta.append(vector)
+    for row in removed:
+        delta.remove(row)
+    chosen = random.integers(rows, size=20)
+    before = chosen.astype(np.int64)
+    hits = delta.search(gallery[chosen], before, 0.45)
+    found = set(zip(hits.probes.tolist(), hits.rows.tolist(), strict=True))
+    assert found == one_by_one(gallery[chosen], gallery, before, removed, 0.45)
+    assert rows == 1 or found
+    assert np.allclose(hits.distances, np.linalg.norm(gallery[chosen][hits.probes] - gallery[hits.rows], axis=1))
+
+
+def test_a_distance_is_the_same_from_both_sides_and_in_any_company(embedding: Make) -> None:
+    a, b = embedding(), embedding()
+    alone = exact_distances(a[None], b[None])[0]
+    others = np.stack([embedding() for _ in range(99)])
+    assert exact_distances(b[None], a[None])[0] == alone
+    assert exact_distances(np.vstack([others, a[None]]), np.vstack([others, b[None]]))[99] == alone
+
+
+def test_the_threshold_itself_is_within(embedding: Make) -> None:
+    a = embedding()
+    b = a.copy()
+    b[0] += np.float32(0.25)
+    exactly = float(exact_distances(a[None], b[None])[0])
+    delta = Delta()
+    delta.append(a)
+    before = np.array([1])
+    assert len(delta.search(b[None], before, exactly).rows) == 1
+    assert len(delta.search(b[None], before, np.nextafter(exactly, 0)).rows) == 0
+
+
+def test_an_empty_delta_finds_nothing(embedding: Make) -> None:
+    assert len(Delta().search(embedding()[None], np.array([0]), 0.45).rows) == 0

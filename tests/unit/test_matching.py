@@ -1,0 +1,198 @@
+"""The matcher's core: a fold over the log, whose pairs are those of comparing all living with all."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.envelope import Message, Record, decode, encode
+from schemas.events import (
+    Detector,
+    DuplicateFound,
+    EncodingComputed,
+    EncodingErased,
+    FaceBox,
+    IndividualChecked,
+)
+from streams.gallery import Gallery
+from streams.matching import Consequences, match, restore
+from tests import model
+
+TIME = datetime(2026, 1, 31, tzinfo=UTC)
+FACE = FaceBox(top=0, right=9, bottom=9, left=0)
+_random = np.random.default_rng(3)
+# Points on a line, 0.2 apart: neighbours are pairs at threshold 0.3, others are not.
+_direction = _random.normal(size=128)
+_direction /= np.linalg.norm(_direction)
+POINTS = [(0.2 * i * _direction).astype(np.float32) for i in range(8)]
+Logged = EncodingComputed | EncodingErased
+
+
+def computed(who: str, revision: int, point: int, collection: str = "c", encoder: str = "e") -> EncodingComputed:
+    return EncodingComputed(
+        collection=collection,
+        individual_id=who,
+        revision=revision,
+        encoder=encoder,
+        embedding=POINTS[point],
+        face=FACE,
+        detector=Detector.HOG,
+    )
+
+
+def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:
+    return EncodingErased(collection=collection, individual_id=who, revision=revision)
+
+
+def log_of(events: list[Logged]) -> list[Record]:
+    return [
+        replace(encode(Message(event, id=f"id-{event.key}-{event.revision}", time=TIME, source="t")), offset=offset)
+        for offset, event in enumerate(events)
+    ]
+
+
+def run(records: list[Record], batch: int = 1000, gallery: Gallery | None = None) -> Consequences:
+    gallery = gallery or Gallery()
+    total = Consequences()
+    for begin in range(0, len(records), batch):
+        one = match(gallery, records[begin : begin + batch], lambda _: 0.3)
+        total.publish += one.publish
+        total.renew += one.renew
+    return total
+
+
+def found(consequences: Consequences) -> set[tuple[str, str, str]]:
+    events = [decode(record).event for record in consequences.publish if record.topic == "duplicates"]
+    return {
+        (event.collection, event.a.individual_id, event.b.individual_id)
+        for event in events
+        if isinstance(event, DuplicateFound)
+    }
+
+
+def checked(consequences: Consequences) -> dict[tuple[str, int], int]:
+    events = [decode(record).event for record in consequences.publish if record.topic == "duplicates"]
+    return {(e.individual_id, e.revision): e.duplicates for e in events if isinstance(e, IndividualChecked)}
+
+
+def test_neighbours_are_found_with_their_distance_and_everyone_is_checked() -> None:
+    consequences = run(log_of([computed("a", 1, 0), computed("b", 1, 1), computed("z", 1, 7)]))
+    assert found(consequences) == {("c", "a", "b")}
+    assert checked(consequences) == {("a", 1): 0, ("b", 1): 1, ("z", 1): 0}
+    event = decode(consequences.publish[1]).event
+    assert isinstance(event, DuplicateFound)
+    assert abs(event.distance - 0.2) < 1e-6
+
+
+def test_collections_and_encoders_are_never_compared() -> None:
+    events: list[Logged] = [
+        computed("a", 1, 0),
+        computed("b", 1, 0, collection="d"),
+        computed("d", 1, 0, encoder="f"),
+    ]
+    assert found(run(log_of(events))) == set()
+
+
+def test_the_old_embedding_stops_counting_when_the_new_one_comes() -> None:
+    log = log_of([computed("a", 1, 0), computed("a", 2, 7), computed("b", 1, 0), computed("z", 1, 7)])
+    assert found(run(log)) == {("c", "a", "z")}
+
+
+def test_an_erased_person_is_found_no_more_and_late_encodings_do_not_bring_them_back() -> None:
+    log = log_of([computed("a", 1, 0), erased("a", 3), computed("a", 2, 0), computed("b", 1, 0)])
+    consequences = run(log)
+    assert found(consequences) == set()
+    assert consequences.renew == [1]
+
+
+def test_an_erasure_wins_over_an_encoding_of_its_own_revision() -> None:
+    both: list[Logged] = [computed("a", 1, 0), erased("a", 1)]
+    for order in (both, both[::-1]):
+        assert found(run(log_of([*order, computed("b", 1, 0)]))) == set()
+
+
+def test_a_stale_record_is_not_applied_and_the_right_one_is_published_again() -> None:
+    log = log_of([computed("a", 2, 0), computed("a", 1, 7), computed("b", 1, 0), computed("z", 1, 7)])
+    for batch in (1, 100):
+        consequences = run(log, batch)
+        assert found(consequences) == {("c", "a", "b")}
+        assert consequences.renew == [0]
+
+
+def test_what_was_published_again_changes_nothing() -> None:
+    log = log_of([computed("a", 2, 0), computed("a", 1, 7), computed("b", 1, 0), computed("a", 2, 0)])
+    consequences = run(log)
+    assert found(consequences) == {("c", "a", "b")}
+    assert consequences.renew == [0]
+
+
+def test_records_handed_over_again_change_nothing() -> None:
+    log = log_of([computed("a", 1, 0), computed("a", 2, 1), computed("b", 1, 2)])
+    gallery = Gallery()
+    first = run(log, gallery=gallery)
+    again = run(log, gallery=gallery)
+    assert again.renew == []
+    assert {record.value for record in again.publish} <= {record.value for record in first.publish}
+    assert found(again) == found(first)
+    assert gallery.living == 2
+
+
+def test_repeated_work_yields_the_same_bytes() -> None:
+    log = log_of([computed("a", 1, 0), computed("b", 1, 1)])
+    assert run(log).publish == run(log).publish
+
+
+def test_an_unreadable_record_becomes_a_dead_letter_and_the_rest_goes_on() -> None:
+    log = log_of([computed("a", 1, 0), computed("b", 1, 1), computed("c", 1, 2)])
+    log[1] = replace(log[1], value=b"garbage")
+    consequences = run(log)
+    letters = [record for record in consequences.publish if record.topic == "dead-letters"]
+    assert [(letter.value, dict(letter.headers)["dead_letter_offset"]) for letter in letters] == [(b"garbage", b"1")]
+    assert checked(consequences) == {("a", 1): 0, ("c", 1): 0}
+
+
+events = st.builds(
+    lambda kind, who, revision, point, collection, encoder: (
+        erased(who, revision, collection) if kind == 0 else computed(who, revision, point, collection, encoder)
+    ),
+    st.integers(0, 6),
+    st.sampled_from("abcdef"),
+    st.integers(1, 5),
+    st.integers(0, 7),
+    st.sampled_from("cd"),
+    st.sampled_from("ef"),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(events, max_size=40, unique_by=lambda event: (event.key, event.revision)),
+    st.integers(1, 12),
+    st.data(),
+)
+def test_found_pairs_that_still_hold_are_those_of_comparing_all_living(
+    logged: list[Logged], batch: int, data: st.DataObject
+) -> None:
+    """Whatever the order of arrival, the batch boundaries, and where the process was started again."""
+    log = log_of(logged)
+    crash = data.draw(st.integers(0, len(log)))
+    gallery = Gallery()
+    before = run(log[:crash], batch, gallery)
+    gallery = Gallery()
+    restore(gallery, log[:crash])
+    after = run(log[data.draw(st.integers(0, crash)) :], batch, gallery)
+    alive = model.living(logged)
+    published = found(before) | found(after)
+    expected = model.pairs(alive.values(), 0.3)
+    holding = {
+        (collection, a, b)
+        for collection, a, b in published
+        if f"{collection}/{a}" in alive and f"{collection}/{b}" in alive
+    }
+    assert expected <= published
+    assert gallery.living == len(alive)
+    # What was found and holds no more is retracted by lifecycle and compaction; nothing else was found.
+    was_ever = model.pairs([event for event in logged if isinstance(event, EncodingComputed)], 0.3)
+    assert holding <= was_ever
