@@ -63,7 +63,7 @@ class DlibFaceEncoder:
         """See FaceEncoder."""
         copy, factor = shrink(photo, self._max_pixels)
         upsample = 1 if self.detector is Detector.HOG or _pixels(copy) * 4 <= self._max_pixels else 0
-        return [_face_box(found, factor, photo) for found in self._detect(copy, upsample)]
+        return [_face_box(found, factor) for found in self._detect(copy, upsample)]
 
     def embed(self, photo: Photo, face: FaceBox) -> NDArray[np.float32]:
         """See FaceEncoder."""
@@ -87,15 +87,14 @@ def _pixels(photo: Photo) -> int:
     return int(height * width)
 
 
-def _face_box(found: Any, factor: float, photo: Photo) -> FaceBox:
-    """A detection in the pixels of the photo, cut at its edges as face_recognition does."""
+def _face_box(found: Any, factor: float) -> FaceBox:
+    """A detection in the pixels of the photo. Beyond its edges where the face is cut off, as face_encodings has it."""
     rectangle = getattr(found, "rect", found)  # the CNN detector wraps it, with a confidence
-    height, width = photo.shape[:2]
     return FaceBox(
-        top=max(0, round(rectangle.top() / factor)),
-        right=min(width, round(rectangle.right() / factor)),
-        bottom=min(height, round(rectangle.bottom() / factor)),
-        left=max(0, round(rectangle.left() / factor)),
+        top=round(rectangle.top() / factor),
+        right=round(rectangle.right() / factor),
+        bottom=round(rectangle.bottom() / factor),
+        left=round(rectangle.left() / factor),
     )
 
 

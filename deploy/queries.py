@@ -79,7 +79,7 @@ def count_states(connection: Connection) -> dict[str, dict[str, int]]:
     view = individual_duplicates.c
     query = select(view.collection, view.state, func.count()).group_by(view.collection, view.state)
     counts: dict[str, dict[str, int]] = {}
-    for collection, state, count in connection.execute(query.order_by(view.collection)).tuples():
+    for collection, state, count in connection.execute(query.order_by(view.collection)):
         counts.setdefault(collection, {})[state] = count
     return counts
 

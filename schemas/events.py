@@ -195,10 +195,10 @@ class FaceBox(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    top: int = Field(ge=0, description="pixels from the top edge")
-    right: int = Field(ge=0, description="pixels from the left edge")
-    bottom: int = Field(ge=0, description="pixels from the top edge")
-    left: int = Field(ge=0, description="pixels from the left edge")
+    top: int = Field(description="pixels from the top edge; negative where the face is cut off there")
+    right: int = Field(description="pixels from the left edge; beyond the width where the face is cut off")
+    bottom: int = Field(description="pixels from the top edge; beyond the height where the face is cut off")
+    left: int = Field(description="pixels from the left edge; negative where the face is cut off there")
 
 
 class EncodingComputed(IndividualEvent):

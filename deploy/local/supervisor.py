@@ -7,6 +7,7 @@ a worker that dies is started again, and servers are up before workers and down 
 import contextlib
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 OnLine = Callable[[str, str], None]
 _FIRST_PAUSE_S = 0.5
@@ -25,6 +27,13 @@ def _die_with_parent() -> None:
     """Linux only: have the kernel send SIGTERM when the thread that started this process is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_as(user: str | None) -> dict[str, Any]:
+    """Popen's arguments to run a process as another user, with that user's group and no other."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": (), "cwd": "/"}
 
 
 @dataclass(eq=False)
@@ -101,10 +110,9 @@ class Child:
             text=True,
             errors="replace",
             env=dict(self.env),
-            user=self.user,
+            **run_as(self.user),
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - it allocates nothing and takes no lock
-            cwd="/" if self.user else None,
         )
         self.process = process
         started.set()

@@ -1,0 +1,190 @@
+"""A tenant of its own on the real servers: topics, database and Redis keys of one test, and its workers."""
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import create_engine, make_url, select
+from sqlalchemy.engine import Connection
+
+from deploy.local.stack import Stack
+from deploy.local.supervisor import Child
+from deploy.setup import create_tables, create_topics
+from producers.manifest import Entry
+from producers.submit import submit
+from schemas.envelope import Message, Record, decode, encode, full_name
+from schemas.events import Detector, Event, IndividualCreated, Photo
+from schemas.kafka import Publisher, consumer_config, record_of
+from schemas.settings import Settings
+from schemas.tables import duplicates, individual_duplicates, individuals
+from schemas.topics import Topic
+
+_numbers = itertools.count(1)
+
+
+class Lines:
+    """The log lines of all processes, kept for messages and conditions."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+
+    def add(self, name: str, line: str) -> None:
+        with self._lock:
+            self._lines.append(f"{name}: {line}")
+
+    def since(self, position: int) -> list[str]:
+        with self._lock:
+            return self._lines[position:]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, stack: Stack, lines: Lines, folder: Path, **settings: Any) -> None:
+        self.stack, self.lines = stack, lines
+        self.name = f"test{next(_numbers)}"
+        self._begin = len(lines)
+        url = make_url(stack.addresses["FACEMATCH_POSTGRES"]).set(database=self.name)
+        self.settings = Settings(
+            namespace=self.name,
+            kafka=stack.addresses["FACEMATCH_KAFKA"],
+            redis=stack.addresses["FACEMATCH_REDIS"],
+            postgres=url.render_as_string(hide_password=False),
+            data_folder=folder,
+            **settings,
+        )
+        given = self.settings.model_dump(mode="json", exclude_unset=True)
+        self.env = {
+            f"FACEMATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+            for name, value in given.items()
+        }
+        create_topics(self.settings)
+        create_tables(self.settings)
+        self.engine = create_engine(self.settings.postgres)
+        self.workers: dict[str, Child] = {}
+
+    def start(self, *names: str) -> None:
+        """Start workers: encode-cpu, encode-gpu, match, sink."""
+        for name in names:
+            self.workers[name] = self.stack.start_worker(name, env=self.env)
+
+    def stop(self) -> None:
+        """Stop all workers."""
+        for worker in self.workers.values():
+            worker.stop()
+        self.engine.dispose()
+
+    def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 90) -> None:
+        """Return once the condition holds. Fails after the limit, with what was seen."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline:
+                recent = "\n".join(line[:300] for line in self.lines.since(self._begin)[-40:])
+                raise AssertionError(f"not within {limit_s:.0f} s: {what}\nstates: {self._seen()}\n{recent}")
+            time.sleep(0.05)
+
+    def _seen(self) -> dict[str, int]:
+        states: dict[str, int] = {}
+        with contextlib.suppress(Exception):
+            for state, _ in self.states().values():
+                states[state] = states.get(state, 0) + 1
+        return states
+
+    # what goes in
+
+    def submit(
+        self, photos: Iterable[tuple[str, str]], collection: str = "c", detector: Detector | None = None
+    ) -> None:
+        """Submit (individual, photo URI) with `facematch submit`'s own code; every one must be acknowledged."""
+        entries = [
+            Entry(
+                who,
+                IndividualCreated(
+                    collection=collection, individual_id=who, revision=1, photo=Photo(uri=uri), detector=detector
+                ),
+            )
+            for who, uri in photos
+        ]
+        report = submit(self.settings, entries)
+        assert report.failed == []
+        assert report.acknowledged == len(entries)
+
+    def publish(self, messages: Sequence[Message[Event]]) -> None:
+        """Publish events of any type."""
+        self.publish_records([encode(message) for message in messages])
+
+    def publish_records(self, records: Sequence[Record]) -> None:
+        """Publish records as they are."""
+        Publisher(self.settings, "test").publish_all(records)
+
+    # what came out
+
+    def connect(self) -> Connection:
+        return self.engine.connect()
+
+    def states(self) -> dict[str, tuple[str, str | None]]:
+        """(state, rejection reason) of each individual."""
+        view = individual_duplicates.c
+        with self.connect() as connection:
+            rows = connection.execute(select(view.individual_id, view.state, view.rejection_reason))
+            return {who: (state, reason) for who, state, reason in rows}
+
+    def count(self, *states: str) -> int:
+        """How many individuals are in one of the states."""
+        return sum(state in states for state, _ in self.states().values())
+
+    def pairs(self) -> set[tuple[str, str]]:
+        """Current pairs, the smaller id first."""
+        query = select(duplicates.c.individual_a, duplicates.c.individual_b).where(duplicates.c.retracted.is_(None))
+        with self.connect() as connection:
+            return {(a, b) for a, b in connection.execute(query)}
+
+    def tables(self) -> list[dict[str, Any]]:
+        """Every row of every table, without the columns that say when something was observed."""
+        rows: list[dict[str, Any]] = []
+        with self.connect() as connection:
+            for table, keys in ((individuals, ("collection", "individual_id")), (duplicates, ("pair_id",))):
+                found = connection.execute(select(table).order_by(*(table.c[key] for key in keys))).mappings()
+                rows += [{key: value for key, value in row.items() if not key.endswith("_at")} for row in found]
+        return rows
+
+    def read(self, topic: Topic) -> list[Record]:
+        """Every record of a topic, from its beginning."""
+        name = full_name(topic.name, self.settings.namespace)
+        consumer = Consumer(consumer_config(self.settings, "test-reader"))
+        try:
+            ends: dict[int, int] = {}
+            for partition in consumer.list_topics(name, timeout=10).topics[name].partitions:
+                begin, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
+                if end > begin:
+                    ends[partition] = end
+            consumer.assign([TopicPartition(name, partition, 0) for partition in ends])
+            records: list[Record] = []
+            deadline = time.monotonic() + 30
+            while ends:
+                assert time.monotonic() < deadline, f"{name} was not read within 30 s"
+                for message in consumer.consume(1000, 0.1):
+                    assert message.error() is None, message.error()
+                    record = record_of(message, topic.name)
+                    records.append(record)
+                    assert record.partition is not None
+                    assert record.offset is not None
+                    if record.offset + 1 >= ends.get(record.partition, 0):
+                        ends.pop(record.partition, None)
+            return records
+        finally:
+            consumer.close()
+
+    def events(self, topic: Topic) -> list[Event]:
+        """Every event of a topic, decoded."""
+        return [decode(record).event for record in self.read(topic)]
