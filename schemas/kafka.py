@@ -44,6 +44,7 @@ _PARTITIONS_LOST = (
     KafkaError._STATE,
 )
 _LONGEST_PAUSE_S = 10.0
+SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
 
 
 class PublishError(Exception):
@@ -69,6 +70,7 @@ def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
         "group.id": full_name(group, settings.namespace),
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
+        "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
         "enable.partition.eof": False,
     }
 

@@ -12,7 +12,7 @@ import faust
 import mode
 
 from schemas.envelope import Record, full_name
-from schemas.kafka import Publisher
+from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, MATCHER
 from streams.log import PartitionLog
@@ -100,6 +100,7 @@ def build_app(settings: Settings) -> "faust.App":
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
         broker_commit_interval=1.0,
+        broker_session_timeout=SESSION_TIMEOUT_S,
         agent_supervisor=mode.CrashingSupervisor,
         worker_redirect_stdouts=False,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import create_engine, func, make_url, select
 from sqlalchemy.engine import Connection
 
 from deploy.local.stack import Stack
@@ -91,7 +91,7 @@ class World:
             if time.monotonic() > deadline:
                 recent = "\n".join(line[:300] for line in self.lines.since(self._begin)[-40:])
                 raise AssertionError(f"not within {limit_s:.0f} s: {what}\nstates: {self._seen()}\n{recent}")
-            time.sleep(0.05)
+            time.sleep(0.2)  # the pause of this very condition: nothing else in the tests sleeps
 
     def _seen(self) -> dict[str, int]:
         states: dict[str, int] = {}
@@ -141,7 +141,9 @@ class World:
 
     def count(self, *states: str) -> int:
         """How many individuals are in one of the states."""
-        return sum(state in states for state, _ in self.states().values())
+        query = select(func.count()).where(individual_duplicates.c.state.in_(states))
+        with self.connect() as connection:
+            return connection.scalar(query) or 0
 
     def pairs(self) -> set[tuple[str, str]]:
         """Current pairs, the smaller id first."""

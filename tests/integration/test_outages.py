@@ -1,0 +1,50 @@
+"""A server is gone for a while: workers wait and go on by themselves, and nothing is lost."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import MakeWorld
+from tests.integration.faces import make_faces
+
+WORKERS = ("encode-cpu", "encode-gpu", "match", "sink")
+
+
+def outage(make_world: MakeWorld, photos: Path, folder: Path, server: str, seconds: float) -> None:
+    """Submit, take the server away in the middle, and see every submission come out with the right pairs."""
+    files = make_faces(photos, folder, 20)
+    world = make_world(threshold=0.08)
+    world.start(*WORKERS)
+    half = [(f"person-{number}", files[number % 20].as_uri()) for number in range(60)]
+    world.submit(half)
+    world.wait(lambda: world.count("checked") >= 10, "10 checked before the outage")
+    child = world.stack.supervisor.children[server]
+    child.stop()
+    if server != "kafka":  # registration systems go on meanwhile
+        world.submit([(f"late-{number}", files[number].as_uri()) for number in range(20)])
+    threading.Event().wait(seconds)  # the outage itself
+    child.start()
+    world.stack.wait_for_server(server)
+    if server == "kafka":
+        world.submit([(f"late-{number}", files[number].as_uri()) for number in range(20)])
+    world.wait(lambda: world.count("checked") == 80, f"all checked after {server} came back", limit_s=150)
+    same = {(a, b) for a, b in world.pairs() if number_of(a) % 20 == number_of(b) % 20}
+    assert len(same) == 20 * 6  # each photo stands under four ids
+    world.stop()
+
+
+def number_of(individual_id: str) -> int:
+    return int(individual_id.rpartition("-")[2])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("server", ["redis", "postgres", "kafka"])
+def test_an_outage_of_seconds(make_world: MakeWorld, photos: Path, tmp_path: Path, server: str) -> None:
+    outage(make_world, photos, tmp_path / "photos", server, seconds=6)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("server", ["redis", "postgres", "kafka"])
+def test_an_outage_of_a_minute(make_world: MakeWorld, photos: Path, tmp_path: Path, server: str) -> None:
+    outage(make_world, photos, tmp_path / "photos", server, seconds=60)
