@@ -88,6 +88,7 @@ class Matcher:
 
 def build_app(settings: Settings) -> "faust.App":
     """The Faust application: one topic in, one agent, one batch at a time."""
+    settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
     app = faust.App(
         full_name(MATCHER.name, settings.namespace),
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),

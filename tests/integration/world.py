@@ -84,7 +84,7 @@ class World:
             worker.stop()
         self.engine.dispose()
 
-    def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 90) -> None:
+    def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
         """Return once the condition holds. Fails after the limit, with what was seen."""
         deadline = time.monotonic() + limit_s
         while not condition():
