@@ -1,11 +1,15 @@
 """Up to where newcomers have been matched, kept in Redis: it only grows, and only after findings are durable."""
 
+import logging
+
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
 from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _ONLY_GROW = """
 local before = tonumber(redis.call('GET', KEYS[1]) or '-1')
@@ -15,14 +19,19 @@ _FOREVER = -1
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 
 
-def connect(settings: Settings, patient: bool = True) -> Redis:
-    """A client; a patient one waits, with growing pauses, for a Redis that is away."""
-    return Redis.from_url(
-        settings.redis,
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        retry=Retry(ExponentialBackoff(cap=5, base=0.1), _FOREVER if patient else 0, supported_errors=_AWAY),
-    )
+class _SaidBackoff(ExponentialBackoff):
+    """Growing pauses, each said in the log."""
+
+    def compute(self, failures: int) -> float:
+        pause = super().compute(failures)
+        log.warning("Redis does not answer, asking again in %.1f s", pause)
+        return pause
+
+
+def connect(settings: Settings) -> Redis:
+    """A client that waits, with growing pauses, for a Redis that is away."""
+    retry = Retry(_SaidBackoff(cap=5, base=0.1), _FOREVER, supported_errors=_AWAY)
+    return Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, retry=retry)
 
 
 class Progress:

@@ -70,7 +70,7 @@ class World:
         }
         create_topics(self.settings)
         create_tables(self.settings)
-        self.engine = create_engine(self.settings.postgres)
+        self.engine = create_engine(self.settings.postgres, pool_pre_ping=True)
         self.workers: dict[str, Child] = {}
 
     def start(self, *names: str) -> None:
