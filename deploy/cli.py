@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -29,6 +29,10 @@ Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
 class UserError(typer.BadParameter):
     """What the user can put right: shown without a traceback, exit status 2."""
 
+    def format_message(self) -> str:
+        """The message alone: it need not be about a value."""
+        return self.message
+
 
 @app.callback()
 def main(
@@ -38,8 +42,9 @@ def main(
     """Configure the log: lines on standard error, for workers their progress, else warnings only."""
     level = logging.INFO if verbose or context.invoked_subcommand in {"encode", "match", "sink"} else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("faust", "aiokafka", "arroyo", "mode", "alembic", "librdkafka"):
+    for noisy in ("faust", "aiokafka", "arroyo", "mode", "alembic"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("librdkafka").setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
 def _settings() -> Settings:
@@ -198,13 +203,13 @@ def setup() -> None:
 
 @app.command(rich_help_panel=WORK)
 def encode(
-    pool: Annotated[str, typer.Option(help="cpu: finds faces by HOG; gpu: by CNN, what the CPU pool could not.")],
+    pool: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="cpu: finds faces by HOG; gpu: by CNN, what the CPU pool could not.")
+    ],
 ) -> None:
     """An encoder: photo → face → embedding. Start as many as there is work for."""
     from consumers.encoder import Pool, run
 
-    if pool not in list(Pool):
-        raise UserError(f"--pool is cpu or gpu, not {pool!r}")
     run(_ready(), Pool(pool))
 
 

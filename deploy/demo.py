@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from sqlalchemy import create_engine, select, text
@@ -120,8 +121,9 @@ def _submit_and_watch(
 def describe(pair: Pair) -> str:
     """A pair, for people: the two individuals and their distance, their photos in a second line."""
     return (
-        f"duplicate  [bold]{pair.individual_a}[/] looks like [bold]{pair.individual_b}[/], "
-        f"distance {pair.distance:.3f}\n           [dim]{_short(pair.photo_a)}  {_short(pair.photo_b)}[/]"
+        f"duplicate  [bold]{escape(pair.individual_a)}[/] looks like [bold]{escape(pair.individual_b)}[/], "
+        f"distance {pair.distance:.3f}\n"
+        f"           [dim]{escape(_short(pair.photo_a))}  {escape(_short(pair.photo_b))}[/]"
     )
 
 
@@ -148,7 +150,7 @@ def _summary(console: Console, connection: Connection, collection: str, submitte
         table.add_row("submission → row in Postgres, p99", f"{times[1]:.2f} s")
     console.print(table)
     for individual_id, _, detail in rejections[:_SHOWN]:
-        console.print(f"rejected   [bold]{individual_id}[/]: {detail}", soft_wrap=True, highlight=False)
+        console.print(f"rejected   [bold]{escape(individual_id)}[/]: {escape(detail)}", soft_wrap=True, highlight=False)
     if len(rejections) > _SHOWN:
         console.print(f"… and {len(rejections) - _SHOWN} more")
 

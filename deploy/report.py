@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import create_engine, make_url
 
@@ -39,26 +40,31 @@ def print_duplicates(console: Console, settings: Settings, collection: str | Non
         if follow:
             for new in follow_pairs(connection, collection):
                 if new is not None:
-                    console.print(_json(new) if as_json else _line(new), soft_wrap=True, highlight=False)
+                    console.print(_json(new) if as_json else _line(new), soft_wrap=True, highlight=False, markup=False)
         pairs = current_pairs(connection, collection)
     if as_json:
         for pair in pairs:
-            console.print(_json(pair), soft_wrap=True, highlight=False)
+            console.print(_json(pair), soft_wrap=True, highlight=False, markup=False)
         return
-    table = Table("collection", "individual", "looks like", "distance", "photos", "recorded")
+    table = Table("collection", "distance", "recorded", title="duplicates", title_justify="left")
+    for name in ("individual", "looks like"):
+        table.add_column(name, overflow="fold")
     for pair in pairs:
-        photos = f"{pair.photo_a}\n{pair.photo_b}"
         recorded = f"{pair.recorded_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(pair.collection, pair.individual_a, pair.individual_b, f"{pair.distance:.3f}", photos, recorded)
+        sides = ((pair.individual_a, pair.photo_a), (pair.individual_b, pair.photo_b))
+        cells = (f"{escape(who)}\n[dim]{escape(str(photo))}[/]" for who, photo in sides)
+        table.add_row(pair.collection, f"{pair.distance:.3f}", recorded, *cells)
     console.print(table)
     console.print(f"{len(pairs)} pairs: candidates for a person to review, never verdicts")
 
 
 def print_settings(console: Console, settings: Settings) -> None:
     """A table of all settings. A password in an address is not shown."""
-    table = Table("environment variable", "value", "meaning", show_lines=True)
+    table = Table("environment variable and value", "meaning", show_lines=True)
+    table.columns[0].overflow = "fold"
     for name, field in Settings.model_fields.items():
-        table.add_row(f"FACEMATCH_{name.upper()}", _shown(name, getattr(settings, name)), field.description)
+        value = escape(_shown(name, getattr(settings, name)))
+        table.add_row(f"FACEMATCH_{name.upper()}\n[bold]{value}[/]", escape(field.description or ""))
     console.print(table)
 
 

@@ -52,7 +52,7 @@ def submit(
         on_progress()
 
     def callback(name: str) -> Callable[[KafkaError | None], None]:
-        return lambda error: settled(name, error.str() if error else None)
+        return lambda error: settled(name, _explain(error, give_up_after_s) if error else None)
 
     for entry in entries:
         pending += 1
@@ -71,6 +71,12 @@ def submit(
     while pending:
         publisher.poll(0.1)
     return report
+
+
+def _explain(error: KafkaError, give_up_after_s: float) -> str:
+    if error.code() == KafkaError._MSG_TIMED_OUT:
+        return f"Kafka did not acknowledge it within {give_up_after_s:.0f} s"
+    return error.str()
 
 
 def _with_photo(settings: Settings, entry: Entry, inline: bool) -> IndividualCreated:

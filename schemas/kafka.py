@@ -59,7 +59,7 @@ def client_config(settings: Settings, client: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 2_000,
         "topic.metadata.refresh.interval.ms": 60_000,
         "log.connection.close": False,
-        "error_cb": _log_error,
+        "error_cb": _Complaints(),
         "logger": _librdkafka_log,
     }
 
@@ -221,6 +221,13 @@ class Publisher:
         return partition_of(collection, self._partitions[topic])
 
 
-def _log_error(error: KafkaError) -> None:
-    """librdkafka reports its own troubles here; it recovers from all but fatal ones by itself."""
-    _librdkafka_log.log(logging.ERROR if error.fatal() else logging.WARNING, "%s", error.str())
+class _Complaints:
+    """Takes librdkafka's errors. It recovers from all but fatal ones by itself: they are said every few seconds."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.fatal() or time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + _LONGEST_PAUSE_S
+            log.log(logging.ERROR if error.fatal() else logging.WARNING, "Kafka: %s", error.str())
