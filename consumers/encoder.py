@@ -15,9 +15,9 @@ from arroyo.processing import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Partition, Topic
 
+from consumers.checked_consumer import CheckedConsumer
 from consumers.encoding import Encoding
 from consumers.faces import DlibFaceEncoder, has_gpu
-from consumers.patient_consumer import PatientConsumer
 from consumers.photo_store import PhotoStore
 from consumers.pool_step import AnswerInPool, process_pool
 from schemas.envelope import Record, full_name
@@ -62,8 +62,8 @@ def run(settings: Settings, pool: Pool) -> None:
     (source,) = group.reads
     executor = process_pool(processes, _load, settings, pool)
     publisher = Publisher(settings, group.name)
-    consumer = PatientConsumer(
-        consumer_config(settings, group.name) | {"enable.auto.offset.store": False, "arroyo.strict.offset.reset": False}
+    consumer = CheckedConsumer(
+        consumer_config(settings, group.name) | {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
     )
     processor = StreamProcessor(
         consumer,

@@ -5,7 +5,7 @@ import signal
 import time
 from types import FrameType
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from consumers.projection import rows_of, upsert_duplicates, upsert_individuals
 from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, full_name
 from schemas.events import Event
-from schemas.kafka import Publisher, commit_patiently, consumer_config, is_transient, record_of
+from schemas.flow import Flow, is_behind
+from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.settings import Settings
 from schemas.topics import DUPLICATES, REJECTIONS, SINK
 
@@ -43,7 +44,7 @@ def run(settings: Settings) -> None:
 
 
 class Sink:
-    """Reads, writes, commits: in that order, a batch at a time."""
+    """Reads, writes, stores offsets to be committed: in that order, a batch at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._batch = settings.sink_batch
@@ -52,16 +53,19 @@ class Sink:
         self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads}
         self._consumer = Consumer(consumer_config(settings, SINK.name))
         self._consumer.subscribe(list(self._topics))
+        self._flow = Flow(lambda: is_behind(self._consumer))
 
     def step(self) -> None:
-        """One batch: into Postgres in one transaction, dead letters acknowledged, then the offsets committed."""
-        records = [
-            record_of(message, self._topics[str(message.topic())])
-            for message in self._consumer.consume(self._batch, _WAIT_S)
-            if _has_value(message)
-        ]
+        """One batch: into Postgres in one transaction, dead letters acknowledged, then the offsets stored.
+
+        Raises StalledError, PublishError, and whatever Postgres says that waiting does not mend.
+        """
+        messages = [message for message in self._consumer.consume(self._batch, _WAIT_S) if _has_value(message)]
+        records = [record_of(message, self._topics[str(message.topic())]) for message in messages]
         if not records:
+            self._flow.check()
             return
+        self._flow.moved()
         events: list[tuple[Message[Event], int]] = []
         letters: list[Record] = []
         for record in records:
@@ -72,7 +76,23 @@ class Sink:
                     letters.append(dead_letter(record, error, "facematch/sink"))
         self._publisher.publish_all(letters)
         _write(self._engine, events)
-        commit_patiently(lambda: self._consumer.commit(asynchronous=False))
+        self._store_offsets(messages)
+
+    def _store_offsets(self, messages: list[KafkaMessage]) -> None:
+        """Have the offsets behind these messages committed.
+
+        What belongs to a partition that has gone to another sink is left out: it is written again there, to the same.
+        """
+        ends = {(str(message.topic()), message.partition()): message.offset() for message in messages}
+        for (topic, partition), offset in ends.items():
+            assert partition is not None
+            assert offset is not None
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset + 1)])
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:
+                    raise
+                log.warning("%s[%d] went to another sink before its offset was stored", topic, partition)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

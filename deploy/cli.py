@@ -42,9 +42,10 @@ def main(
     """Configure the log: lines on standard error, for workers their progress, else warnings only."""
     level = logging.INFO if verbose or context.invoked_subcommand in {"encode", "match", "sink"} else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("faust", "aiokafka", "arroyo", "mode", "alembic"):
+    for noisy in ("faust", "arroyo", "mode", "alembic"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
-    logging.getLogger("librdkafka").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    for clients in ("aiokafka", "librdkafka"):  # dozens of lines a second while a broker is away
+        logging.getLogger(clients).setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
 def _settings() -> Settings:

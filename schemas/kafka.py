@@ -36,13 +36,6 @@ _AWAY = (
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
 )
-_PARTITIONS_LOST = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError._NO_OFFSET,
-    KafkaError._STATE,
-)
 _LONGEST_PAUSE_S = 10.0
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
 
@@ -65,10 +58,17 @@ def client_config(settings: Settings, client: str) -> dict[str, Any]:
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
-    """A consumer that commits by hand, and begins at the beginning where its group has not been."""
+    """A consumer that begins at the beginning where its group has not been.
+
+    It commits the offsets that it is told to store, and no others: once a second, when partitions go to another
+    consumer, and when it is closed. librdkafka does so beside the loop that reads. A commit that waits in that loop
+    for a broker that is away may wait for ever.
+    """
     return client_config(settings, group) | {
         "group.id": full_name(group, settings.namespace),
-        "enable.auto.commit": False,
+        "enable.auto.commit": True,
+        "auto.commit.interval.ms": 1000,
+        "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
         "enable.partition.eof": False,
@@ -86,38 +86,12 @@ def patiently(ask: Callable[[], T], what: str) -> T:
     while True:
         try:
             return ask()
-        except Exception as error:
-            cause = _kafka_error(error)
-            if cause is None or not is_transient(cause):
+        except KafkaException as error:
+            if not is_transient(error.args[0]):
                 raise
-            log.warning("%s: the broker does not answer (%s)", what, cause.name())
+            log.warning("%s: the broker does not answer (%s)", what, error.args[0].name())
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-
-def commit_patiently(commit: Callable[[], T]) -> T | None:
-    """Commit offsets, waiting for a broker that is away.
-
-    A commit that comes too late, since the group gave the partitions to others, is dropped (None): its messages
-    come again, there or here, and are handled alike.
-    """
-    try:
-        return patiently(commit, "commit")
-    except Exception as error:
-        cause = _kafka_error(error)
-        if cause is None or cause.code() not in _PARTITIONS_LOST:
-            raise
-        log.warning("the partitions went to another consumer before the commit (%s)", cause.name())
-        return None
-
-
-def _kafka_error(error: BaseException | None) -> KafkaError | None:
-    """The broker's error behind an exception, or behind the one that it was raised from."""
-    while error is not None:
-        if error.args and isinstance(error.args[0], KafkaError):
-            return error.args[0]
-        error = error.__cause__
-    return None
 
 
 def partition_of(collection: str, partitions: int) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -12,6 +11,7 @@ import faust
 import mode
 
 from schemas.envelope import Record, full_name
+from schemas.flow import Flow, StalledError
 from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, MATCHER
@@ -22,12 +22,7 @@ from streams.progress import Progress, connect
 log = logging.getLogger(__name__)
 
 _WITHIN_S = 0.01  # how long a newcomer waits for others to be compared with it
-_STALLED_S = 30.0
 T = TypeVar("T")
-
-
-class StalledError(Exception):
-    """The stream hands nothing over although the log has more: the process must be started again."""
 
 
 class Matcher:
@@ -40,7 +35,7 @@ class Matcher:
         self._progress = Progress(settings, connect(settings))
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
-        self._last_progress = time.monotonic()
+        self._flow = Flow(self._is_behind)
 
     async def take_over(self, partitions: set[int]) -> None:
         """Restore the partitions that this process now has, and forget those that went to others."""
@@ -53,19 +48,15 @@ class Matcher:
         await self._in_thread(lambda: self._process(records))
 
     async def check_flow(self) -> None:
-        """Raise StalledError if nothing was handed over for a while although there is something.
-
-        Faust has been seen to consume nothing after an outage (faust-streaming #175, #523).
-        """
-        if time.monotonic() - self._last_progress > _STALLED_S and await self._in_thread(self._is_behind):
-            raise StalledError(f"nothing was handed over for {_STALLED_S:.0f} s although the log has more")
+        """Raise StalledError if the stream hands nothing over although the log has more."""
+        await self._in_thread(self._flow.check)
 
     def _process(self, records: list[Record]) -> None:
         records.sort(key=lambda record: record.partition or 0)  # stable: offsets stay in order
         for partition, group in groupby(records, key=lambda record: record.partition):
             assert partition is not None
             self._matcher_of(partition).process(list(group))
-        self._last_progress = time.monotonic()
+        self._flow.moved()
 
     def _matcher_of(self, partition: int) -> PartitionMatcher:
         matcher = self._partitions.get(partition)
@@ -73,14 +64,11 @@ class Matcher:
             matcher = PartitionMatcher(partition, self._settings, self._log, self._publisher, self._progress)
             matcher.restore()
             self._partitions[partition] = matcher
-            self._last_progress = time.monotonic()
+            self._flow.moved()
         return matcher
 
     def _is_behind(self) -> bool:
-        behind = any(matcher.position < self._log.end(partition) for partition, matcher in self._partitions.items())
-        if not behind:
-            self._last_progress = time.monotonic()
-        return behind
+        return any(matcher.position < self._log.end(partition) for partition, matcher in self._partitions.items())
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

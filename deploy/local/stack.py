@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import ConsumerGroupState
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exported
+    AdminClient,
+    ConsumerGroupDescription,
+)
 
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
 from deploy.setup import create_tables, create_topics
 from schemas.envelope import full_name
-from schemas.kafka import client_config
+from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings
 from schemas.topics import CONSUMER_GROUPS
 
@@ -100,10 +103,12 @@ class Stack:
         deadline = time.monotonic() + limit_s
         waiting = {full_name(group.name, settings.namespace) for group in CONSUMER_GROUPS}
         while waiting:
-            for name, description in admin.describe_consumer_groups(sorted(waiting), request_timeout=10).items():
-                found = description.result()
-                if found.members and found.state == ConsumerGroupState.STABLE:
+            for name, description in admin.describe_consumer_groups(sorted(waiting), request_timeout=5).items():
+                error = description.exception()
+                if error is None and _is_at_work(description.result()):
                     waiting.remove(name)
+                elif error is not None and not is_transient(error.args[0]):
+                    raise error
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not at work within {limit_s:.0f} s: {', '.join(sorted(waiting))}; see their lines")
             time.sleep(0.1)
@@ -122,6 +127,10 @@ class Stack:
         if set(before) == set(_PORTS) and all(is_free(port) for port in before.values()):
             return before
         return dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+
+
+def _is_at_work(group: ConsumerGroupDescription) -> bool:
+    return bool(group.members) and group.state == ConsumerGroupState.STABLE
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import numpy as np
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from confluent_kafka import Consumer, TopicPartition
 
 from deploy.queries import lags
-from schemas.envelope import Message, announce
+from schemas.envelope import Message, announce, full_name
 from schemas.events import (
     Detector,
     DuplicateFound,
@@ -26,8 +27,10 @@ from schemas.events import (
     RejectionReason,
     RetractionReason,
 )
+from schemas.flow import is_behind
+from schemas.kafka import consumer_config
 from schemas.tables import metadata
-from schemas.topics import SINK
+from schemas.topics import REJECTIONS, SINK
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
 
@@ -95,6 +98,25 @@ def test_rows_do_not_depend_on_the_order_or_number_of_events(make_world: MakeWor
         mixed.publish(messages[begin : begin + 7])
     mixed.wait(lambda: caught_up(mixed), "all written")
     assert mixed.tables() == expected
+
+
+def test_whether_a_consumer_is_behind_counts_what_was_handed_over_or_else_committed(world: World) -> None:
+    name = full_name(REJECTIONS.name, world.settings.namespace)
+    places = [TopicPartition(name, partition) for partition in range(REJECTIONS.partitions)]
+    world.publish(story())
+    first = Consumer(consumer_config(world.settings, "flow"))
+    first.assign(places)
+    assert is_behind(first)
+    while is_behind(first):
+        message = first.poll(10)
+        assert message is not None
+        assert message.error() is None
+        first.store_offsets(message)
+    first.close()
+    second = Consumer(consumer_config(world.settings, "flow"))
+    second.assign(places)
+    assert not is_behind(second), "nothing was handed over to it, but all is committed"
+    second.close()
 
 
 def test_the_view_shows_each_individual_with_the_ids_of_its_duplicates(world: World) -> None:

@@ -1,0 +1,125 @@
+"""`facematch demo` and `facematch up`, as a person runs them: a stack of their own in an empty folder."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.stack import hold
+from deploy.photos import PACKAGE
+
+COMMAND = [sys.executable, "-m", "deploy.cli"]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings, with the project found from any folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FACEMATCH_")}
+    return {**kept, "COLUMNS": "160"}
+
+
+def facematch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: Path) -> Path:
+    """An empty folder, but for the demo's photos, so that they are not fetched again."""
+    shutil.copytree(photos, tmp_path / ".facematch" / "photos" / PACKAGE)
+    return tmp_path
+
+
+def test_demo_finds_the_pairs_the_first_time_and_again(folder: Path) -> None:
+    for _ in range(2):
+        done = facematch(folder, "demo")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(re.findall(r"^duplicate .* looks like .*, distance 0\.\d{3}$", done.stdout, re.M)) == 15
+        assert re.search(r"encoded and checked\s*│ 7 ", done.stdout)
+        assert re.search(r"pairs found\s*│ 15 ", done.stdout)
+        assert re.search(r"p99\s*│ \d+\.\d\d s", done.stdout)
+    with hold(folder / ".facematch"):
+        pass  # nothing runs any more
+
+
+def test_demo_on_a_folder_of_ones_own_says_what_was_rejected(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own photos"
+    own.mkdir()
+    shutil.copy(folder / ".facematch" / "photos" / PACKAGE / "biden.jpg", own)
+    (own / "broken.jpg").write_bytes(b"no photo")
+    done = facematch(folder, "demo", "--photos", str(own))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"photo_unreadable\s*│ 1 ", done.stdout)
+    assert "broken.jpg: the file is no photo" in done.stdout
+    (own / "biden.jpg").unlink()
+    (own / "broken.jpg").unlink()
+    empty = facematch(folder, "demo", "--photos", str(own))
+    assert empty.returncode == 2
+    assert "no photos in it" in empty.stderr
+
+
+@pytest.fixture
+def up(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [*COMMAND, "up"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_up_runs_until_it_is_stopped_and_its_data_stays(folder: Path, up: "subprocess.Popen[str]") -> None:
+    assert up.stdout is not None
+    seen = []
+    for line in up.stdout:
+        seen.append(line)
+        if "up: " in line:
+            break
+    assert any(line.startswith("facematch  │") for line in seen), "".join(seen)
+    again = facematch(folder, "up")
+    assert (again.returncode, "already running" in again.stderr) == (2, True)
+    photo = folder / ".facematch" / "photos" / PACKAGE / "biden.jpg"
+    sent = facematch(folder, "submit", str(photo), "--inline")
+    assert (sent.returncode, sent.stdout) == (0, "1 of 1 registrations acknowledged\n")
+    status = facematch(folder, "status")
+    assert status.returncode == 0, status.stderr
+    assert "encoder-cpu" in status.stdout
+    up.send_signal(signal.SIGINT)
+    rest = up.stdout.read()
+    assert up.wait(60) == 0, rest
+    assert "stopping" in rest
+    assert facematch(folder, "down").stdout.startswith("no stack is running")
+    assert (folder / ".facematch" / "postgres" / "PG_VERSION").exists()
+    assert facematch(folder, "down", "--erase").returncode == 0
+    assert not (folder / ".facematch").exists()
+
+
+def test_commands_without_servers_say_what_to_do(tmp_path: Path) -> None:
+    for command in ("status", "duplicates"):
+        done = facematch(tmp_path, command)
+        assert done.returncode == 2
+        assert "facematch up" in done.stderr
+    done = facematch(tmp_path, "submit", "none.jpg")
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    (tmp_path / "a.jpg").touch()
+    done = facematch(tmp_path, "submit", "a.jpg", "--timeout", "1")
+    assert done.returncode == 1
+    assert "a.jpg: Kafka did not acknowledge it within 1 s" in done.stderr

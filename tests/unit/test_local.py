@@ -1,0 +1,76 @@
+"""Ports that are taken are no obstacle; children are kept running, and stopped."""
+
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from deploy.local.ports import free_ports, is_free
+from deploy.local.stack import Stack, StackBusyError, hold
+from deploy.local.supervisor import Supervisor
+
+
+def test_free_ports_are_different_and_free() -> None:
+    ports = free_ports(4)
+    assert len(set(ports)) == 4
+    assert all(is_free(port) for port in ports)
+
+
+def test_the_ports_of_last_time_are_taken_again_unless_one_is_taken_by_another(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, lambda *_: None)
+    kafka, controller, postgres, redis = free_ports(4)
+    env_file = tmp_path / "stack.env"
+    env_file.write_text(f"# ports: kafka={kafka} kafka_controller={controller} postgres={postgres} redis={redis}\n")
+    before = stack._ports(env_file)
+    assert before == {"kafka": kafka, "kafka_controller": controller, "postgres": postgres, "redis": redis}
+    with socket.create_server(("127.0.0.1", postgres)):
+        assert postgres not in stack._ports(env_file).values()
+
+
+def test_a_folder_has_one_stack(tmp_path: Path) -> None:
+    with hold(tmp_path), pytest.raises(StackBusyError, match="already running"), hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        pass
+
+
+def test_a_child_that_dies_is_started_again_and_its_lines_are_passed_on() -> None:
+    lines: list[tuple[str, str]] = []
+    three = threading.Event()
+
+    def on_line(name: str, line: str) -> None:
+        lines.append((name, line))
+        if lines.count(("w", "hello")) == 3:
+            three.set()
+
+    supervisor = Supervisor(on_line)
+    child = supervisor.start("w", [sys.executable, "-c", "print('hello')"])
+    assert three.wait(30), lines
+    supervisor.stop()
+    assert not child.running
+    assert child.restarts >= 2
+
+
+def test_stop_ends_a_child_that_ignores_sigterm_and_what_it_started() -> None:
+    ready = threading.Event()
+    program = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "p = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']); "
+        "print(p.pid, flush=True); signal.pause()"
+    )
+    pids: list[int] = []
+
+    def on_line(_name: str, line: str) -> None:
+        if line.isdigit():
+            pids.append(int(line))
+            ready.set()
+
+    supervisor = Supervisor(on_line)
+    child = supervisor.start("stubborn", [sys.executable, "-c", program])
+    assert ready.wait(30)
+    child.stop(grace_s=0.2)
+    assert not child.running
+    state = Path(f"/proc/{pids[0]}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
