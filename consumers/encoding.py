@@ -1,9 +1,18 @@
-"""What happens to one event about an individual: the records that follow from it. Pure but for the photo store."""
+"""What happens to events about individuals: the records that follow from them. Pure but for the photo store.
 
-from collections.abc import Callable
+`Intake` is what needs no network: it reads the event, decides who encodes it, and fetches the photo, in a thread of
+the worker. `Encoding` is the rest, for several photos at once, in a process of the pool.
+"""
 
-from consumers.faces import FaceEncoder, largest
-from consumers.photos import RejectedError, decode_photo
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.faces import FaceDetector, FaceEncoder, Found
+from consumers.photos import PhotoFile, RejectedError
+from consumers.quality import brightness, check, frontality, sharpness
 from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, encode
 from schemas.events import (
     Detector,
@@ -11,9 +20,9 @@ from schemas.events import (
     EncodingErased,
     EncodingRejected,
     Event,
-    FaceBox,
     IndividualDeleted,
     Photo,
+    Quality,
     Registration,
     RejectionReason,
 )
@@ -26,82 +35,163 @@ ESCALATION_REASON = "escalation_reason"
 ReadPhoto = Callable[[Photo], bytes]
 
 
-class EscalatedError(Exception):
-    """The CPU pool cannot encode this photo, the GPU pool may. The text says why."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Task:
+    """A registration whose photo is to be encoded: the record as it came, and the photo file."""
+
+    record: Record
+    photo: bytes
 
 
-class Encoding:
-    """One pool's handling of events. `read_photo` raises RejectedError, as everything about a photo does."""
+class Intake:
+    """The part before the networks. `read_photo` raises RejectedError, as everything about a photo does."""
 
-    def __init__(self, settings: Settings, encoder: FaceEncoder, read_photo: ReadPhoto) -> None:
+    def __init__(self, settings: Settings, pool: Detector, read_photo: ReadPhoto) -> None:
         self._settings = settings
-        self._encoder = encoder
+        self._pool = pool
         self._read_photo = read_photo
 
-    def handle(self, record: Record) -> Record:
-        """The one record that answers this one.
-
-        An encoding or its tombstone, a rejection, an escalation to the GPU pool, or a dead letter.
-        """
+    def take(self, record: Record) -> Task | Record:
+        """What is to be encoded, or else the answer: a tombstone, a dead letter, an escalation, a rejection."""
         try:
             message = decode(record)
         except UnreadableError as error:
             return dead_letter(record, error, SOURCE)
-        if isinstance(message.event, IndividualDeleted):
-            return encode(message.derive(_erased(message.event), SOURCE))
-        assert isinstance(message.event, Registration)
+        event = message.event
+        if isinstance(event, IndividualDeleted):
+            erased = EncodingErased(
+                collection=event.collection, individual_id=event.individual_id, revision=event.revision
+            )
+            return encode(message.derive(erased, SOURCE))
+        assert isinstance(event, Registration)
+        if self._pool is Detector.HOG and event.detector is Detector.CNN:
+            return escalated(record, "asked_for_cnn")
+        if self._pool is Detector.HOG and event.detector is None and self._routing(event) == "gpu":
+            return escalated(record, "routed_to_gpu")
         try:
-            return encode(message.derive(self._encode(message.event), SOURCE))
-        except RejectedError as rejected:
-            return encode(message.derive(_rejection(message, message.event, rejected), SOURCE))
-        except EscalatedError as reason:
-            headers = (*record.headers, (ESCALATION_REASON, str(reason).encode()))
-            return Record(ESCALATIONS.name, record.key, record.value, headers)
+            return Task(record, self._read_photo(event.photo))
+        except RejectedError as error:
+            return rejected(message, error)
 
-    def _encode(self, registration: Registration) -> EncodingComputed:
-        in_cpu_pool = self._encoder.detector is Detector.HOG
-        if in_cpu_pool and registration.detector is Detector.CNN:
-            raise EscalatedError("asked_for_cnn")
-        photo = decode_photo(self._read_photo(registration.photo), self._settings.max_photo_pixels)
-        faces = self._encoder.find(photo)
-        if not faces and in_cpu_pool and registration.detector is None:
-            raise EscalatedError("no_face_by_hog")
-        face = self._subject(registration.collection, faces)
-        return EncodingComputed(
-            collection=registration.collection,
-            individual_id=registration.individual_id,
-            revision=registration.revision,
-            encoder=self._encoder.id,
-            embedding=self._encoder.embed(photo, face),
-            face=face,
-            detector=self._encoder.detector,
-        )
+    def _routing(self, event: Registration) -> str:
+        return self._settings.routing_for(event.collection)
 
-    def _subject(self, collection: str, faces: list[FaceBox]) -> FaceBox:
+
+class Encoding:
+    """The part with the networks: one pool's detector, and the encoder that all pools share."""
+
+    def __init__(self, settings: Settings, detector: FaceDetector, encoder: FaceEncoder) -> None:
+        self._settings = settings
+        self._detector = detector
+        self._encoder = encoder
+
+    @property
+    def provider(self) -> str:
+        """What the detector runs on: "cpu" or "cuda"."""
+        return self._detector.provider
+
+    def answers(self, tasks: Sequence[Task]) -> list[Record]:
+        """The one record that answers each task: an encoding, a rejection, or an escalation to the GPU pool."""
+        messages = [decode(task.record) for task in tasks]
+        answers: dict[int, Record] = {}
+        subjects: dict[int, _Subject] = {}
+        photos = [PhotoFile(task.photo, self._settings.max_photo_pixels) for task in tasks]
+        for i, faces in enumerate(self._detector.find(photos)):
+            event = messages[i].event
+            assert isinstance(event, Registration)
+            try:
+                if faces == [] and self._may_escalate(event):
+                    answers[i] = escalated(tasks[i].record, "no_face_by_hog")
+                else:
+                    subjects[i] = self._subject(event, photos[i], faces)
+            except RejectedError as error:
+                answers[i] = rejected(messages[i], error)
+        if subjects:
+            embeddings = self._encoder.embed(np.stack([subject.chip for subject in subjects.values()]))
+            for (i, subject), embedding in zip(subjects.items(), embeddings, strict=True):
+                answers[i] = self._computed(messages[i], subject, embedding)
+        return [answers[i] for i in range(len(tasks))]
+
+    def _may_escalate(self, event: Registration) -> bool:
+        routing = self._settings.routing_for(event.collection)
+        return self._detector.kind is Detector.HOG and event.detector is None and routing == "cascade"
+
+    def _subject(self, event: Registration, photo: PhotoFile, faces: list[Found] | RejectedError) -> "_Subject":
+        """The photo's one face, good enough to be compared. Raises RejectedError."""
+        if isinstance(faces, RejectedError):
+            raise faces
         if not faces:
             raise RejectedError(
                 RejectionReason.NO_FACE,
                 "no face was found: take the photo again from the front, in good light, without a mask",
             )
-        if len(faces) > 1 and self._settings.several_faces_for(collection) == "reject":
+        if len(faces) > 1 and self._settings.several_faces_for(event.collection) == "reject":
             raise RejectedError(
                 RejectionReason.SEVERAL_FACES,
-                f"{len(faces)} faces were found: take the photo again with one person in it, or set "
+                f"{len(faces)} faces of about one size were found: take the photo again with one person in it, or set "
                 "several_faces to 'largest' for this collection",
             )
-        return largest(faces)
+        face = faces[0]
+        aligned = self._encoder.align(photo, face)
+        quality = Quality(
+            face_pixels=face.width,
+            detector_score=face.score,
+            sharpness=sharpness(aligned.chip),
+            brightness=brightness(aligned.chip),
+            frontality=frontality(aligned.landmarks),
+        )
+        check(quality, self._settings.minimum_quality_for(event.collection))
+        return _Subject(face, aligned.chip, quality)
+
+    def _computed(self, message: Message[Event], subject: "_Subject", embedding: NDArray[np.float32]) -> Record:
+        event = message.event
+        assert isinstance(event, Registration)
+        computed = EncodingComputed(
+            collection=event.collection,
+            individual_id=event.individual_id,
+            revision=event.revision,
+            encoder=self._encoder.id,
+            embedding=embedding,
+            face=subject.face.box,
+            detector=self._detector.kind,
+            quality=subject.quality,
+        )
+        return encode(message.derive(computed, SOURCE))
 
 
-def _erased(event: IndividualDeleted) -> EncodingErased:
-    return EncodingErased(collection=event.collection, individual_id=event.individual_id, revision=event.revision)
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    face: Found
+    chip: NDArray[np.uint8]
+    quality: Quality
 
 
-def _rejection(message: Message[Event], registration: Registration, rejected: RejectedError) -> EncodingRejected:
-    return EncodingRejected(
-        collection=registration.collection,
-        individual_id=registration.individual_id,
-        revision=registration.revision,
-        reason=rejected.reason,
-        detail=str(rejected),
+def escalated(record: Record, reason: str) -> Record:
+    """The event as it came, for the GPU pool, and why."""
+    return Record(ESCALATIONS.name, record.key, record.value, (*record.headers, (ESCALATION_REASON, reason.encode())))
+
+
+def rejected(message: Message[Event], error: RejectedError) -> Record:
+    """The rejection of a registration."""
+    event = message.event
+    assert isinstance(event, Registration)
+    rejection = EncodingRejected(
+        collection=event.collection,
+        individual_id=event.individual_id,
+        revision=event.revision,
+        reason=error.reason,
+        detail=str(error),
         event_id=message.id,
+    )
+    return encode(message.derive(rejection, SOURCE))
+
+
+def given_up(task: Task) -> Record:
+    """The rejection of a photo that a native library crashed on, or that took too long or too much memory, twice."""
+    return rejected(
+        decode(task.record),
+        RejectedError(
+            RejectionReason.PHOTO_UNREADABLE,
+            "reading this photo ended the process that did it, or took too long, twice: send it again as a plain JPEG",
+        ),
     )

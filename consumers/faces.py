@@ -1,106 +1,232 @@
-"""Upright RGB array → faces → embedding, with the models of the face_recognition package, run by dlib.
+"""Photo → faces → embedding, with the weights of the face_recognition package.
 
-King, "Dlib-ml: A Machine Learning Toolkit" (JMLR 2009); the HOG detector after Dalal & Triggs (CVPR 2005), the
-CNN detector is max-margin object detection (King 2015, arXiv:1502.00046), the 5-point landmarks an ensemble of
-regression trees (Kazemi & Sullivan, CVPR 2014), the embedding network a ResNet (He et al. 2016) of 29 layers.
+The HOG detector is after Dalal & Triggs (CVPR 2005), the CNN detector max-margin object detection (King 2015,
+arXiv:1502.00046), the 5-point landmarks an ensemble of regression trees (Kazemi & Sullivan, CVPR 2014), all three
+as dlib has them (King, "Dlib-ml", JMLR 2009); the embedding network is dlib's ResNet (He et al. 2016) of 29 layers.
 """
 
+import hashlib
 import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import dlib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from consumers.photos import shrink
+from consumers.models.embedder import Embedder
+from consumers.models.mmod import Detection, MmodDetector
+from consumers.models.weights import file_digest
+from consumers.photos import PhotoFile, RejectedError
 from schemas.events import Detector, FaceBox
 
-Photo = NDArray[np.uint8]
+# Raise it whenever another embedding can come out of the same photo and the same weights.
+PIPELINE = 1
 
-# A face is found on a copy of at most this many pixels, and aligned and embedded on the photo itself.
-# HOG: above all that the reference meets in practice, so that both see the same pixels.
-# CNN: on a processor it takes 5 s and 4 GB a megapixel; there the copy is small.
-HOG_PIXELS = 4_000_000
-CNN_PIXELS_GPU = 4_000_000
-CNN_PIXELS_CPU = 300_000
+# HOG sees faces at least 80 pixels wide, and its time grows with the pixels. So it looks at a copy whose longer side
+# is the first of these, where a registration photo's subject is seen, and at a larger one only if nobody is.
+HOG_LONG_SIDES = (320, 640, 1280)
+_HOG_FACE = 80
+# A face counts beside the largest if it has at least half its area: whoever stands as near to the camera. One with
+# less stands at 1.4 times the distance or more, behind the subject, or hangs on the wall.
+COUNTS_BESIDE = 0.5**0.5  # in width
+CNN_LONG_SIDE = 800
+
+_CHIP = 150  # pixels of an aligned face's side, as the ResNet takes it
+_PADDING = 0.25  # around the face, as face_recognition has it
+_DETAILED = 150  # a face of this width fills the chip with its own pixels: more would be thrown away
+
+T = TypeVar("T")
 
 
-class FaceEncoder(Protocol):
-    """Photo → faces → embedding. Photos are uint8 RGB arrays of shape (height, width, 3), upright."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A detected face: its box in pixels of the photo as it was sent, upright, and the detector's score."""
 
-    id: str
-    """Names weights and pipeline; embeddings of different ids are never compared."""
-    detector: Detector
+    top: float
+    right: float
+    bottom: float
+    left: float
+    score: float
 
-    def find(self, photo: Photo) -> list[FaceBox]:
-        """Every face in the photo, in its pixels."""
+    @property
+    def width(self) -> float:
+        """Pixels of the photo."""
+        return self.right - self.left
+
+    @property
+    def box(self) -> FaceBox:
+        """Rounded to whole pixels."""
+        return FaceBox(top=round(self.top), right=round(self.right), bottom=round(self.bottom), left=round(self.left))
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A face turned upright: a chip, uint8 RGB of shape (150, 150, 3), and landmarks (5, 2) in pixels of some copy."""
+
+    chip: NDArray[np.uint8]
+    landmarks: NDArray[np.float64]
+
+
+class FaceDetector(Protocol):
+    """Finds faces. One detector looks at one photo after the other, another at many at once."""
+
+    kind: Detector
+    provider: str
+    """What it runs on: "cpu" or "cuda"."""
+
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """The faces in each photo that count beside the largest of it, or why it cannot be read."""
         ...
 
-    def embed(self, photo: Photo, face: FaceBox) -> NDArray[np.float32]:
-        """The embedding of one face, of shape (128,)."""
-        ...
+
+class HogDetector:
+    """dlib's frontal face detector, on a greyscale copy of bounded size."""
+
+    kind = Detector.HOG
+    provider = "cpu"
+
+    def __init__(self) -> None:
+        self._detector = dlib.get_frontal_face_detector()
+
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """See FaceDetector."""
+        return [_or_rejection(partial(self._find, photo)) for photo in photos]
+
+    def _find(self, photo: PhotoFile) -> list[Found]:
+        for long_side in _looks(photo.long_side):
+            faces = self._look(photo, long_side)
+            if faces:
+                largest = max(faces, key=lambda face: face.width)
+                smallest = COUNTS_BESIDE * largest.width
+                scale = long_side / photo.long_side
+                if smallest * scale < _HOG_FACE and _room_beside(largest, photo, smallest):
+                    # a face that counts may be there, too small to be seen in this copy
+                    faces = self._look(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
+                return those_that_count(faces)
+        return []
+
+    def _look(self, photo: PhotoFile, long_side: int) -> list[Found]:
+        grey = Image.fromarray(photo.at_least(long_side)).convert("L")
+        copy = resized(grey, long_side)
+        scale = long_side / photo.long_side
+        boxes, scores, _ = self._detector.run(np.asarray(copy), 0, 0.0)
+        return [
+            Found(box.top() / scale, box.right() / scale, box.bottom() / scale, box.left() / scale, score)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
 
 
-class DlibFaceEncoder:
-    """The reference pipeline: what `face_recognition.face_encodings` does with its default settings."""
+class CnnDetector:
+    """dlib's CNN detector, on colour copies of bounded size, `batch` of one size at once."""
 
-    id = "dlib-resnet-v1"
+    kind = Detector.CNN
 
-    def __init__(self, detector: Detector) -> None:
-        models = _models()
-        self.detector = detector
-        self._landmarks = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
-        self._network = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-        if detector is Detector.HOG:
-            self._detect = dlib.get_frontal_face_detector()
-            self._max_pixels = HOG_PIXELS
-        else:
-            self._detect = dlib.cnn_face_detection_model_v1(str(models / "mmod_human_face_detector.dat"))
-            self._max_pixels = CNN_PIXELS_GPU if has_gpu() else CNN_PIXELS_CPU
+    def __init__(self, models: Path, cache: Path, batch: int = 1) -> None:
+        self._detector = MmodDetector(models / "mmod_human_face_detector.dat", cache, batch=batch)
+        self.provider = self._detector.provider
 
-    def find(self, photo: Photo) -> list[FaceBox]:
-        """See FaceEncoder."""
-        copy, factor = shrink(photo, self._max_pixels)
-        upsample = 1 if self.detector is Detector.HOG or _pixels(copy) * 4 <= self._max_pixels else 0
-        return [_face_box(found, factor) for found in self._detect(copy, upsample)]
-
-    def embed(self, photo: Photo, face: FaceBox) -> NDArray[np.float32]:
-        """See FaceEncoder."""
-        rectangle = dlib.rectangle(face.left, face.top, face.right, face.bottom)
-        landmarks = self._landmarks(photo, rectangle)
-        return np.array(self._network.compute_face_descriptor(photo, landmarks), dtype=np.float32)
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """See FaceDetector."""
+        copies = [_or_rejection(partial(_copy, photo, CNN_LONG_SIDE)) for photo in photos]
+        readable = [copy for copy in copies if not isinstance(copy, RejectedError)]
+        detected = iter(self._detector.detect(readable))
+        return [
+            copy if isinstance(copy, RejectedError) else _those_found(photo, copy, next(detected))
+            for photo, copy in zip(photos, copies, strict=True)
+        ]
 
 
-def has_gpu() -> bool:
-    """Whether dlib was built for CUDA and finds a device. The dlib-bin wheel is built without."""
-    return bool(dlib.DLIB_USE_CUDA) and dlib.cuda.get_num_devices() > 0
+class FaceEncoder:
+    """Faces → embeddings: landmarks and alignment by dlib, the network by onnxruntime.
+
+    `id` names what embeddings depend on, the weights and the version of the pipeline: those of other weights are
+    never compared with these.
+    """
+
+    def __init__(self, models: Path, cache: Path) -> None:
+        landmarks = models / "shape_predictor_5_face_landmarks.dat"
+        network = models / "dlib_face_recognition_resnet_model_v1.dat"
+        weights = hashlib.sha256("".join(file_digest(file) for file in (landmarks, network)).encode()).hexdigest()
+        self.id = f"dlib-resnet-v1-{weights[:8]}.{PIPELINE}"
+        self._landmarks = dlib.shape_predictor(str(landmarks))
+        self._network = Embedder(network, cache)
+
+    def align(self, photo: PhotoFile, face: Found) -> Aligned:
+        """The face, cut from a copy of the photo large enough that no detail is lost.
+
+        Raises RejectedError where the photo breaks off in a part that detection did not need.
+        """
+        pixels = photo.at_least(round(photo.long_side * _DETAILED / max(face.width, 1.0)))
+        scale = max(pixels.shape[:2]) / photo.long_side
+        box = dlib.rectangle(*(round(side * scale) for side in (face.left, face.top, face.right, face.bottom)))
+        shape = self._landmarks(pixels, box)
+        chip = dlib.get_face_chip(pixels, shape, _CHIP, _PADDING)
+        return Aligned(chip, np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64))
+
+    def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The embeddings, of shape (n, 128), of aligned faces, uint8 RGB of shape (n, 150, 150, 3)."""
+        return self._network.embed(chips)
 
 
-def largest(faces: list[FaceBox]) -> FaceBox:
-    """The face with the largest box. Raises ValueError if there is none."""
-    return max(faces, key=lambda face: (face.bottom - face.top) * (face.right - face.left))
+def _looks(long_side: int) -> list[int]:
+    """Longer sides of the copies in which HOG looks: no larger than the photo first, than twice the photo then."""
+    first, *larger = HOG_LONG_SIDES
+    return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
 
 
-def _pixels(photo: Photo) -> int:
-    height, width = photo.shape[:2]
-    return int(height * width)
+def _room_beside(face: Found, photo: PhotoFile, width: float) -> bool:
+    """Whether another face of that width fits beside, above or below this one."""
+    pixels = photo.at_least(1)
+    high, wide = (side * photo.long_side / max(pixels.shape[:2]) for side in pixels.shape[:2])
+    return bool(max(face.left, wide - face.right, face.top, high - face.bottom) >= width)
 
 
-def _face_box(found: Any, factor: float) -> FaceBox:
-    """A detection in the pixels of the photo. Beyond its edges where the face is cut off, as face_encodings has it."""
-    rectangle = getattr(found, "rect", found)  # the CNN detector wraps it, with a confidence
-    return FaceBox(
-        top=round(rectangle.top() / factor),
-        right=round(rectangle.right() / factor),
-        bottom=round(rectangle.bottom() / factor),
-        left=round(rectangle.left() / factor),
+def those_that_count(faces: list[Found]) -> list[Found]:
+    """The faces that have at least half the area of the largest, the largest first."""
+    by_size = sorted(faces, key=lambda face: face.width, reverse=True)
+    return [face for face in by_size if face.width >= COUNTS_BESIDE * by_size[0].width]
+
+
+def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[Found]:
+    scale = max(copy.shape[:2]) / photo.long_side
+    return those_that_count(
+        [
+            Found(d.box.top / scale, d.box.right / scale, d.box.bottom / scale, d.box.left / scale, d.score)
+            for d in detections
+        ]
     )
 
 
-def _models() -> Path:
+def _or_rejection(work: Callable[[], T]) -> T | RejectedError:
+    try:
+        return work()
+    except RejectedError as error:
+        return error
+
+
+def models_folder() -> Path:
     """The folder of the weights, without importing face_recognition_models: it imports pkg_resources."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or spec.origin is None:
         raise RuntimeError("the weights are missing: pip install face_recognition_models")
     return Path(spec.origin).parent / "models"
+
+
+def _copy(photo: PhotoFile, long_side: int) -> NDArray[np.uint8]:
+    """An RGB copy whose longer side is at most `long_side`, of shape (height, width, 3)."""
+    pixels = photo.at_least(long_side)
+    if max(pixels.shape[:2]) <= long_side:
+        return pixels
+    return np.asarray(resized(Image.fromarray(pixels), long_side))
+
+
+def resized(image: Image.Image, long_side: int) -> Image.Image:
+    """The image with a longer side of so many pixels: averaged where it becomes smaller, interpolated where larger."""
+    scale = long_side / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)

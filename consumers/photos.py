@@ -1,15 +1,18 @@
-"""Photo file → upright RGB array. Pure: bytes in, array out."""
+"""Photo file → upright RGB array, decoded no larger than needed. Pure: bytes in, array out."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from schemas.events import RejectionReason
 
 # What registration photos come in. Formats beyond these (EPS, PDF …) would run far more code on hostile input.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "GIF", "BMP", "TIFF", "JPEG2000")
 
 
 class RejectedError(Exception):
@@ -20,30 +23,70 @@ class RejectedError(Exception):
         self.reason = reason
 
 
-def decode_photo(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """The photo as a person sees it: turned upright by its EXIF orientation, in 8-bit RGB.
+class PhotoFile:
+    """A photo as a person sees it: turned upright by its EXIF orientation, in 8-bit RGB.
 
-    Greyscale, palette, CMYK, 16-bit and transparent photos are converted; what is transparent becomes white.
-
-    Returns an array of shape (height, width, 3). Raises RejectedError (photo_unreadable, photo_too_large);
-    a photo of more than `max_pixels` is refused before it is unpacked.
+    Greyscale, palette, CMYK, 16-bit and transparent photos are converted; what is transparent becomes white. A photo
+    of more than `max_pixels` is refused before it is unpacked. Nothing is read before it is asked for.
     """
-    Image.init()  # or formats that Pillow has not met yet are unknown to it; the second time it does nothing
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        self._data = data
+        self._max_pixels = max_pixels
+        self._long_side: int | None = None
+        self._decoded: NDArray[np.uint8] | None = None
+
+    @property
+    def long_side(self) -> int:
+        """Pixels along the photo's longer side, by the file's header.
+
+        Raises RejectedError: photo_unreadable, or photo_too_large beyond `max_pixels`.
+        """
+        if self._long_side is None:
+            with _hostile(self._max_pixels), self._open() as image:
+                width, height = image.size
+            if width * height > self._max_pixels:
+                raise _too_large(width * height, self._max_pixels)
+            self._long_side = max(width, height)
+        return self._long_side
+
+    def at_least(self, long_side: int) -> NDArray[np.uint8]:
+        """The photo, of shape (height, width, 3), its longer side at least `long_side` or as long as it is.
+
+        A JPEG file is unpacked at the smallest of 1, 1/2, 1/4 and 1/8 that is large enough, others as they are. The
+        largest so far is kept. Raises RejectedError (photo_unreadable, photo_too_large).
+        """
+        wanted = min(long_side, self.long_side)
+        if self._decoded is None or max(self._decoded.shape[:2]) < wanted:
+            with _hostile(self._max_pixels), self._open() as image:
+                image.draft(None, tuple(max(1, wanted * side // self.long_side) for side in image.size))  # type: ignore[arg-type]
+                image.load()
+                self._decoded = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        return self._decoded
+
+    def _open(self) -> Image.Image:
+        _know_formats()
+        return Image.open(io.BytesIO(self._data), formats=FORMATS)
+
+
+def _know_formats() -> None:
+    """Or formats that Pillow has not met yet are unknown to it. The second time it does nothing."""
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener(thumbnails=False, aux_images=False, depth_images=False)
+
+
+@contextmanager
+def _hostile(max_pixels: int) -> Iterator[None]:
+    """Decoders raise anything on hostile bytes, and none of it is our fault: what they raise is a rejection."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(width * height, max_pixels)
-            image.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except RejectedError:
-        raise
-    except Image.DecompressionBombError:
+        yield
+    except (Image.DecompressionBombError, MemoryError):
         raise RejectedError(
             RejectionReason.PHOTO_TOO_LARGE,
-            f"the photo has far more than the {max_pixels / 1e6:g} megapixels allowed; send a smaller copy",
+            f"the photo has far more than the {max_pixels / 1e6:g} megapixels allowed: send a smaller copy",
         ) from None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes, and none of it is our fault
+    except Exception as error:  # noqa: BLE001 - see above
         raise RejectedError(
             RejectionReason.PHOTO_UNREADABLE,
             f"the file is no photo that can be read ({type(error).__name__}); "
@@ -70,17 +113,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Greyscale of more than 8 bits: values up to 255 as they are, else as 16-bit."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image, dtype=np.float32)
     scale = 1.0 if values.max(initial=0.0) <= 255 else 257.0
     return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
-
-
-def shrink(photo: NDArray[np.uint8], max_pixels: int) -> tuple[NDArray[np.uint8], float]:
-    """A copy of at most `max_pixels`, and by what factor its sides are shorter (1.0: the photo itself)."""
-    height, width = photo.shape[:2]
-    if height * width <= max_pixels:
-        return photo, 1.0
-    factor = (max_pixels / (height * width)) ** 0.5
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = Image.fromarray(photo).resize(size, Image.Resampling.BOX)
-    return np.asarray(small), factor

@@ -1,4 +1,4 @@
-"""An arroyo step that handles records in a pool of processes and commits what is durably answered.
+"""An arroyo step that answers records with the help of threads and processes, and commits what is durably answered.
 
 arroyo's own multiprocessing step hands over batches, and hangs in `Pool.terminate` when one of its processes
 was killed; its dead letters may be dropped (arroyo 2.48, processor.py: `_handle_invalid_message` logs "dropping"
@@ -6,24 +6,37 @@ and goes on; `DlqPolicyWrapper.produce` never looks at the outcome). Here a dead
 other, and an answer that is not acknowledged by the broker stops the process with nothing committed.
 """
 
-import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+from functools import partial
+from typing import Generic, TypeVar
 
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message
 from confluent_kafka import KafkaError
 
+from consumers.task_pool import DiedError, TaskPool
 from schemas.envelope import Record
 from schemas.kafka import Publisher, PublishError
 
-Handle = Callable[[Record], Record]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """What is done with a record: `take` in a thread of `threads`, unless that answers it the task in `pool`.
+
+    `give_up` answers a task that its process dies of.
+    """
+
+    threads: ThreadPoolExecutor
+    take: Callable[[Record], T | Record]
+    pool: TaskPool[T, Record]
+    give_up: Callable[[T], Record]
 
 
 @dataclass(eq=False)
@@ -33,25 +46,22 @@ class _UnderWay:
     failure: BaseException | None = None
 
 
-class AnswerInPool(ProcessingStrategy[KafkaPayload]):
-    """Each record is handled by one process of the pool; its answer is published as soon as it is there.
+class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
+    """Each record is answered by one record, published as soon as it is there.
 
     Messages go on to the next step, which commits, in the order of their submission, each once its answer
-    is acknowledged. `poll` raises what went wrong in a process (BrokenProcessPool if it died) or at the
-    broker (PublishError).
+    is acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
     """
 
     def __init__(
         self,
-        pool: ProcessPoolExecutor,
-        handle: Handle,
+        work: Work[T],
         publisher: Publisher,
         to_record: Callable[[BrokerValue[KafkaPayload]], Record],
         next_step: ProcessingStrategy[KafkaPayload],
         limit: int,
     ) -> None:
-        self._pool = pool
-        self._handle = handle
+        self._work = work
         self._publisher = publisher
         self._to_record = to_record
         self._next_step = next_step
@@ -60,35 +70,53 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload]):
         self._closed = False
 
     def submit(self, message: Message[KafkaPayload]) -> None:
-        """Hand a message to the pool. Raises MessageRejected while `limit` messages are under way."""
+        """Begin with a message. Raises MessageRejected while `limit` messages are under way."""
         assert not self._closed
         if len(self._under_way) >= self._limit:
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
         item = _UnderWay(message)
-        future = self._pool.submit(self._handle, self._to_record(message.value))
+        taken = self._work.threads.submit(self._work.take, self._to_record(message.value))
         self._under_way.append(item)
-        future.add_done_callback(lambda done: self._publish_answer(item, done))
+        taken.add_done_callback(partial(self._taken, item))
 
-    def _publish_answer(self, item: _UnderWay, done: "Future[Record]") -> None:
-        """Called in a thread of the executor: arroyo's loop may be waiting for its next message."""
-        if done.cancelled():
+    # The following run in threads of the executors: arroyo's loop may be waiting for its next message.
+
+    def _taken(self, item: _UnderWay, taken: "Future[T | Record]") -> None:
+        if taken.cancelled():
             return
-        item.failure = done.exception()
-        if item.failure is None:
+        error = taken.exception()
+        if error is not None:
+            item.failure = error
+            return
+        task = taken.result()
+        if isinstance(task, Record):
+            self._publish(item, task)
+        else:
+            self._work.pool.submit(task, partial(self._answered, item, task))
 
-            def delivered(error: KafkaError | None) -> None:
-                if error is not None:
-                    item.failure = PublishError(f"the broker refused an answer: {error.str()}")
-                item.acknowledged = True
+    def _answered(self, item: _UnderWay, task: T, answer: Record | BaseException) -> None:
+        if isinstance(answer, DiedError):
+            answer = self._work.give_up(task)
+        if isinstance(answer, BaseException):
+            item.failure = answer
+        else:
+            self._publish(item, answer)
 
-            try:
-                self._publisher.publish(done.result(), delivered)
-            except Exception as error:  # noqa: BLE001 - it is raised again by poll, in the thread that can stop
-                item.failure = error
+    def _publish(self, item: _UnderWay, answer: Record) -> None:
+        def delivered(error: KafkaError | None) -> None:
+            if error is not None:
+                item.failure = PublishError(f"the broker refused an answer: {error.str()}")
+            item.acknowledged = True
+
+        try:
+            self._publisher.publish(answer, delivered)
+        except Exception as error:  # noqa: BLE001 - it is raised again by poll, in the thread that can stop
+            item.failure = error
 
     def poll(self) -> None:
         """Pass on what is answered and acknowledged."""
+        self._work.pool.poll()
         self._publisher.poll()
         while self._under_way:
             first = self._under_way[0]
@@ -118,20 +146,3 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload]):
         self._under_way.clear()
         self._next_step.close()
         self._next_step.join(timeout)
-
-
-def process_pool(processes: int, initializer: Callable[..., None], *arguments: object) -> ProcessPoolExecutor:
-    """A pool of fresh processes that have called the initializer. Raises BrokenProcessPool if it fails in one."""
-    context = multiprocessing.get_context("spawn")
-    all_there = context.Barrier(processes)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(all_there, initializer, arguments)
-    )
-    for started in [pool.submit(os.getpid) for _ in range(processes)]:
-        started.result()
-    return pool
-
-
-def _begin(all_there: Barrier, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    initializer(*arguments)
-    all_there.wait()

@@ -17,6 +17,7 @@ from schemas.events import Event
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.settings import Settings
+from schemas.stopping import stop_in_any_case
 from schemas.topics import DUPLICATES, REJECTIONS, SINK
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def run(settings: Settings) -> None:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
+        stop_in_any_case()
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)

@@ -53,7 +53,7 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"FACEMATCH_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            f"FACEMATCH_{str(problem['loc'][0]).upper()}: {' › '.join(map(str, problem['loc'][1:]))} {problem['msg']}"
             for problem in error.errors(include_input=False)
         )
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
@@ -194,7 +194,8 @@ def settings() -> None:
 @app.command(rich_help_panel=OPERATE)
 def setup() -> None:
     """Create the topics and tables that are not there yet; workers wait for them."""
-    from deploy.setup import create_tables, create_topics
+    from deploy.tables import create_tables
+    from deploy.topics import create_topics
 
     with _servers_expected():
         create_topics(_settings())
@@ -209,9 +210,49 @@ def encode(
     ],
 ) -> None:
     """An encoder: photo → face → embedding. Start as many as there is work for."""
-    from consumers.encoder import Pool, run
+    from consumers.encoder import run
+    from consumers.encoder_process import Pool
 
-    run(_ready(), Pool(pool))
+    run(_ready(tables=False), Pool(pool))
+
+
+encoder = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    encoder,
+    name="encoder",
+    rich_help_panel=OPERATE,
+    help="`encoder verify` compares the encoder with face_recognition.",
+)
+
+
+@encoder.callback()
+def _encoder() -> None:
+    """What turns photos into embeddings."""
+
+
+@encoder.command()
+def verify(
+    photos: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of photos, each of its subfolders one person. Default: the demo's photos."
+        ),
+    ] = None,
+) -> None:
+    """Compare the encoder with the face_recognition package; exit status 1 beyond its limits."""
+    from deploy.photos import fetch_demo_photos
+    from deploy.verify import photos_in
+    from deploy.verify import verify as run
+
+    found = _settings()
+    folder = photos or fetch_demo_photos(found.data_folder / "photos")
+    if not folder.is_dir() or not any(photos_in(folder)):
+        raise UserError(f"{folder}: no folder with photos in it")
+    try:
+        good = run(Console(), found, folder)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is the reference, and not installed: pip install 'facematch[dev]'") from None
+    raise typer.Exit(0 if good else 1)
 
 
 @app.command(rich_help_panel=WORK)
@@ -219,7 +260,7 @@ def match() -> None:
     """The matcher: compares every new embedding with all before it."""
     from streams.matcher import run
 
-    run(_ready())
+    run(_ready(tables=False))
 
 
 @app.command(rich_help_panel=WORK)
@@ -227,15 +268,19 @@ def sink() -> None:
     """The sink: writes individuals, rejections and duplicates into Postgres."""
     from consumers.sink import run
 
-    run(_ready())
+    run(_ready(tables=True))
 
 
-def _ready() -> Settings:
-    """The settings, once servers, topics and tables are there."""
-    from deploy.setup import wait_until_set_up
+def _ready(tables: bool) -> Settings:
+    """The settings, once the topics are there, and for who writes to them the tables."""
+    from deploy.topics import wait_for_topics
 
     found = _settings()
-    wait_until_set_up(found)
+    wait_for_topics(found)
+    if tables:
+        from deploy.tables import wait_for_tables
+
+        wait_for_tables(found)
     return found
 
 

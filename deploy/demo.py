@@ -50,8 +50,12 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
         if missing:
             raise DemoFailedError(f"pairs of the same person that were not found: {sorted(missing)}")
     console.print(
-        f"The stack is stopped; its data stays in {folder}. Next: [bold]facematch up[/], and beside it\n"
-        f"[bold]facematch status[/] and [bold]facematch duplicates --collection {collection}[/]"
+        f"\nIts data stays in {folder}. Where to look next ([bold]source .venv/bin/activate[/] first):\n"
+        "  [bold]facematch up[/]              servers and workers in the foreground; beside it, in another terminal:\n"
+        "  [bold]facematch status[/]          individuals by state, and how far each worker is\n"
+        f"  [bold]facematch duplicates --collection {collection}[/]",
+        soft_wrap=True,
+        highlight=False,
     )
 
 

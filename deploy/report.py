@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -71,6 +72,8 @@ def print_settings(console: Console, settings: Settings) -> None:
 def _shown(name: str, value: Any) -> str:
     if name in {"redis", "postgres"}:
         return make_url(value).render_as_string(hide_password=True)
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(exclude_none=True)
     return "" if value is None else str(value)
 
 

@@ -201,6 +201,29 @@ class FaceBox(BaseModel):
     left: int = Field(description="pixels from the left edge; negative where the face is cut off there")
 
 
+class Quality(BaseModel):
+    """How good the face in a photo is for comparing. More is better in each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    face_pixels: float = Field(ge=0, description="Width of the face in the photo as it was sent, in pixels.")
+    detector_score: float = Field(
+        description="How sure the detector is. HOG: from 0, a clear frontal face has 1 to 3; CNN: about 1."
+    )
+    sharpness: float = Field(
+        ge=0,
+        description="Variance of the Laplacian of the aligned face (150 x 150 pixels, grey 0 to 255): "
+        "below 50 it looks blurred.",
+    )
+    brightness: float = Field(ge=0, le=255, description="Mean grey of the aligned face: 0 is black, 255 white.")
+    frontality: float = Field(
+        ge=0,
+        le=1,
+        description="1 where the base of the nose lies midway between the eyes, 0 where it lies below one of them: "
+        "how far the head is turned to the side.",
+    )
+
+
 class EncodingComputed(IndividualEvent):
     """The face in an individual's photo, as 128 numbers."""
 
@@ -208,6 +231,7 @@ class EncodingComputed(IndividualEvent):
     embedding: Embedding = Field(repr=False)
     face: FaceBox
     detector: Detector = Field(description="What found the face.")
+    quality: Quality = Field(description="How good the face is for comparing.")
 
 
 class EncodingErased(IndividualEvent):
@@ -224,6 +248,11 @@ class RejectionReason(StrEnum):
     PHOTO_FORBIDDEN = "photo_forbidden"
     NO_FACE = "no_face"
     SEVERAL_FACES = "several_faces"
+    FACE_TOO_SMALL = "face_too_small"
+    FACE_UNCERTAIN = "face_uncertain"
+    FACE_BLURRED = "face_blurred"
+    FACE_TOO_DARK = "face_too_dark"
+    FACE_TURNED = "face_turned"
 
 
 class EncodingRejected(IndividualEvent):

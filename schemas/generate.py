@@ -29,6 +29,7 @@ from schemas.events import (
     Member,
     PairDecided,
     Photo,
+    Quality,
     RejectionReason,
     RetractionReason,
 )
@@ -40,7 +41,7 @@ _ID = "7d9f2f0e-5d4b-4b8e-9d53-0d6f1c1f3a11"
 _WHO = {"collection": "camp-a", "individual_id": "A-1001", "revision": 1}
 _PAIR = {
     "collection": "camp-a",
-    "encoder": "dlib-resnet-v1",
+    "encoder": "dlib-resnet-v1-db0eeebc.1",
     "a": Member(individual_id="A-1001", revision=1),
     "b": Member(individual_id="A-2417", revision=3),
 }
@@ -58,10 +59,13 @@ def examples() -> dict[str, Record]:
         IndividualDeleted(**_WHO | {"revision": 3}),
         EncodingComputed(
             **_WHO,
-            encoder="dlib-resnet-v1",
+            encoder="dlib-resnet-v1-db0eeebc.1",
             embedding=np.linspace(-0.2, 0.2, EMBEDDING_DIMENSIONS, dtype=np.float32),
             face=FaceBox(top=142, right=617, bottom=409, left=349),
             detector=Detector.HOG,
+            quality=Quality(
+                face_pixels=268, detector_score=1.62, sharpness=412.5, brightness=118.2, frontality=0.91
+            ),
         ),
         EncodingErased(**_WHO | {"revision": 3}),
         EncodingRejected(
@@ -72,9 +76,9 @@ def examples() -> dict[str, Record]:
         ),
         DuplicateFound(**_PAIR, distance=0.346, threshold=0.45),
         DuplicateRetracted(**_PAIR, reason=RetractionReason.UPDATED),
-        IndividualChecked(**_WHO, encoder="dlib-resnet-v1", duplicates=1),
+        IndividualChecked(**_WHO, encoder="dlib-resnet-v1-db0eeebc.1", duplicates=1),
         PairDecided(
-            collection="camp-a", encoder="dlib-resnet-v1", a="A-1001", b="A-2417",
+            collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", a="A-1001", b="A-2417",
             verdict="different", by="reviewer-7", note="twins",
         ),
     )  # fmt: skip

@@ -14,7 +14,20 @@ STACK_FOLDER = Path(".facematch")
 STACK_ENV = STACK_FOLDER / "stack.env"
 
 SeveralFaces = Literal["reject", "largest"]
+Routing = Literal["cascade", "cpu", "gpu"]
 Threshold = Annotated[float, Field(gt=0, lt=2)]
+
+
+class MinimumQuality(BaseModel):
+    """The least of each measure of `schemas.events.Quality`; a face below one is rejected. Unset: any will do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    face_pixels: float | None = Field(default=None, ge=0)
+    detector_score: float | None = None
+    sharpness: float | None = Field(default=None, ge=0)
+    brightness: float | None = Field(default=None, ge=0, le=255)
+    frontality: float | None = Field(default=None, ge=0, le=1)
 
 
 class CollectionSettings(BaseModel):
@@ -24,6 +37,8 @@ class CollectionSettings(BaseModel):
 
     threshold: Threshold | None = None
     several_faces: SeveralFaces | None = None
+    routing: Routing | None = None
+    minimum_quality: MinimumQuality | None = None
 
 
 class Settings(BaseSettings):
@@ -57,6 +72,16 @@ class Settings(BaseSettings):
     several_faces: SeveralFaces = Field(
         default="reject", description="A photo with several faces: reject it, or take the largest face."
     )
+    minimum_quality: MinimumQuality = Field(
+        default=MinimumQuality(),
+        description='Faces below any of these are rejected, as JSON: {"face_pixels": 60, "sharpness": 50, '
+        '"brightness": 40, "frontality": 0.5, "detector_score": 0.3}. Unset ones do not count.',
+    )
+    routing: Routing = Field(
+        default="cascade",
+        description="Which pool encodes: cascade (what the CPU pool finds no face in goes to the GPU pool), cpu, or "
+        "gpu. An event that names a detector goes to that one's pool.",
+    )
     collections: dict[str, CollectionSettings] = Field(
         default_factory=dict,
         description='What single collections do otherwise, as JSON: {"camp-a": {"several_faces": "largest"}}.',
@@ -85,6 +110,18 @@ class Settings(BaseSettings):
     encoder_processes: int = Field(
         default=0, ge=0, description="Processes of an encoder worker; 0: one for each core it may use."
     )
+    encoder_photo_s: int = Field(
+        default=10, ge=1, description="How long a process may take for one photo, in seconds; then it is rejected."
+    )
+    encoder_memory_mb: int = Field(
+        default=1500, ge=500, description="Memory that a process of an encoder may take for data, in MB."
+    )
+    gpu_batch: int = Field(default=16, ge=1, description="Photos that a process of the GPU pool encodes at once.")
+    photo_fetches: int = Field(default=16, ge=1, description="Photos that an encoder worker fetches at once.")
+    model_cache: Path = Field(
+        default=Path("~/.cache/facematch"),
+        description="Where the networks are kept in the form that onnxruntime reads; made on first use.",
+    )
     match_batch: int = Field(default=256, ge=1, description="Newcomers that the matcher compares at once.")
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")
     data_folder: Path = Field(
@@ -93,10 +130,22 @@ class Settings(BaseSettings):
 
     def threshold_for(self, collection: str) -> float:
         """The collection's own threshold, or the general one."""
-        own = self.collections.get(collection)
-        return own.threshold if own and own.threshold is not None else self.threshold
+        return self._own(collection).threshold or self.threshold
 
     def several_faces_for(self, collection: str) -> SeveralFaces:
         """The collection's own rule, or the general one."""
-        own = self.collections.get(collection)
-        return own.several_faces if own and own.several_faces is not None else self.several_faces
+        return self._own(collection).several_faces or self.several_faces
+
+    def routing_for(self, collection: str) -> Routing:
+        """The collection's own routing, or the general one."""
+        return self._own(collection).routing or self.routing
+
+    def minimum_quality_for(self, collection: str) -> MinimumQuality:
+        """The collection's own minimum, as a whole, or the general one."""
+        return self._own(collection).minimum_quality or self.minimum_quality
+
+    def _own(self, collection: str) -> CollectionSettings:
+        return self.collections.get(collection, _NOTHING_OWN)
+
+
+_NOTHING_OWN = CollectionSettings()

@@ -14,6 +14,7 @@ from schemas.envelope import Record, full_name
 from schemas.flow import Flow, StalledError
 from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
+from schemas.stopping import stop_in_any_case
 from schemas.topics import ENCODINGS, MATCHER
 from streams.log import PartitionLog
 from streams.partition import PartitionMatcher
@@ -125,11 +126,15 @@ def build_app(settings: Settings) -> "faust.App":
     return app
 
 
+class _Worker(faust.Worker):
+    def _schedule_shutdown(self, number: Any) -> None:
+        stop_in_any_case()
+        super()._schedule_shutdown(number)
+
+
 def run(settings: Settings) -> None:
     """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
-    worker = faust.Worker(
-        build_app(settings), override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None
-    )
+    worker = _Worker(build_app(settings), override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
     worker.spinner = None
     worker.execute_from_commandline()
 

@@ -4,8 +4,28 @@ import itertools
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from schemas.events import EncodingComputed, EncodingErased
+from schemas.events import Detector, EncodingComputed, EncodingErased, FaceBox, Quality
+
+_FACE = FaceBox(top=0, right=9, bottom=9, left=0)
+_QUALITY = Quality(face_pixels=9, detector_score=1, sharpness=100, brightness=100, frontality=1)
+
+
+def computed(
+    who: str, embedding: NDArray[np.float32], revision: int = 1, collection: str = "c", encoder: str = "test"
+) -> EncodingComputed:
+    """An encoding, of a face of which only the embedding matters."""
+    return EncodingComputed(
+        collection=collection,
+        individual_id=who,
+        revision=revision,
+        encoder=encoder,
+        embedding=embedding,
+        face=_FACE,
+        detector=Detector.HOG,
+        quality=_QUALITY,
+    )
 
 
 def living(events: Iterable[EncodingComputed | EncodingErased]) -> dict[str, EncodingComputed]:

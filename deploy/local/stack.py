@@ -19,7 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exp
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
-from deploy.setup import create_tables, create_topics
+from deploy.tables import create_tables
+from deploy.topics import create_topics
 from schemas.envelope import full_name
 from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings

@@ -8,28 +8,16 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from schemas.envelope import Message, announce, full_name
-from schemas.events import Detector, DuplicateFound, EncodingComputed, EncodingErased, Event, FaceBox, IndividualChecked
+from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked
 from schemas.kafka import consumer_config, partition_of
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
 from streams.progress import Progress, connect
 from tests import model
 from tests.integration.world import World
+from tests.model import computed
 
 Make = Callable[[], NDArray[np.float32]]
-FACE = FaceBox(top=0, right=9, bottom=9, left=0)
 PARTITION = partition_of("c", ENCODINGS.partitions)
-
-
-def computed(who: str, embedding: NDArray[np.float32], revision: int = 1, collection: str = "c") -> EncodingComputed:
-    return EncodingComputed(
-        collection=collection,
-        individual_id=who,
-        revision=revision,
-        encoder="test",
-        embedding=embedding,
-        face=FACE,
-        detector=Detector.HOG,
-    )
 
 
 def messages(events: list[EncodingComputed | EncodingErased]) -> list[Message[Event]]:

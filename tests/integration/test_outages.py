@@ -1,10 +1,12 @@
 """A server is gone for a while: workers wait and go on by themselves, and nothing is lost."""
 
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
+from schemas.stopping import STOP_WITHIN_S
 from tests.integration.conftest import MakeWorld
 from tests.integration.faces import make_faces
 
@@ -32,6 +34,27 @@ def outage(make_world: MakeWorld, photos: Path, folder: Path, server: str, secon
     same = {(a, b) for a, b in world.pairs() if number_of(a) % 20 == number_of(b) % 20}
     assert len(same) == 20 * 6  # each photo stands under four ids
     world.stop()
+
+
+def test_workers_stop_when_told_to_though_kafka_is_away(make_world: MakeWorld, photos: Path, tmp_path: Path) -> None:
+    """A commit, or a client that is closed, would wait for the broker for ever."""
+    files = make_faces(photos, tmp_path / "photos", 60)
+    world = make_world(encoder_processes=1)
+    world.start(*WORKERS)
+    world.submit((f"person-{number}", file.as_uri()) for number, file in enumerate(files))
+    world.wait(lambda: world.count("checked") >= 10, "the work has begun")
+    kafka = world.stack.supervisor.children["kafka"]
+    kafka.stop()
+    try:
+        processes = [worker.process for worker in world.workers.values() if worker.process is not None]
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(STOP_WITHIN_S + 10)
+    finally:
+        world.stop()
+        kafka.start()
+        world.stack.wait_for_server("kafka")
 
 
 def number_of(individual_id: str) -> int:

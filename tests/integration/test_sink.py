@@ -11,13 +11,11 @@ from confluent_kafka import Consumer, TopicPartition
 from deploy.queries import lags
 from schemas.envelope import Message, announce, full_name
 from schemas.events import (
-    Detector,
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
     EncodingRejected,
     Event,
-    FaceBox,
     IndividualChecked,
     IndividualCreated,
     IndividualDeleted,
@@ -31,6 +29,7 @@ from schemas.flow import is_behind
 from schemas.kafka import consumer_config
 from schemas.tables import metadata
 from schemas.topics import REJECTIONS, SINK
+from tests import model
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
 
@@ -43,8 +42,7 @@ def who(name: str, revision: int) -> dict[str, object]:
 
 
 def encoded(name: str, revision: int) -> EncodingComputed:
-    face = FaceBox(top=0, right=9, bottom=9, left=0)
-    return EncodingComputed(**who(name, revision), encoder="e", embedding=EMBEDDING, face=face, detector=Detector.HOG)
+    return model.computed(name, EMBEDDING, revision)
 
 
 def pair(a: tuple[str, int], b: tuple[str, int]) -> dict[str, object]:

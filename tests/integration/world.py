@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection
 
 from deploy.local.stack import Stack
 from deploy.local.supervisor import Child
-from deploy.setup import create_tables, create_topics
+from deploy.tables import create_tables
+from deploy.topics import create_topics
 from producers.manifest import Entry
 from producers.submit import submit
 from schemas.envelope import Message, Record, decode, encode, full_name

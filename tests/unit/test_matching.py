@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from schemas.envelope import Message, Record, decode, encode
 from schemas.events import (
-    Detector,
     DuplicateFound,
     EncodingComputed,
     EncodingErased,
-    FaceBox,
     IndividualChecked,
 )
 from streams.gallery import Gallery
@@ -21,7 +19,6 @@ from streams.matching import Consequences, match, restore
 from tests import model
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)
-FACE = FaceBox(top=0, right=9, bottom=9, left=0)
 _random = np.random.default_rng(3)
 # Points on a line, 0.2 apart: neighbours are pairs at threshold 0.3, others are not.
 _direction = _random.normal(size=128)
@@ -31,15 +28,7 @@ Logged = EncodingComputed | EncodingErased
 
 
 def computed(who: str, revision: int, point: int, collection: str = "c", encoder: str = "e") -> EncodingComputed:
-    return EncodingComputed(
-        collection=collection,
-        individual_id=who,
-        revision=revision,
-        encoder=encoder,
-        embedding=POINTS[point],
-        face=FACE,
-        detector=Detector.HOG,
-    )
+    return model.computed(who, POINTS[point], revision, collection, encoder)
 
 
 def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:

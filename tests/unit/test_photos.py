@@ -6,13 +6,20 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
+import pillow_heif
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.photos import FORMATS, RejectedError, decode_photo, shrink
+from consumers.photos import FORMATS, PhotoFile, RejectedError
 from schemas.events import RejectionReason
 
 PIXELS = 1_000_000
+FULL = 10**6
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    return PhotoFile(data, PIXELS).at_least(FULL)
 
 
 def scene(width: int = 60, height: int = 40) -> Image.Image:
@@ -24,6 +31,7 @@ def scene(width: int = 60, height: int = 40) -> Image.Image:
 
 
 def file_of(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:
+    pillow_heif.register_heif_opener()
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
@@ -31,7 +39,7 @@ def file_of(image: Image.Image, image_format: str = "PNG", **options: object) ->
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_every_format_is_read(image_format: str) -> None:
-    photo = decode_photo(file_of(scene(), image_format), PIXELS)
+    photo = decoded(file_of(scene(), image_format))
     assert photo.shape == (40, 60, 3)
     assert photo.dtype == np.uint8
     assert photo[20, 45].mean() > 150
@@ -52,7 +60,7 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
     stored = scene().transpose(turn[orientation]) if orientation > 1 else scene()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = decode_photo(file_of(stored, "JPEG", exif=exif, quality=95), PIXELS)
+    photo = decoded(file_of(stored, "JPEG", exif=exif, quality=95))
     assert photo.shape == (40, 60, 3)
     assert photo[2, 2, 0] > 150 > photo[2, 2, 1]
 
@@ -84,7 +92,7 @@ def _sixteen_bit() -> Image.Image:
     ],
 )
 def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], image_format: str) -> None:
-    photo = decode_photo(file_of(make(), image_format), PIXELS)
+    photo = decoded(file_of(make(), image_format))
     assert photo.shape == (40, 60, 3)
     assert abs(photo[20, 45].mean() - 200) < 60
     assert photo[30, 5].mean() < 30
@@ -93,7 +101,7 @@ def test_every_colour_mode_becomes_rgb(make: Callable[[], Image.Image], image_fo
 def test_what_is_transparent_becomes_white() -> None:
     image = scene().convert("RGBA")
     image.putalpha(0)
-    assert (decode_photo(file_of(image), PIXELS) == 255).all()
+    assert (decoded(file_of(image)) == 255).all()
 
 
 def _png_claiming(width: int, height: int) -> bytes:
@@ -122,7 +130,7 @@ def _png_claiming(width: int, height: int) -> bytes:
 )
 def test_no_photo_is_unreadable(data: bytes) -> None:
     with pytest.raises(RejectedError) as error:
-        decode_photo(data, PIXELS)
+        decoded(data)
     assert error.value.reason is RejectionReason.PHOTO_UNREADABLE
     assert "send it again" in str(error.value)
 
@@ -130,13 +138,26 @@ def test_no_photo_is_unreadable(data: bytes) -> None:
 @pytest.mark.parametrize("size", [(2000, 2000), (60_000, 60_000)], ids=["over the limit", "bomb"])
 def test_too_many_pixels_are_refused_before_they_are_unpacked(size: tuple[int, int]) -> None:
     with pytest.raises(RejectedError) as error:
-        decode_photo(_png_claiming(*size), PIXELS)
+        decoded(_png_claiming(*size))
     assert error.value.reason is RejectionReason.PHOTO_TOO_LARGE
 
 
-def test_shrink_keeps_a_small_photo_and_the_shape_of_a_large_one() -> None:
-    small = np.zeros((40, 60, 3), np.uint8)
-    assert shrink(small, 2400) == (small, 1.0) or shrink(small, 2400)[0] is small
-    copy, factor = shrink(np.zeros((400, 600, 3), np.uint8), 2400)
-    assert copy.shape == (40, 60, 3)
-    assert factor == pytest.approx(0.1)
+@pytest.mark.parametrize(("wanted", "is_"), [(100, 100), (101, 200), (200, 200), (400, 400), (401, 800), (9999, 800)])
+def test_a_jpeg_is_unpacked_no_larger_than_needed(wanted: int, is_: int) -> None:
+    data = file_of(scene(800, 600), "JPEG", quality=95)
+    photo = PhotoFile(data, PIXELS).at_least(wanted)
+    assert photo.shape == (is_ * 3 // 4, is_, 3)
+    assert photo[2, 2, 0] > 150 > photo[2, 2, 1]
+
+
+def test_a_larger_copy_is_unpacked_when_one_is_needed_and_a_smaller_one_is_not() -> None:
+    photo = PhotoFile(file_of(scene(800, 600), "JPEG"), PIXELS)
+    assert photo.long_side == 800
+    assert photo.at_least(100).shape == (75, 100, 3)
+    large = photo.at_least(400)
+    assert large.shape == (300, 400, 3)
+    assert photo.at_least(100) is large
+
+
+def test_a_photo_a_pixel_wide_is_a_photo() -> None:
+    assert PhotoFile(file_of(scene(1, 2000), "JPEG"), PIXELS).at_least(100).shape[2] == 3

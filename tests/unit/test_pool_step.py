@@ -1,11 +1,9 @@
 """Nothing is committed before its answer is durable; what cannot be published or encoded stops the process."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from arroyo.backends.kafka import KafkaPayload
@@ -13,21 +11,34 @@ from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
-from consumers.pool_step import AnswerInPool, process_pool
+from consumers.pool_step import AnswerInPool, Work
+from consumers.task_pool import DiedError, TaskPool
 from schemas.envelope import Record
 from schemas.kafka import Publisher, PublishError
 
 
+class Threads:
+    """Stands in for the threads: what they take is there at once."""
+
+    def submit(self, take: Callable[[Record], str | Record], record: Record) -> "Future[str | Record]":
+        future: Future[str | Record] = Future()
+        try:
+            future.set_result(take(record))
+        except ZeroDivisionError as error:
+            future.set_exception(error)
+        return future
+
+
 class Pool:
-    """Stands in for the process pool: the test decides when a task is done."""
+    """Stands in for the processes: the test decides when a task is done."""
 
     def __init__(self) -> None:
-        self.tasks: list[tuple[Future[Record], Record]] = []
+        self.tasks: list[tuple[str, Callable[[Record | BaseException], None]]] = []
 
-    def submit(self, _handle: Callable[[Record], Record], record: Record) -> Future[Record]:
-        future: Future[Record] = Future()
-        self.tasks.append((future, record))
-        return future
+    def submit(self, task: str, on_done: Callable[[Record | BaseException], None]) -> None:
+        self.tasks.append((task, on_done))
+
+    def poll(self) -> None: ...
 
 
 class Broker:
@@ -35,8 +46,10 @@ class Broker:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[KafkaError | None], None]] = []
+        self.published: list[Record] = []
 
-    def publish(self, _record: Record, on_delivered: Callable[[KafkaError | None], None]) -> None:
+    def publish(self, record: Record, on_delivered: Callable[[KafkaError | None], None]) -> None:
+        self.published.append(record)
         self.waiting.append(on_delivered)
 
     def poll(self, _seconds: float = 0.0) -> None:
@@ -57,34 +70,41 @@ class Commit(ProcessingStrategy[KafkaPayload]):
     def join(self, timeout: float | None = None) -> None: ...
 
 
-def message(offset: int) -> Message[KafkaPayload]:
+def message(offset: int, value: bytes = b"v") -> Message[KafkaPayload]:
     place = Partition(Topic("t"), 0)
-    return Message(BrokerValue(KafkaPayload(b"k", b"v", []), place, offset, datetime.now(UTC)))
+    return Message(BrokerValue(KafkaPayload(b"k", value, []), place, offset, datetime.now(UTC)))
 
 
 def to_record(value: BrokerValue[KafkaPayload]) -> Record:
     return Record("individuals", value.payload.key, value.payload.value, offset=value.offset)
 
 
+ANSWER = Record("encodings", b"k", b"v")
+REJECTION = Record("rejections", b"k", b"v")
+
+
+def take(record: Record) -> str | Record:
+    """Value b"v" is a task, b"answer" is answered at once, and b"bug" is our fault."""
+    if record.value == b"bug":
+        raise ZeroDivisionError
+    return ANSWER if record.value == b"answer" else "task"
+
+
 class Parts:
     def __init__(self) -> None:
         self.pool, self.broker, self.commit = Pool(), Broker(), Commit()
-        self.step = AnswerInPool(
-            cast(ProcessPoolExecutor, self.pool),
-            lambda record: record,
-            cast(Publisher, self.broker),
-            to_record,
-            self.commit,
-            limit=3,
+        work: Work[str] = Work(
+            cast(ThreadPoolExecutor, Threads()), take, cast("TaskPool[str, Record]", self.pool), lambda _: REJECTION
         )
+        self.step = AnswerInPool(work, cast(Publisher, self.broker), to_record, self.commit, limit=3)
 
 
 def test_offsets_go_on_in_order_and_only_once_their_answers_are_acknowledged() -> None:
     parts = Parts()
     for offset in range(3):
         parts.step.submit(message(offset))
-    for future, record in reversed(parts.pool.tasks):
-        future.set_result(record)
+    for _, on_done in reversed(parts.pool.tasks):
+        on_done(ANSWER)
     parts.step.poll()
     assert parts.commit.offsets == []
     parts.broker.waiting[0](None)  # of offset 2
@@ -96,25 +116,42 @@ def test_offsets_go_on_in_order_and_only_once_their_answers_are_acknowledged() -
     assert parts.commit.offsets == [0, 1, 2]
 
 
+def test_what_needs_no_process_is_answered_at_once() -> None:
+    parts = Parts()
+    parts.step.submit(message(0, b"answer"))
+    assert parts.pool.tasks == []
+    assert parts.broker.published == [ANSWER]
+
+
 def test_an_answer_that_the_broker_refuses_stops_the_process_with_nothing_committed() -> None:
     """Dead letters are such answers: arroyo's own would be dropped."""
     parts = Parts()
     parts.step.submit(message(0))
-    future, record = parts.pool.tasks[0]
-    future.set_result(record)
+    parts.pool.tasks[0][1](ANSWER)
     parts.broker.waiting[0](KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     with pytest.raises(PublishError):
         parts.step.poll()
     assert parts.commit.offsets == []
 
 
-def test_what_fails_in_a_process_stops_the_process_with_nothing_committed() -> None:
+def test_what_fails_in_a_process_or_a_thread_stops_the_process_with_nothing_committed() -> None:
     parts = Parts()
     parts.step.submit(message(0))
-    parts.pool.tasks[0][0].set_exception(ZeroDivisionError())
+    parts.pool.tasks[0][1](ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        parts.step.poll()
+    parts = Parts()
+    parts.step.submit(message(0, b"bug"))
     with pytest.raises(ZeroDivisionError):
         parts.step.poll()
     assert parts.commit.offsets == []
+
+
+def test_a_task_that_its_process_died_of_is_answered_with_a_rejection() -> None:
+    parts = Parts()
+    parts.step.submit(message(0))
+    parts.pool.tasks[0][1](DiedError())
+    assert parts.broker.published == [REJECTION]
 
 
 def test_no_more_than_the_limit_is_taken() -> None:
@@ -129,25 +166,8 @@ def test_what_is_not_answered_when_the_partitions_go_is_not_committed() -> None:
     parts = Parts()
     for offset in range(2):
         parts.step.submit(message(offset))
-    future, record = parts.pool.tasks[0]
-    future.set_result(record)
+    parts.pool.tasks[0][1](ANSWER)
     parts.broker.waiting[0](None)
     parts.step.close()
     parts.step.join(timeout=0.05)
     assert parts.commit.offsets == [0]
-
-
-def _die(*_: Any) -> None:
-    os._exit(7)
-
-
-def _nothing() -> None:
-    pass
-
-
-def test_a_process_that_dies_is_an_error_not_a_wait() -> None:
-    pool = process_pool(2, _nothing)
-    with pytest.raises(BrokenProcessPool):
-        pool.submit(_die).result(timeout=30)
-    with pytest.raises(BrokenProcessPool):
-        process_pool(1, _die)

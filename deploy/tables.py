@@ -1,0 +1,55 @@
+"""Creates the database and its tables by the migrations; the sink waits for them."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+
+from deploy.waiting import wait_while
+from schemas.settings import Settings
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def create_tables(settings: Settings) -> None:
+    """Create the database if it is not there, and bring its tables to the newest migration."""
+    url = make_url(settings.postgres)
+    server = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        found = connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database})
+        if not found:
+            connection.execute(text(f'CREATE DATABASE "{url.database}"'))
+    server.dispose()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config = _alembic()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
+
+
+def wait_for_tables(settings: Settings) -> None:
+    """Wait, with growing pauses, for Postgres and the newest migration."""
+    engine = create_engine(settings.postgres)
+    newest = set(ScriptDirectory.from_config(_alembic()).get_heads())
+
+    def missing() -> str:
+        try:
+            with engine.connect() as connection:
+                heads = set(MigrationContext.configure(connection).get_current_heads())
+        except OperationalError:
+            return "Postgres does not answer, or has no such database"
+        return "" if heads == newest else "`facematch setup` has not brought the tables to the newest migration"
+
+    wait_while(missing)
+    engine.dispose()
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config

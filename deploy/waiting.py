@@ -1,0 +1,18 @@
+"""How a worker waits at its start for what others set up."""
+
+import logging
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+def wait_while(missing: Callable[[], str]) -> None:
+    """Ask, with growing pauses, until nothing is missing; say what is, whenever that changes."""
+    pause, said = 0.1, ""
+    while what := missing():
+        if what != said:
+            log.warning("waiting: %s", what)
+            said = what
+        time.sleep(pause)
+        pause = min(pause * 2, 10)

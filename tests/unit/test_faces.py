@@ -1,0 +1,129 @@
+"""Both detectors and the encoder on real photos: the subject is found, whoever stands beside it counts, nobody else."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from consumers.faces import CnnDetector, FaceDetector, FaceEncoder, Found, HogDetector, models_folder, those_that_count
+from consumers.photos import PhotoFile, RejectedError
+from schemas.settings import Settings
+
+HEAD = (250, 60, 730, 610)  # of obama.jpg
+CACHE = Settings().model_cache.expanduser()
+
+
+def jpeg(image: Image.Image, **options: object) -> PhotoFile:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return PhotoFile(buffer.getvalue(), 100_000_000)
+
+
+def head(photos: Path, width: int) -> Image.Image:
+    image = Image.open(photos / "obama.jpg").convert("RGB").crop(HEAD)
+    return image.resize((width, width * image.height // image.width), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> FaceEncoder:
+    return FaceEncoder(models_folder(), CACHE)
+
+
+@pytest.fixture(scope="module", params=["hog", "cnn"])
+def detector(request: pytest.FixtureRequest) -> FaceDetector:
+    return HogDetector() if request.param == "hog" else CnnDetector(models_folder(), CACHE)
+
+
+def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[Found]:
+    (faces,) = detector.find([photo])
+    assert not isinstance(faces, RejectedError)
+    return faces
+
+
+def test_a_face_is_found_in_pixels_of_the_photo_however_large_it_is(detector: FaceDetector, photos: Path) -> None:
+    boxes = []
+    for width in (160, 480, 1600):
+        (face,) = faces_in(detector, jpeg(head(photos, width)))
+        boxes.append([side / width for side in (face.top, face.right, face.bottom, face.left)])
+    assert np.ptp(boxes, axis=0).max() < 0.15
+
+
+def test_a_small_face_in_a_large_photo_is_found_at_a_second_look(photos: Path) -> None:
+    canvas = Image.new("RGB", (1200, 1200), (90, 120, 90))
+    canvas.paste(head(photos, 200), (900, 200))
+    (face,) = faces_in(HogDetector(), jpeg(canvas))
+    assert 900 < face.left < face.right < 1100
+
+
+@pytest.mark.parametrize(("second", "count"), [(300, 2), (270, 2), (150, 1), (100, 1)])
+def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, second: int, count: int) -> None:
+    canvas = Image.new("RGB", (900, 500), (90, 120, 90))
+    canvas.paste(head(photos, 300), (50, 50))
+    canvas.paste(head(photos, second), (500, 50))
+    faces = faces_in(HogDetector(), jpeg(canvas))
+    assert len(faces) == count
+    assert faces[0].width == max(face.width for face in faces)
+
+
+def test_a_face_counts_from_half_the_area_of_the_largest() -> None:
+    sizes = [Found(0, width, width, 0, 1.0) for width in (100, 71, 70)]
+    assert [face.width for face in those_that_count(sizes)] == [100, 71]
+    assert those_that_count([]) == []
+
+
+def test_photos_of_many_sizes_at_once_are_found_as_each_alone(photos: Path) -> None:
+    detector = CnnDetector(models_folder(), CACHE, batch=4)
+    files = [jpeg(head(photos, width)) for width in (200, 300, 200, 300, 200)]
+    files.insert(2, PhotoFile(b"broken", 1000))
+    together = detector.find(files)
+    assert isinstance(together.pop(2), RejectedError)
+    alone = [faces_in(detector, jpeg(head(photos, width))) for width in (200, 300, 200, 300, 200)]
+    assert together == alone
+
+
+def test_the_embedding_is_of_the_photo_not_of_its_size_or_turn(photos: Path, encoder: FaceEncoder) -> None:
+    hog = HogDetector()
+    upright = jpeg(head(photos, 1600))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned = jpeg(head(photos, 1600).transpose(Image.Transpose.ROTATE_90), exif=exif)
+    small = jpeg(head(photos, 400))
+    chips = [encoder.align(photo, faces_in(hog, photo)[0]).chip for photo in (upright, turned, small)]
+    embeddings = encoder.embed(np.stack(chips))
+    assert np.linalg.norm(embeddings[0] - embeddings[1]) < 0.1
+    assert np.linalg.norm(embeddings[0] - embeddings[2]) < 0.15
+
+
+def test_a_large_photo_is_not_unpacked_larger_than_needed(photos: Path, encoder: FaceEncoder) -> None:
+    photo = jpeg(head(photos, 4000))
+    (face,) = faces_in(HogDetector(), photo)
+    encoder.align(photo, face)
+    assert max(photo.at_least(1).shape) <= photo.long_side / 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (30, 30)])
+def test_photos_too_small_for_a_face_have_none(detector: FaceDetector, size: tuple[int, int]) -> None:
+    assert faces_in(detector, jpeg(Image.new("RGB", size))) == []
+
+
+def test_on_the_demo_photos_the_encoder_keeps_to_its_limits(photos: Path) -> None:
+    """What `facematch encoder verify` prints in full."""
+    from rich.console import Console
+
+    from deploy.verify import verify
+
+    console = Console(record=True, width=160)
+    assert verify(console, Settings(), photos), console.export_text()
+
+
+def test_verify_says_what_is_beyond_its_limits(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from deploy.verify import verify
+
+    monkeypatch.setattr(FaceEncoder, "embed", lambda _self, chips: np.ones((len(chips), 128), np.float32))
+    console = Console(record=True, width=160)
+    assert not verify(console, Settings(), photos)
+    assert "beyond the limit" in console.export_text()
