@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check lock generate clean
+.PHONY: demo test test-faults bench check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -18,6 +18,9 @@ test: check ## every check and every test, on real servers that the tests start
 
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800
+
+bench: $(INSTALLED) ## the figures in the README, measured again
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore -m tests.bench.encoder
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

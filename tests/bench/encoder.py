@@ -1,0 +1,208 @@
+"""`make bench`: the encoder against the face_recognition package, side by side in one run. Prints Markdown tables."""
+
+import io
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dlib
+import numpy as np
+from PIL import Image
+
+from consumers.encoder_process import Pool, batch_of, load_encoding
+from consumers.encoding import Encoding, Task
+from consumers.faces import FaceEncoder, HogDetector, models_folder
+from consumers.models.mmod import MmodDetector
+from consumers.photos import PhotoFile
+from deploy.local.stack import Stack
+from deploy.photos import fetch_demo_photos
+from schemas.envelope import announce, encode
+from schemas.events import IndividualCreated, Photo
+from schemas.settings import STACK_FOLDER, Settings
+from tests.bench.machine import describe_machine, print_table
+from tests.bench.through_kafka import photos_per_second
+
+MEGAPIXELS = (0.06, 0.3, 1.4, 5.0, 12.0)
+REPEATS = 7
+_HEAD = (250, 10, 730, 610)  # of obama.jpg: as a registration photo shows a person, 4 : 5
+POOL_PHOTOS = 2000
+POOL_PIXELS = 0.3
+CORES = 2
+
+
+def portrait(photos: Path, megapixels: float) -> bytes:
+    """A registration photo of that size, as a JPEG file."""
+    head = Image.open(photos / "obama.jpg").convert("RGB").crop(_HEAD)
+    factor = (megapixels * 1e6 / (head.width * head.height)) ** 0.5
+    buffer = io.BytesIO()
+    size = (round(head.width * factor), round(head.height * factor))
+    head.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def medians(works: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Median milliseconds of each, measured in turn, so that what else the machine does meets all alike.
+
+    Each turn runs a work twice and takes the second time: a worker does one work only, and has its caches for itself.
+    """
+    times: list[list[float]] = [[] for _ in works]
+    for work in works:
+        work()
+    for _ in range(repeats):
+        for work, taken in zip(works, times, strict=True):
+            work()
+            begun = time.perf_counter()
+            work()
+            taken.append((time.perf_counter() - begun) * 1000)
+    return [statistics.median(taken) for taken in times]
+
+
+def against_face_encodings(photos: Path, settings: Settings) -> None:
+    """Photo file → embedding, on one core."""
+    import face_recognition
+
+    hog, encoder = HogDetector(), FaceEncoder(models_folder(), settings.model_cache.expanduser())
+    rows = []
+    for megapixels in MEGAPIXELS:
+        data = portrait(photos, megapixels)
+        found: dict[str, int] = {}
+
+        def theirs(data: bytes = data, found: dict[str, int] = found) -> None:
+            encodings = face_recognition.face_encodings(face_recognition.load_image_file(io.BytesIO(data)))
+            found["theirs"] = len(encodings)
+
+        def ours(data: bytes = data, found: dict[str, int] = found) -> None:
+            photo = PhotoFile(data, 50_000_000)
+            (faces,) = hog.find([photo])
+            assert isinstance(faces, list)
+            encoder.embed(np.stack([encoder.align(photo, face).chip for face in faces]))
+            found["ours"] = len(faces)
+
+        slow, fast = medians([theirs, ours], 3 if megapixels > 1 else REPEATS)
+        rows.append(
+            (
+                f"{megapixels:g}",
+                f"{slow:.1f}",
+                f"{fast:.1f}",
+                f"{slow / fast:.1f}×",
+                f"{found['theirs']}, {found['ours']}",
+            )
+        )
+    print_table(("megapixels", "face_encodings, ms", "facematch, ms", "ratio", "faces found by each"), rows)
+
+
+def against_dlibs_cnn(photos: Path, settings: Settings) -> None:
+    """Photo array of 640 × 480 → faces by the CNN, on one core."""
+    pixels = np.asarray(Image.open(photos / "obama.jpg").convert("RGB").crop((0, 100, 910, 782)).resize((640, 480)))
+    weights = models_folder() / "mmod_human_face_detector.dat"
+    theirs = dlib.cnn_face_detection_model_v1(str(weights))
+    ours = MmodDetector(weights, settings.model_cache.expanduser())
+    found = len(theirs(pixels, 0)), len(ours.detect([pixels])[0])
+    slow, fast = medians([lambda: theirs(pixels, 0), lambda: ours.detect([pixels])], 3)
+    print_table(
+        ("CNN, 640 × 480", "dlib, ms", "facematch, ms", "ratio", "faces found by each"),
+        [("", f"{slow:.0f}", f"{fast:.0f}", f"{slow / fast:.1f}×", f"{found[0]}, {found[1]}")],
+    )
+
+
+def _task(data: bytes, number: int) -> Task:
+    event = IndividualCreated(collection="c", individual_id=str(number), revision=1, photo=Photo(uri="file:///x"))
+    return Task(encode(announce(event, "bench")), data)
+
+
+_encoding: Encoding | None = None
+
+
+def _load(settings: Settings) -> None:
+    global _encoding  # noqa: PLW0603 - one for each process, as in the pool
+    _encoding = load_encoding(settings, Pool.CPU)
+
+
+def _bare(arguments: tuple[bytes, int]) -> None:
+    """Encode that many, in batches as the pool's."""
+    assert _encoding is not None
+    data, count = arguments
+    batch = batch_of(Settings(), Pool.CPU)
+    for number in range(0, count, batch):
+        _encoding.answers([_task(data, number + i) for i in range(batch)])
+
+
+def one_process(pool: Pool, files: list[str]) -> None:
+    """In a process of its own: its peak memory in MB after photos of all sizes, twice."""
+    encoding = load_encoding(Settings(), pool)
+    for number, file in enumerate(files * 2):
+        encoding.answers([_task(Path(file).read_bytes(), number)])
+    status = Path("/proc/self/status").read_text()  # ru_maxrss counts what the process was before it was this one
+    print(next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def memory(photos: Path, folder: Path) -> None:
+    """Of one process of each pool."""
+    files = []
+    for megapixels in MEGAPIXELS:
+        files.append(folder / f"{megapixels}.jpg")
+        files[-1].write_bytes(portrait(photos, megapixels))
+    rows = []
+    for pool in Pool:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.encoder",
+            "one-process",
+            pool.value,
+            *(str(file) for file in files),
+        ]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append((f"{pool.value} pool", f"{float(done.stdout):.0f}"))
+    print_table(("one process after photos of all sizes", "peak memory, MB"), rows)
+
+
+def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
+    """Photos a second from Kafka to Kafka, against the bare loop on as many processes of the same cores."""
+    data = portrait(photos, POOL_PIXELS)
+    stack = Stack(folder / "stack", lambda *_: None)
+    ratios, rows = [], []
+    try:
+        stack.start_servers(lambda _: None)
+        with multiprocessing.get_context("spawn").Pool(CORES, _load, (settings,)) as bare:
+            bare.map(_bare, [(data, 20)] * CORES, chunksize=1)
+            for run in range(1, 4):
+                begun = time.perf_counter()
+                bare.map(_bare, [(data, POOL_PHOTOS // CORES)] * CORES, chunksize=1)
+                alone = POOL_PHOTOS / (time.perf_counter() - begun)
+                through, first_s = photos_per_second(stack, folder / f"run{run}", data, POOL_PHOTOS)
+                ratios.append(through / alone)
+                rows.append((str(run), f"{alone:.0f}", f"{through:.0f}", f"{through / alone:.2f}", f"{first_s:.1f}"))
+    finally:
+        stack.stop()
+    rows.append(("median", "", "", f"{statistics.median(ratios):.2f}", ""))
+    columns = ("run", "bare loop, photos/s", "whole pool, photos/s", "ratio", "worker's start to first encoding, s")
+    print_table(columns, rows)
+
+
+def main() -> None:
+    """Everything, in the order of the README's tables."""
+    photos, settings = fetch_demo_photos(STACK_FOLDER.resolve() / "photos"), Settings()
+    print(describe_machine())
+    cores = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        os.sched_setaffinity(0, {min(cores)})
+        against_face_encodings(photos, settings)
+        against_dlibs_cnn(photos, settings)
+        memory(photos, Path(folder))
+        os.sched_setaffinity(0, cores)
+        whole_pool(photos, settings, Path(folder))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["one-process"]:
+        one_process(Pool(sys.argv[2]), sys.argv[3:])
+    else:
+        main()
