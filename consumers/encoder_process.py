@@ -7,7 +7,7 @@ import resource
 import signal
 from enum import StrEnum
 
-from consumers.encoding import Encoding, Task
+from consumers.encoding import Encoding, Task, too_large_for_memory
 from consumers.faces import CnnDetector, FaceEncoder, HogDetector, models_folder
 from consumers.models.sessions import has_cuda
 from schemas.envelope import Record
@@ -47,8 +47,9 @@ def load(settings: Settings, pool: Pool) -> None:
     """What a process does first."""
     global _encoding, _seconds_each  # noqa: PLW0603 - of this process: models are loaded once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    most = settings.encoder_memory_mb * 1_000_000
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    if not has_cuda():  # whose driver asks for far more than it uses
+        most = settings.encoder_memory_mb * 1_000_000
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold photos
     _encoding = load_encoding(settings, pool)
     _seconds_each = settings.encoder_photo_s
@@ -61,10 +62,24 @@ def provider() -> str:
 
 
 def answers(tasks: list[Task]) -> list[Record]:
-    """The answer to each task. A photo that takes too long ends the process: no exception reaches native code."""
+    """The answer to each task. A photo that takes too long ends the process: no exception reaches native code.
+
+    Where memory does not suffice for all at once, each is tried alone, and rejected if it does not suffice for that.
+    """
     assert _encoding is not None
     signal.setitimer(signal.ITIMER_REAL, _seconds_each * len(tasks))
     try:
         return _encoding.answers(tasks)
+    except Exception as error:
+        if not _is_lack_of_memory(error):
+            raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    if len(tasks) == 1:
+        return [too_large_for_memory(tasks[0])]
+    return [answer for task in tasks for answer in answers([task])]
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """onnxruntime has no exception of its own for it."""
+    return isinstance(error, MemoryError) or "Failed to allocate memory" in str(error)

@@ -187,11 +187,23 @@ def rejected(message: Message[Event], error: RejectedError) -> Record:
 
 
 def given_up(task: Task) -> Record:
-    """The rejection of a photo that a native library crashed on, or that took too long or too much memory, twice."""
+    """The rejection of a photo that a native library crashed on, or that took too long, twice."""
     return rejected(
         decode(task.record),
         RejectedError(
             RejectionReason.PHOTO_UNREADABLE,
             "reading this photo ended the process that did it, or took too long, twice: send it again as a plain JPEG",
+        ),
+    )
+
+
+def too_large_for_memory(task: Task) -> Record:
+    """The rejection of a photo that a process has not enough memory for, though it does nothing else."""
+    return rejected(
+        decode(task.record),
+        RejectedError(
+            RejectionReason.PHOTO_TOO_LARGE,
+            "unpacking this photo takes more memory than a process has: send a smaller copy, or raise "
+            "FACEMATCH_ENCODER_MEMORY_MB and replay the event",
         ),
     )

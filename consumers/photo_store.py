@@ -58,7 +58,8 @@ class PhotoStore:
         roots = self._settings.photo_roots
         if roots is None:
             roots = submitted_roots(self._settings.data_folder)
-        if not any(is_below(uri, root) for root in roots):
+        chained = "::" in uri and not uri.startswith("file:")  # fsspec would open what stands behind it as well
+        if chained or not any(is_below(uri, root) for root in roots):
             raise RejectedError(
                 RejectionReason.PHOTO_FORBIDDEN,
                 "the photo's URI is outside the allowed roots, and was not read: "

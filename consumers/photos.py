@@ -78,10 +78,15 @@ def _know_formats() -> None:
 
 @contextmanager
 def _hostile(max_pixels: int) -> Iterator[None]:
-    """Decoders raise anything on hostile bytes, and none of it is our fault: what they raise is a rejection."""
+    """Decoders raise anything on hostile bytes, and none of it is our fault: what they raise is a rejection.
+
+    All but MemoryError, which may be due to what else the process holds.
+    """
     try:
         yield
-    except (Image.DecompressionBombError, MemoryError):
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:
         raise RejectedError(
             RejectionReason.PHOTO_TOO_LARGE,
             f"the photo has far more than the {max_pixels / 1e6:g} megapixels allowed: send a smaller copy",

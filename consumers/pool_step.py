@@ -8,8 +8,9 @@ other, and an answer that is not acknowledged by the broker stops the process wi
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -44,6 +45,15 @@ class _UnderWay:
     message: Message[KafkaPayload]
     acknowledged: bool = False
     failure: BaseException | None = None
+
+
+@contextmanager
+def _failing(item: _UnderWay) -> Iterator[None]:
+    """Executors swallow what their callbacks raise: poll raises it, in the thread that can stop the process."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 - see above
+        item.failure = error
 
 
 class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
@@ -85,22 +95,19 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
     def _taken(self, item: _UnderWay, taken: "Future[T | Record]") -> None:
         if taken.cancelled():
             return
-        error = taken.exception()
-        if error is not None:
-            item.failure = error
-            return
-        task = taken.result()
-        if isinstance(task, Record):
-            self._publish(item, task)
-        else:
-            self._work.pool.submit(task, partial(self._answered, item, task))
+        with _failing(item):
+            task = taken.result()
+            if isinstance(task, Record):
+                self._publish(item, task)
+            else:
+                self._work.pool.submit(task, partial(self._answered, item, task))
 
     def _answered(self, item: _UnderWay, task: T, answer: Record | BaseException) -> None:
-        if isinstance(answer, DiedError):
-            answer = self._work.give_up(task)
-        if isinstance(answer, BaseException):
-            item.failure = answer
-        else:
+        with _failing(item):
+            if isinstance(answer, DiedError):
+                answer = self._work.give_up(task)
+            if isinstance(answer, BaseException):
+                raise answer
             self._publish(item, answer)
 
     def _publish(self, item: _UnderWay, answer: Record) -> None:
@@ -109,10 +116,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
                 item.failure = PublishError(f"the broker refused an answer: {error.str()}")
             item.acknowledged = True
 
-        try:
-            self._publisher.publish(answer, delivered)
-        except Exception as error:  # noqa: BLE001 - it is raised again by poll, in the thread that can stop
-            item.failure = error
+        self._publisher.publish(answer, delivered)
 
     def poll(self) -> None:
         """Pass on what is answered and acknowledged."""

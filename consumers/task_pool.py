@@ -8,8 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,18 +21,26 @@ class DiedError(Exception):
     """The process died of this task: once in company, and once more alone."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Job(Generic[T, R]):
     task: T
     on_done: Callable[[R | BaseException], None]
-    suspect: bool = False  # its process, or another of the pool, died with it
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Done(Generic[T, R]):
+    jobs: list[_Job[T, R]]
+    future: "Future[list[R]]"
 
 
 class TaskPool(Generic[T, R]):
     """Hands tasks to processes, in batches of what waits, and their results or exceptions to `on_done`.
 
-    When a process dies, the pool begins anew. Each task that was under way is tried once more, alone, and if the
-    process dies of it again, its result is a DiedError. `on_done` is called in threads of the pool.
+    When a process dies, the pool begins anew. Each batch that was under way is tried once more with nothing beside
+    it, and if that dies again each of its tasks alone; the result of a task that a process died of alone is a
+    DiedError.
+
+    One thread of its own does all this, told by others through a queue. It also calls `on_done`.
     """
 
     def __init__(
@@ -45,80 +54,96 @@ class TaskPool(Generic[T, R]):
         self._handle = handle
         self._batch = batch
         self._most_running = 2 * processes  # one in work and one at hand for each
-        self._executor = start()
-        self._lock = threading.RLock()
+        self._told: SimpleQueue[_Job[T, R] | _Done[T, R] | None] = SimpleQueue()
         self._waiting: deque[_Job[T, R]] = deque()
-        self._suspects: deque[_Job[T, R]] = deque()
+        self._suspects: deque[list[_Job[T, R]]] = deque()
         self._running = 0
-        self._alone = False
+        self._trial = False  # of a suspect batch, the only one running
         self._broken = False
+        self._failure: BaseException | None = None
+        self._executor = start()
+        self._thread = threading.Thread(target=self._run, name="task pool", daemon=True)
+        self._thread.start()
 
     def submit(self, task: T, on_done: Callable[[R | BaseException], None]) -> None:
         """Have a task done. Thread-safe."""
-        with self._lock:
-            self._waiting.append(_Job(task, on_done))
-            self._dispatch()
+        self._told.put(_Job(task, on_done))
 
     def poll(self) -> None:
-        """Begin anew if a process died. Raises BrokenProcessPool if no process can be started."""
-        with self._lock:
-            if self._broken and not self._running:
-                self._executor.shutdown(wait=True)
-                self._executor = self._start()
-                self._broken = False
-                self._dispatch()
+        """Raise what the pool itself failed of: BrokenProcessPool where no process can be started."""
+        if self._failure is not None:
+            raise self._failure
 
     def close(self) -> None:
         """End the processes, after what is in work; the rest is dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._told.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (what := self._told.get()) is not None:
+                if isinstance(what, _Done):
+                    self._settle(what.jobs, what.future)
+                else:
+                    self._waiting.append(what)
+                self._dispatch()
+        except BaseException as error:  # noqa: BLE001 - poll raises it, in the thread that can stop
+            self._failure = error
+        finally:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _dispatch(self) -> None:
-        while not self._broken and (jobs := self._next()):
-            try:
-                future = self._executor.submit(self._handle, [job.task for job in jobs])
-            except BrokenProcessPool:
-                self._broken = True
-                self._waiting.extendleft(reversed(jobs))
+        if self._broken and not self._running:
+            self._executor.shutdown(wait=True)
+            self._executor = self._start()
+            self._broken = False
+        while not self._broken and not self._trial:
+            trial = bool(self._suspects)
+            if self._running >= (1 if trial else self._most_running) or not (trial or self._waiting):
                 return
-            self._running += 1
-            self._alone = jobs[0].suspect
-            future.add_done_callback(partial(self._done, jobs))
-
-    def _next(self) -> list[_Job[T, R]]:
-        if self._alone or (self._suspects and self._running) or self._running >= self._most_running:
-            return []
-        if self._suspects:
-            return [self._suspects.popleft()]
-        return [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-
-    def _done(self, jobs: list[_Job[T, R]], future: "Future[list[R]]") -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        results: list[R | BaseException] = []
-        with self._lock:
-            self._running -= 1
-            self._alone = False
-            if isinstance(error, BrokenProcessPool):
-                self._broken = True
-                if jobs[0].suspect:
-                    results = [DiedError()]
-                for job in jobs:
-                    if not job.suspect:
-                        job.suspect = True
-                        self._suspects.append(job)
-            elif error is not None:
-                results = [error] * len(jobs)
+            if trial:
+                jobs = self._suspects.popleft()
             else:
-                results += future.result()
-            self._dispatch()
-        if results:
-            for job, result in zip(jobs, results, strict=True):
-                job.on_done(result)
+                jobs = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+            self._trial = trial
+            self._running += 1
+            self._submit(jobs)
+
+    def _submit(self, jobs: list[_Job[T, R]]) -> None:
+        try:
+            future = self._executor.submit(self._handle, [job.task for job in jobs])
+        except BrokenProcessPool as error:  # a process died while it had nothing to do
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(lambda future: self._told.put(_Done(jobs, future)))
+
+    def _settle(self, jobs: list[_Job[T, R]], future: "Future[list[R]]") -> None:
+        trial, self._trial = self._trial, False
+        self._running -= 1
+        error = future.exception()
+        results: list[R | BaseException]
+        if isinstance(error, BrokenProcessPool):
+            self._broken = True
+            if not trial:
+                self._suspects.append(jobs)
+                return
+            if len(jobs) > 1:
+                self._suspects.extendleft([job] for job in reversed(jobs))
+                return
+            results = [DiedError()]
+        elif error is not None:
+            results = [error] * len(jobs)
+        else:
+            results = list(future.result())
+        for job, result in zip(jobs, results, strict=True):
+            job.on_done(result)
 
 
 def process_pool(processes: int, initializer: Callable[..., None], *arguments: object) -> ProcessPoolExecutor:
-    """A pool of fresh processes that have called the initializer. Raises BrokenProcessPool if it fails in one."""
+    """A pool of fresh processes that have called the initializer. Raises BrokenProcessPool if it fails in one.
+
+    They end with the process that started them, however that ends.
+    """
     context = multiprocessing.get_context("spawn")
     all_there = context.Barrier(processes)
     pool = ProcessPoolExecutor(
@@ -130,5 +155,14 @@ def process_pool(processes: int, initializer: Callable[..., None], *arguments: o
 
 
 def _begin(all_there: Barrier, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     initializer(*arguments)
     all_there.wait()
+
+
+def _end_with_parent() -> None:
+    """An executor's process holds both ends of its queue, so it never learns from it that the other side is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

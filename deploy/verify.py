@@ -129,9 +129,15 @@ def verify(console: Console, settings: Settings, folder: Path) -> bool:
     compared: list[Compared] = []
     with console.status("") as status:
         for path in photos_in(folder):
-            status.update(f"{path.name} …")
-            compared.append(comparison.compare(path))
+            status.update(escape(f"{path.name} …"))
+            try:
+                compared.append(comparison.compare(path))
+            except RejectedError as error:
+                console.print(f"left out: {path.relative_to(folder)}: {error}", markup=False, highlight=False)
     _print_photos(console, folder, compared)
+    if all(one.distance is None for one in compared):
+        console.print("no photo in which both found a face: nothing to compare")
+        return False
     return _print_summary(console, settings.threshold, compared)
 
 
@@ -181,6 +187,6 @@ def _print_summary(console: Console, threshold: float, compared: list[Compared])
         rows.append((what, f"{here:.4f}, the reference {theirs:.4f}", here >= theirs - BELOW_REFERENCE))
     table = Table("what", "measured", "", title="summary", title_justify="left")
     for what, measured, good in rows:
-        table.add_row(what, measured, "" if good else "[bold red]beyond the limit[/]")
+        table.add_row(what, escape(measured), "" if good else "[bold red]beyond the limit[/]")
     console.print(table)
     return all(good for _, _, good in rows)

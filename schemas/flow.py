@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaException
 from schemas.kafka import is_transient
 
 _PATIENCE_S = 30.0
+_GRACE_S = 5.0  # what came this moment is not behind yet
 _TIMEOUT_S = 5.0
 
 
@@ -26,18 +27,24 @@ class Flow:
         self._is_behind = is_behind
         self._clock = clock
         self._since = clock()
+        self._behind_since: float | None = None
 
     def moved(self) -> None:
         """Something was handed over, or nothing is to be expected for the moment."""
         self._since = self._clock()
+        self._behind_since = None
 
     def check(self) -> None:
-        """Raise StalledError if nothing was handed over for a while although there is something."""
-        if self._clock() - self._since < _PATIENCE_S:
+        """Raise StalledError if nothing was handed over for a while although there is something, and still is."""
+        now = self._clock()
+        if now - self._since < _PATIENCE_S or (self._behind_since is not None and now - self._behind_since < _GRACE_S):
             return
-        if self._is_behind():
-            raise StalledError(f"nothing was handed over for {_PATIENCE_S:.0f} s although the log has more")
-        self.moved()
+        if not self._is_behind():
+            self.moved()
+        elif self._behind_since is None:
+            self._behind_since = now
+        else:
+            raise StalledError(f"nothing was handed over for {now - self._since:.0f} s although the log has more")
 
 
 def is_behind(consumer: Consumer) -> bool:

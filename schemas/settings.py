@@ -117,7 +117,12 @@ class Settings(BaseSettings):
         default=1500, ge=500, description="Memory that a process of an encoder may take for data, in MB."
     )
     gpu_batch: int = Field(default=16, ge=1, description="Photos that a process of the GPU pool encodes at once.")
-    photo_fetches: int = Field(default=16, ge=1, description="Photos that an encoder worker fetches at once.")
+    photo_fetches: int = Field(
+        default=16,
+        ge=1,
+        description="Photos that an encoder worker fetches at once. It holds at most twice as many, and four for each "
+        "process, each up to max_photo_bytes.",
+    )
     model_cache: Path = Field(
         default=Path("~/.cache/facematch"),
         description="Where the networks are kept in the form that onnxruntime reads; made on first use.",

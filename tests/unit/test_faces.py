@@ -127,3 +127,17 @@ def test_verify_says_what_is_beyond_its_limits(photos: Path, monkeypatch: pytest
     console = Console(record=True, width=160)
     assert not verify(console, Settings(), photos)
     assert "beyond the limit" in console.export_text()
+
+
+def test_verify_leaves_out_what_is_no_photo_and_needs_faces(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from deploy.verify import verify
+
+    (tmp_path / "a[red]x.jpg").write_bytes(b"no photo")
+    Image.new("RGB", (60, 60)).save(tmp_path / "black.jpg")
+    console = Console(record=True, width=160)
+    assert not verify(console, Settings(), tmp_path)
+    text = console.export_text()
+    assert "left out: a[red]x.jpg: the file is no photo" in text
+    assert "nothing to compare" in text

@@ -21,8 +21,21 @@ def test_a_consumer_that_gets_nothing_although_there_is_something_is_stopped() -
     clock.now = 58
     flow.check()
     clock.now = 60
-    with pytest.raises(StalledError, match="30 s"):
+    flow.check()
+    clock.now = 64
+    flow.check()
+    clock.now = 65
+    with pytest.raises(StalledError, match="36 s"):
         flow.check()
+
+
+def test_what_has_come_this_moment_is_not_behind() -> None:
+    clock = Clock()
+    looks = iter((True, False, True, False))
+    flow = Flow(lambda: next(looks), clock)
+    for clock.now in range(30, 100):
+        flow.check()
+    assert list(looks) == []
 
 
 def test_a_consumer_with_nothing_to_read_goes_on_and_is_asked_about_only_now_and_then() -> None:

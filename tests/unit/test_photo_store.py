@@ -147,3 +147,11 @@ def test_a_store_that_is_away_is_unavailable(tmp_path: Path) -> None:
 def test_a_scheme_that_nothing_reads_is_forbidden(tmp_path: Path) -> None:
     store = PhotoStore(settings(tmp_path, photo_roots=["carrier-pigeon://coop/"]))
     assert reason_of(store, "carrier-pigeon://coop/a.jpg") is RejectionReason.PHOTO_FORBIDDEN
+
+
+def test_a_uri_that_fsspec_would_take_for_a_chain_is_forbidden(tmp_path: Path, photo: Path) -> None:
+    store = PhotoStore(settings(tmp_path, photo_roots=["https://photos.example.org/"]))
+    assert reason_of(store, f"https://photos.example.org/a::{photo.as_uri()}") is RejectionReason.PHOTO_FORBIDDEN
+    allow(tmp_path / "data", {root_of(photo.as_uri())})
+    odd = photo.rename(photo.with_name("a::b.jpg"))
+    assert PhotoStore(settings(tmp_path)).read(Photo(uri=f"file://{odd}")) == b"12345"

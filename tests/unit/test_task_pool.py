@@ -3,6 +3,8 @@
 import os
 import queue
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +33,8 @@ def _handle(tasks: list[str]) -> list[str]:
         if task.startswith("/") and not Path(task).exists():  # kills the first time only
             Path(task).touch()
             os._exit(1)
+        while task.startswith("wait for") and not Path(task.removeprefix("wait for ")).exists():
+            time.sleep(0.01)
         if task == "fails":
             raise ZeroDivisionError
         if task == "slow":
@@ -101,16 +105,48 @@ def test_what_fails_is_handed_on(running: Running) -> None:
     assert isinstance(running.collect(2)["fails"], ZeroDivisionError)
 
 
-def test_what_waits_is_handed_over_in_batches_and_a_death_in_one_is_of_one_task() -> None:
+def test_what_waits_is_handed_over_in_batches_and_a_death_in_one_is_of_one_task(tmp_path: Path) -> None:
     running = Running(processes=1, batch=4)
+    gate = tmp_path / "open"
     try:
-        running.submit(*(str(number) for number in range(20)), "kills")
-        answers = running.collect(21)
+        running.submit(f"wait for {gate}", *(str(number) for number in range(20)), "kills")
+        gate.touch()
+        answers = running.collect(22)
         assert isinstance(answers.pop("kills"), DiedError)
         sizes = {int(str(answer).rpartition(", ")[2]) for answer in answers.values()}
         assert max(sizes) == 4
     finally:
         running.pool.close()
+
+
+_STARTS_A_POOL = """
+import multiprocessing, os, signal, sys
+from consumers.task_pool import process_pool
+from tests.unit.test_task_pool import _nothing
+if __name__ == "__main__":
+    pool = process_pool(2, _nothing)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_with_the_one_that_started_them_however_that_ends(tmp_path: Path) -> None:
+    script = tmp_path / "starts_a_pool.py"
+    script.write_text(_STARTS_A_POOL)
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while any(lives(pid) for pid in pids):
+        assert time.monotonic() < deadline, "the processes live on"
+        time.sleep(0.05)
+
+
+def lives(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_processes_that_cannot_start_are_an_error_not_a_wait() -> None:

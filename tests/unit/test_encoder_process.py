@@ -1,0 +1,68 @@
+"""Lack of memory is the photo's own: what a batch has no memory for is tried alone, and rejected only then."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import pytest
+
+from consumers import encoder_process
+from consumers.encoder_process import answers
+from consumers.encoding import Encoding, Task
+from consumers.photos import PhotoFile
+from schemas.envelope import Record, announce, decode, encode
+from schemas.events import EncodingRejected, IndividualCreated, Photo, RejectionReason
+from tests.unit.test_photos import file_of, scene
+
+ENCODED = Record("encodings", b"c/x", b"{}")
+
+
+class Encodes:
+    """Has memory for two units of photo; a photo's file says how many it takes."""
+
+    def answers(self, tasks: Sequence[Task]) -> list[Record]:
+        if sum(len(task.photo) for task in tasks) > 2:
+            raise MemoryError
+        if any(task.photo == b"x" for task in tasks):
+            raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer")
+        return [ENCODED for _ in tasks]
+
+
+def task(photo: bytes) -> Task:
+    event = IndividualCreated(collection="c", individual_id="x", revision=1, photo=Photo(uri="file:///x"))
+    return Task(encode(announce(event, "test")), photo)
+
+
+def test_what_a_batch_has_no_memory_for_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_process, "_encoding", cast(Encoding, Encodes()))
+    monkeypatch.setattr(encoder_process, "_seconds_each", 10)
+    assert answers([task(b"1"), task(b"22"), task(b"1")]) == [ENCODED] * 3
+    first, too_large, by_onnxruntime = answers([task(b"1"), task(b"333"), task(b"x")])
+    assert first == ENCODED
+    for record in (too_large, by_onnxruntime):
+        event = decode(record).event
+        assert isinstance(event, EncodingRejected)
+        assert event.reason is RejectionReason.PHOTO_TOO_LARGE
+        assert "FACEMATCH_ENCODER_MEMORY_MB" in event.detail
+
+
+def test_what_is_our_fault_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def answers(self, _tasks: Sequence[Task]) -> list[Record]:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(encoder_process, "_encoding", cast(Encoding, Broken()))
+    with pytest.raises(ZeroDivisionError):
+        answers([task(b"1")])
+
+
+def test_a_photo_for_which_memory_does_not_suffice_is_not_called_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it does may depend on what else the process holds."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    photo = PhotoFile(file_of(scene()), 10_000)
+    monkeypatch.setattr(np, "asarray", no_memory)
+    with pytest.raises(MemoryError):
+        photo.at_least(100)
