@@ -64,7 +64,7 @@ class Comparison:
     def __init__(self, settings: Settings) -> None:
         self._reference = _face_recognition()
         models, cache = models_folder(), settings.model_cache.expanduser()
-        self._detectors = (HogDetector(), CnnDetector(models, cache))
+        self._detectors = (HogDetector(cache), CnnDetector(models, cache))
         self._encoder = FaceEncoder(models, cache)
         self._max_pixels = settings.max_photo_pixels
 

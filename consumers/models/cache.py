@@ -1,8 +1,6 @@
-"""Built graphs, kept in a folder: the first process to need one builds it, the others read it.
+"""What takes a while to make, kept in a folder: the first process to need it makes it, the others read it.
 
-A graph has a file beside it with its SHA-256, in the form of `sha256sum`. Their name carries the weights and the
-builder's version, so a graph of other weights or of an older builder is never taken for it; old ones may be deleted
-at any time.
+Each file has another beside it with its SHA-256, in the form of `sha256sum`. All may be deleted at any time.
 """
 
 import hashlib
@@ -17,19 +15,30 @@ from consumers.models.weights import file_digest
 
 
 def cached_graph(folder: Path, weights: Path, build: Callable[[Path], onnx.ModelProto]) -> Path:
-    """The file of the graph that `build` makes of `weights`; it is built where it is not there, or not whole.
+    """The file of the graph that `build` makes of `weights`.
 
-    Any number of processes may call it at once: each sees no graph, or a whole one. Those that see none build it
-    themselves, and as all build the same, it does not matter whose file stays.
-    Raises WeightsError, and OSError where the folder cannot be written to.
+    Its name carries the weights and the builder's version, so a graph of other weights or of an older builder is never
+    taken for it. Raises WeightsError, and OSError where the folder cannot be written to.
     """
     key = hashlib.sha256(f"version {VERSION} of {file_digest(weights)}".encode()).hexdigest()[:16]
-    path = folder / f"{weights.stem}-{key}.onnx"
+    return cached_file(
+        folder, f"{weights.stem}-{key}.onnx", lambda: build(weights).SerializeToString(deterministic=True)
+    )
+
+
+def cached_file(folder: Path, name: str, make: Callable[[], bytes]) -> Path:
+    """The file of that name, which `make` makes where it is not there, or not whole.
+
+    Any number of processes may call it at once: each sees no file, or a whole one. Those that see none make it
+    themselves, and as all make the same, it does not matter whose stays.
+    Raises OSError where the folder cannot be written to.
+    """
+    path = folder / name
     if not _is_whole(path):
-        graph = build(weights).SerializeToString(deterministic=True)
+        content = make()
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, graph)
-        _write(_digest_file(path), _digest_line(path, hashlib.sha256(graph).hexdigest()))
+        _write(path, content)
+        _write(_digest_file(path), _digest_line(path, hashlib.sha256(content).hexdigest()))
     return path
 
 

@@ -67,7 +67,8 @@ def against_face_encodings(photos: Path, settings: Settings) -> None:
     """Photo file → embedding, on one core."""
     import face_recognition
 
-    hog, encoder = HogDetector(), FaceEncoder(models_folder(), settings.model_cache.expanduser())
+    cache = settings.model_cache.expanduser()
+    hog, encoder = HogDetector(cache), FaceEncoder(models_folder(), cache)
     rows = []
     for megapixels in MEGAPIXELS:
         data = portrait(photos, megapixels)

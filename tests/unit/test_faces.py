@@ -33,7 +33,7 @@ def encoder() -> FaceEncoder:
 
 @pytest.fixture(scope="module", params=["hog", "cnn"])
 def detector(request: pytest.FixtureRequest) -> FaceDetector:
-    return HogDetector() if request.param == "hog" else CnnDetector(models_folder(), CACHE)
+    return HogDetector(CACHE) if request.param == "hog" else CnnDetector(models_folder(), CACHE)
 
 
 def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[Found]:
@@ -53,7 +53,7 @@ def test_a_face_is_found_in_pixels_of_the_photo_however_large_it_is(detector: Fa
 def test_a_small_face_in_a_large_photo_is_found_at_a_second_look(photos: Path) -> None:
     canvas = Image.new("RGB", (1200, 1200), (90, 120, 90))
     canvas.paste(head(photos, 200), (900, 200))
-    (face,) = faces_in(HogDetector(), jpeg(canvas))
+    (face,) = faces_in(HogDetector(CACHE), jpeg(canvas))
     assert 900 < face.left < face.right < 1100
 
 
@@ -62,7 +62,7 @@ def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, 
     canvas = Image.new("RGB", (900, 500), (90, 120, 90))
     canvas.paste(head(photos, 300), (50, 50))
     canvas.paste(head(photos, second), (500, 50))
-    faces = faces_in(HogDetector(), jpeg(canvas))
+    faces = faces_in(HogDetector(CACHE), jpeg(canvas))
     assert len(faces) == count
     assert faces[0].width == max(face.width for face in faces)
 
@@ -84,7 +84,7 @@ def test_photos_of_many_sizes_at_once_are_found_as_each_alone(photos: Path) -> N
 
 
 def test_the_embedding_is_of_the_photo_not_of_its_size_or_turn(photos: Path, encoder: FaceEncoder) -> None:
-    hog = HogDetector()
+    hog = HogDetector(CACHE)
     upright = jpeg(head(photos, 1600))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
@@ -98,7 +98,7 @@ def test_the_embedding_is_of_the_photo_not_of_its_size_or_turn(photos: Path, enc
 
 def test_a_large_photo_is_not_unpacked_larger_than_needed(photos: Path, encoder: FaceEncoder) -> None:
     photo = jpeg(head(photos, 4000))
-    (face,) = faces_in(HogDetector(), photo)
+    (face,) = faces_in(HogDetector(CACHE), photo)
     encoder.align(photo, face)
     assert max(photo.at_least(1).shape) <= photo.long_side / 4
 
