@@ -134,7 +134,9 @@ def test_processes_end_with_the_one_that_started_them_however_that_ends(tmp_path
     script = tmp_path / "starts_a_pool.py"
     script.write_text(_STARTS_A_POOL)
     env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
