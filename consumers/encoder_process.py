@@ -38,7 +38,7 @@ def batch_of(settings: Settings, pool: Pool) -> int:
 
 def load_encoding(settings: Settings, pool: Pool) -> Encoding:
     """The networks of a pool, and what is done with them."""
-    models, cache = models_folder(), settings.model_cache.expanduser()
+    models, cache = models_folder(), settings.model_cache
     detector = HogDetector(cache) if pool is Pool.CPU else CnnDetector(models, cache, batch_of(settings, pool))
     return Encoding(settings, detector, FaceEncoder(models, cache))
 

@@ -66,15 +66,13 @@ class Intake:
         assert isinstance(event, Registration)
         if self._pool is Detector.HOG and event.detector is Detector.CNN:
             return escalated(record, "asked_for_cnn")
-        if self._pool is Detector.HOG and event.detector is None and self._routing(event) == "gpu":
+        routing = self._settings.routing_for(event.collection)
+        if self._pool is Detector.HOG and event.detector is None and routing == "gpu":
             return escalated(record, "routed_to_gpu")
         try:
             return Task(record, self._read_photo(event.photo))
         except RejectedError as error:
             return rejected(message, error)
-
-    def _routing(self, event: Registration) -> str:
-        return self._settings.routing_for(event.collection)
 
 
 class Encoding:

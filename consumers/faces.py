@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import dlib
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image
 
 from consumers.models.cache import cached_file
 from consumers.models.embedder import Embedder
+from consumers.models.graphs import CHIP_SIDE
 from consumers.models.mmod import Detection, MmodDetector
 from consumers.models.weights import file_digest
 from consumers.photos import PhotoFile, RejectedError
@@ -38,7 +39,6 @@ _HOG_FACE = 80
 COUNTS_BESIDE = 0.5**0.5  # in width
 CNN_LONG_SIDE = 800
 
-_CHIP = 150  # pixels of an aligned face's side, as the ResNet takes it
 _PADDING = 0.25  # around the face, as face_recognition has it
 _DETAILED = 150  # a face of this width fills the chip with its own pixels: more would be thrown away
 
@@ -54,6 +54,11 @@ class Found:
     bottom: float
     left: float
     score: float
+
+    @classmethod
+    def in_copy(cls, top: float, right: float, bottom: float, left: float, score: float, scale: float) -> Self:
+        """A face found in a copy whose sides are `scale` times the photo's."""
+        return cls(top / scale, right / scale, bottom / scale, left / scale, score)
 
     @property
     def width(self) -> float:
@@ -119,7 +124,7 @@ class HogDetector:
         scale = long_side / photo.long_side
         boxes, scores, _ = self._detector.run(np.asarray(copy), 0, 0.0)
         return [
-            Found(box.top() / scale, box.right() / scale, box.bottom() / scale, box.left() / scale, score)
+            Found.in_copy(box.top(), box.right(), box.bottom(), box.left(), score, scale)
             for box, score in zip(boxes, scores, strict=True)
         ]
 
@@ -168,7 +173,7 @@ class FaceEncoder:
         scale = max(pixels.shape[:2]) / photo.long_side
         box = dlib.rectangle(*(round(side * scale) for side in (face.left, face.top, face.right, face.bottom)))
         shape = self._landmarks(pixels, box)
-        chip = dlib.get_face_chip(pixels, shape, _CHIP, _PADDING)
+        chip = dlib.get_face_chip(pixels, shape, CHIP_SIDE, _PADDING)
         return Aligned(chip, np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64))
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -198,10 +203,7 @@ def those_that_count(faces: list[Found]) -> list[Found]:
 def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[Found]:
     scale = max(copy.shape[:2]) / photo.long_side
     return those_that_count(
-        [
-            Found(d.box.top / scale, d.box.right / scale, d.box.bottom / scale, d.box.left / scale, d.score)
-            for d in detections
-        ]
+        [Found.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]
     )
 
 

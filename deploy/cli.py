@@ -241,12 +241,12 @@ def verify(
 ) -> None:
     """Compare the encoder with the face_recognition package; exit status 1 beyond its limits."""
     from deploy.photos import fetch_demo_photos
-    from deploy.verify import photos_in
     from deploy.verify import verify as run
+    from producers.manifest import photos_in
 
     found = _settings()
     folder = photos or fetch_demo_photos(found.data_folder / "photos")
-    if not folder.is_dir() or not any(photos_in(folder)):
+    if not folder.is_dir() or not photos_in(folder):
         raise UserError(f"{folder}: no folder with photos in it")
     try:
         good = run(Console(), found, folder)

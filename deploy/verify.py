@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.table import Table
 from consumers.faces import CnnDetector, FaceEncoder, Found, HogDetector, models_folder
 from consumers.photos import PhotoFile, RejectedError
 from deploy.identities import Identities
-from producers.manifest import PHOTO_SUFFIXES
+from producers.manifest import photos_in
 from schemas.settings import Settings
 
 # What the encoder must keep to.
@@ -63,7 +62,7 @@ class Comparison:
 
     def __init__(self, settings: Settings) -> None:
         self._reference = _face_recognition()
-        models, cache = models_folder(), settings.model_cache.expanduser()
+        models, cache = models_folder(), settings.model_cache
         self._detectors = (HogDetector(cache), CnnDetector(models, cache))
         self._encoder = FaceEncoder(models, cache)
         self._max_pixels = settings.max_photo_pixels
@@ -102,13 +101,6 @@ def _face_recognition() -> Any:
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing face_recognition sets it, for the whole process
     return face_recognition
-
-
-def photos_in(folder: Path) -> Iterator[Path]:
-    """Every photo below a folder, in order."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file():
-            yield path
 
 
 def true_match_rate(distances: Vector, same: list[bool | None]) -> float:

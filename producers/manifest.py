@@ -49,8 +49,13 @@ def read_paths(paths: list[Path], collection: str) -> Iterator[Entry]:
             yield _photo(path, path.name, collection)
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """Every photo below a folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+
+
 def _folder(folder: Path, collection: str) -> Iterator[Entry]:
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    photos = photos_in(folder)
     if not photos:
         raise ManifestError(f"{folder}: no photos in it ({', '.join(sorted(PHOTO_SUFFIXES))})")
     for path in photos:

@@ -7,7 +7,7 @@ when it starts, then the defaults below.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STACK_FOLDER = Path(".facematch")
@@ -123,8 +123,9 @@ class Settings(BaseSettings):
         description="Photos that an encoder worker fetches at once. It holds at most twice as many, and four for each "
         "process, each up to max_photo_bytes.",
     )
-    model_cache: Path = Field(
+    model_cache: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default=Path("~/.cache/facematch"),
+        validate_default=True,
         description="Where the networks are kept in the form that onnxruntime reads; made on first use.",
     )
     match_batch: int = Field(default=256, ge=1, description="Newcomers that the matcher compares at once.")

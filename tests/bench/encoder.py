@@ -67,7 +67,7 @@ def against_face_encodings(photos: Path, settings: Settings) -> None:
     """Photo file → embedding, on one core."""
     import face_recognition
 
-    cache = settings.model_cache.expanduser()
+    cache = settings.model_cache
     hog, encoder = HogDetector(cache), FaceEncoder(models_folder(), cache)
     rows = []
     for megapixels in MEGAPIXELS:
@@ -103,7 +103,7 @@ def against_dlibs_cnn(photos: Path, settings: Settings) -> None:
     pixels = np.asarray(Image.open(photos / "obama.jpg").convert("RGB").crop((0, 100, 910, 782)).resize((640, 480)))
     weights = models_folder() / "mmod_human_face_detector.dat"
     theirs = dlib.cnn_face_detection_model_v1(str(weights))
-    ours = MmodDetector(weights, settings.model_cache.expanduser())
+    ours = MmodDetector(weights, settings.model_cache)
     found = len(theirs(pixels, 0)), len(ours.detect([pixels])[0])
     slow, fast = medians([lambda: theirs(pixels, 0), lambda: ours.detect([pixels])], 3)
     print_table(

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from consumers.faces import CnnDetector, FaceDetector, FaceEncoder, Found, HogDetector, models_folder, those_that_count
 from consumers.photos import PhotoFile, RejectedError
+from deploy.verify import verify
 from schemas.settings import Settings
 
 HEAD = (250, 60, 730, 610)  # of obama.jpg
-CACHE = Settings().model_cache.expanduser()
+CACHE = Settings().model_cache
 
 
 def jpeg(image: Image.Image, **options: object) -> PhotoFile:
@@ -110,19 +112,11 @@ def test_photos_too_small_for_a_face_have_none(detector: FaceDetector, size: tup
 
 def test_on_the_demo_photos_the_encoder_keeps_to_its_limits(photos: Path) -> None:
     """What `facematch encoder verify` prints in full."""
-    from rich.console import Console
-
-    from deploy.verify import verify
-
     console = Console(record=True, width=160)
     assert verify(console, Settings(), photos), console.export_text()
 
 
 def test_verify_says_what_is_beyond_its_limits(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
-    from deploy.verify import verify
-
     monkeypatch.setattr(FaceEncoder, "embed", lambda _self, chips: np.ones((len(chips), 128), np.float32))
     console = Console(record=True, width=160)
     assert not verify(console, Settings(), photos)
@@ -130,10 +124,6 @@ def test_verify_says_what_is_beyond_its_limits(photos: Path, monkeypatch: pytest
 
 
 def test_verify_leaves_out_what_is_no_photo_and_needs_faces(tmp_path: Path) -> None:
-    from rich.console import Console
-
-    from deploy.verify import verify
-
     (tmp_path / "a[red]x.jpg").write_bytes(b"no photo")
     Image.new("RGB", (60, 60)).save(tmp_path / "black.jpg")
     console = Console(record=True, width=160)
