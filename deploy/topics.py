@@ -1,17 +1,17 @@
 """Creates the topics of the topic table; workers wait for them."""
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # it is exported
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # they are exported
 
 from deploy.waiting import wait_while
 from schemas.envelope import full_name
-from schemas.kafka import client_config
+from schemas.kafka import client_config, patiently
 from schemas.settings import Settings
 from schemas.topics import TOPICS
 
 
 def create_topics(settings: Settings) -> None:
-    """Create the topics that are not there yet; those that are stay as they are."""
+    """Create the topics that are not there yet, and return once they can be used; those that are stay as they are."""
     admin = AdminClient(client_config(settings, "setup"))
     wanted = [
         NewTopic(
@@ -22,12 +22,19 @@ def create_topics(settings: Settings) -> None:
         )
         for topic in TOPICS
     ]
-    for created in admin.create_topics(wanted, operation_timeout=30).values():
+    places: dict[TopicPartition, OffsetSpec] = {}
+    outcomes = admin.create_topics(wanted, operation_timeout=30)
+    for topic in wanted:
         try:
-            created.result()
+            outcomes[topic.topic].result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+        else:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            places |= {TopicPartition(topic.topic, i): latest for i in range(topic.num_partitions)}
+    # A broker knows of a topic before it leads its partitions; until then it refuses to say anything about them.
+    patiently(lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup")
 
 
 def wait_for_topics(settings: Settings) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from producers.manifest import Entry
 from producers.submit import submit
 from schemas.envelope import Message, Record, decode, encode, full_name
 from schemas.events import Detector, Event, IndividualCreated, Photo
-from schemas.kafka import Publisher, consumer_config, record_of
+from schemas.kafka import Publisher, consumer_config, patiently, record_of
 from schemas.settings import Settings
 from schemas.tables import duplicates, individual_duplicates, individuals
 from schemas.topics import Topic
@@ -168,7 +169,8 @@ class World:
         try:
             ends: dict[int, int] = {}
             for partition in consumer.list_topics(name, timeout=10).topics[name].partitions:
-                begin, end = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)
+                place = TopicPartition(name, partition)
+                begin, end = patiently(partial(consumer.get_watermark_offsets, place, timeout=10), "read")
                 if end > begin:
                     ends[partition] = end
             consumer.assign([TopicPartition(name, partition, 0) for partition in ends])
