@@ -22,6 +22,7 @@ _AWAY = (
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
+    KafkaError._NOENT,  # no leader is known of a partition yet
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError._RESOLVE,
     KafkaError._WAIT_COORD,
