@@ -129,6 +129,23 @@ class Settings(BaseSettings):
         description="Where the networks are kept in the form that onnxruntime reads; made on first use.",
     )
     match_batch: int = Field(default=256, ge=1, description="Newcomers that the matcher compares at once.")
+    findings_limit: int = Field(
+        default=100,
+        ge=1,
+        description="Findings published of one newcomer: the nearest. How many there are stands in IndividualChecked.",
+    )
+    recall_floor: float = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="The least share of pairs that a sealed segment finds, measured when it is sealed. The parameters "
+        "of its index follow from it.",
+    )
+    delta_limit: int = Field(
+        default=50_000,
+        ge=100,
+        description="Records of a partition after which the matcher seals, in the background, what it compares exactly.",
+    )
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")
     data_folder: Path = Field(
         default=STACK_FOLDER, description="Where the local stack and the list of submitted photo roots live."
