@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from schemas.settings import Settings
+from schemas.shard import Shard
 
 app = typer.Typer(
     help="Finds the same person registered twice: photos go in as events, candidates for review come out in Postgres.",
@@ -57,6 +58,13 @@ def _settings() -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
+
+
+def _shard(text: str | Shard) -> Shard:
+    try:
+        return Shard.parse(str(text))
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 @contextmanager
@@ -256,11 +264,20 @@ def verify(
 
 
 @app.command(rich_help_panel=WORK)
-def match() -> None:
+def match(
+    shard: Annotated[
+        Shard,
+        typer.Option(
+            parser=_shard,
+            metavar="NUMBER/COUNT",
+            help="Which of several matchers this is, for more vectors than one holds: 1/8, 2/8 … 8/8, all of them.",
+        ),
+    ] = Shard(),
+) -> None:
     """The matcher: compares every new embedding with all before it."""
     from streams.matcher import run
 
-    run(_ready(tables=False))
+    run(_ready(tables=False), shard)
 
 
 @app.command(rich_help_panel=WORK)

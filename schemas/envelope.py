@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from schemas.events import EVENT_TYPES, EncodingErased, Event
+from schemas.events import EVENT_TYPES, EncodingErased, Event, IndividualChecked, IndividualEvent
 from schemas.topics import DEAD_LETTERS, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
@@ -198,7 +198,9 @@ def _explain(event_type: type[Event], error: ValidationError) -> str:
 
 
 def _key_rule(event: Event) -> str:
-    return "collection/individual_id" if hasattr(event, "individual_id") else "the pair id"
+    if isinstance(event, IndividualChecked) and event.shards > 1:
+        return "@shard/shards/collection/individual_id"
+    return "collection/individual_id" if isinstance(event, IndividualEvent) else "the pair id"
 
 
 def full_name(name: str, namespace: str) -> str:

@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.shard import MOST_SHARDS, Shard
+
 EMBEDDING_DIMENSIONS = 128
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
 _PAIR_NAMESPACE = uuid.UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
@@ -326,10 +328,34 @@ class DuplicateRetracted(PairEvent):
 
 
 class IndividualChecked(IndividualEvent):
-    """An individual was compared with everyone registered before."""
+    """An individual was compared with everyone registered before, or with the share of them that one shard keeps.
+
+    Where several shards share the work, everyone was compared once each of them has said so of the same revision.
+    """
 
     encoder: EncoderId
-    duplicates: int = Field(ge=0, description="How many of those before look like the same person.")
+    duplicates: int = Field(
+        ge=0,
+        le=2**31 - 1,
+        description="How many of those before look like the same person; of several shards, those of this one alone.",
+    )
+    truncated: bool = Field(
+        default=False,
+        description="Whether more were found than there are DuplicateFound of them: those are of the nearest.",
+    )
+    shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards says so, from 1.")
+    shards: int = Field(default=1, ge=1, le=MOST_SHARDS, description="How many shards share the work.")
+
+    @model_validator(mode="after")
+    def _is_a_shard(self) -> Self:
+        Shard(self.shard, self.shards)
+        return self
+
+    @property
+    def key(self) -> str:
+        """The individual's; of one shard among several preceded by @2/8/, so that none overwrites another's."""
+        key = super().key
+        return key if self.shards == 1 else f"@{Shard(self.shard, self.shards)}/{key}"
 
 
 class PairDecided(Event):

@@ -17,6 +17,7 @@ from schemas.events import (
     IndividualUpdated,
     PairDecided,
 )
+from schemas.shard import Shard
 
 
 class Cleanup(StrEnum):
@@ -85,7 +86,7 @@ ENCODINGS = Topic(
 DUPLICATES = Topic(
     name="duplicates",
     carries=(DuplicateFound, DuplicateRetracted, IndividualChecked),
-    key="pair id; of an IndividualChecked: collection/individual_id",
+    key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",
     purpose="what was found: candidates for a person to review",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
@@ -144,3 +145,10 @@ MATCHER = ConsumerGroup("matcher", (ENCODINGS,))
 SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES))
 
 CONSUMER_GROUPS = (CPU_POOL, GPU_POOL, MATCHER, SINK)
+
+
+def matcher_of(shard: Shard) -> ConsumerGroup:
+    """The group of a shard's matcher: every shard reads everything. The only one is MATCHER."""
+    if shard.count == 1:
+        return MATCHER
+    return ConsumerGroup(f"{MATCHER.name}-{shard.number}-of-{shard.count}", MATCHER.reads)

@@ -14,8 +14,9 @@ from schemas.envelope import Record, full_name
 from schemas.flow import Flow, StalledError
 from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
+from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
-from schemas.topics import ENCODINGS, MATCHER
+from schemas.topics import ENCODINGS, MATCHER, matcher_of
 from streams.log import PartitionLog
 from streams.partition import PartitionMatcher
 from streams.progress import Progress, connect
@@ -75,11 +76,11 @@ class Matcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def build_app(settings: Settings) -> "faust.App":
+def build_app(settings: Settings, shard: Shard) -> "faust.App":
     """The Faust application: one topic in, one agent, one batch at a time."""
     settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
     app = faust.App(
-        full_name(MATCHER.name, settings.namespace),
+        full_name(matcher_of(shard).name, settings.namespace),
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),
         store="memory://",
         datadir=settings.data_folder / "faust",
@@ -132,9 +133,10 @@ class _Worker(faust.Worker):
         super()._schedule_shutdown(number)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, shard: Shard = Shard()) -> None:
     """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
-    worker = _Worker(build_app(settings), override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
+    app = build_app(settings, shard)
+    worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
     worker.spinner = None
     worker.execute_from_commandline()
 
