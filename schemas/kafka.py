@@ -4,6 +4,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -170,18 +171,27 @@ class Publisher:
         """Call `on_delivered` of what has been delivered since, waiting for the first up to `seconds`."""
         self._producer.poll(seconds)
 
-    def publish_all(self, records: Iterable[Record]) -> None:
-        """Publish records and return once all of them are acknowledged. Raises PublishError."""
-        outcomes: list[KafkaError | None] = []
-        sent = 0
-        for record in records:
-            self.publish(record, outcomes.append)
-            sent += 1
-        while len(outcomes) < sent:
-            self._producer.poll(0.1)
-        for error in outcomes:
-            if error is not None:
-                raise PublishError(f"the broker refused a record: {error.str()}")
+    def publish_all(self, records: Iterable[Record], before_each_try: Callable[[], None] = lambda: None) -> None:
+        """Publish records and return once all of them are acknowledged. Raises PublishError.
+
+        What was given up for the time is published again, without limit. `before_each_try` is called before, and may
+        raise.
+        """
+        waiting = list(records)
+        while waiting:
+            before_each_try()
+            outcomes: list[KafkaError | None] = []
+            late: list[Record] = []
+            for record in waiting:
+                self.publish(record, partial(_take_outcome, outcomes, late, record))
+            while len(outcomes) < len(waiting):
+                self._producer.poll(0.1)
+            for error in outcomes:
+                if error is not None:
+                    raise PublishError(f"the broker refused a record: {error.str()}")
+            if late:
+                log.warning("%d records are not acknowledged in time, publishing them again", len(late))
+            waiting = late
 
     def flush(self, seconds: float) -> int:
         """Wait up to `seconds` for what is under way; returns how many records still are."""
@@ -194,6 +204,15 @@ class Publisher:
                 raise PublishError(f"topic {topic} does not exist: `facematch setup` creates it")
             self._partitions[topic] = len(found.partitions)
         return partition_of(collection, self._partitions[topic])
+
+
+def _take_outcome(
+    outcomes: list[KafkaError | None], late: list[Record], record: Record, error: KafkaError | None
+) -> None:
+    if error is not None and error.code() == KafkaError._MSG_TIMED_OUT:
+        late.append(record)
+        error = None
+    outcomes.append(error)
 
 
 class _Complaints:

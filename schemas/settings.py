@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     delta_limit: int = Field(
         default=50_000,
         ge=100,
-        description="Records of a partition after which the matcher seals, in the background, what it compares exactly.",
+        description="Embeddings that the matcher compares exactly; as many are sealed into an index in the background.",
     )
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")
     data_folder: Path = Field(

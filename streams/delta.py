@@ -1,16 +1,17 @@
 """Embeddings searched exactly: one flat matrix, in blocks small enough for the cache."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import EMBEDDING_DIMENSIONS
+from schemas.events import EMBEDDING_DIMENSIONS, Member
 
 _FIRST_CAPACITY = 1024
 _BLOCK_ROWS = 2048  # of 512 bytes: 1 MiB, which a core's second-level cache holds
 # float32 rounding in ‖x‖² + ‖y‖² − 2xy for embeddings of norm ≤ 2 stays below 1e-5; hits are measured again exactly.
-_SLACK = 1e-4
+SLACK = 1e-4
 
 
 class Hits(NamedTuple):
@@ -19,6 +20,16 @@ class Hits(NamedTuple):
     probes: NDArray[np.int64]
     rows: NDArray[np.int64]
     distances: NDArray[np.float64]
+
+
+class Rows(NamedTuple):
+    """Living rows of a delta, in the order of their arrival. The arrays are not written to any more."""
+
+    numbers: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    ids: list[str]
+    revisions: NDArray[np.int64]
+    offsets: NDArray[np.int64]
 
 
 def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -31,62 +42,118 @@ def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> ND
     return distances
 
 
+def half_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """‖y‖²/2 of each row of (n, 128)."""
+    halves: NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors) / np.float32(2)
+    return halves
+
+
+def search_block(
+    probes: NDArray[np.float32], vectors: NDArray[np.float32], halves: NDArray[np.float32], threshold: float
+) -> Hits:
+    """Every row of `vectors` (m, 128) within the threshold of each probe (n, 128); `halves` as `half_norms` has it.
+
+    ‖x − y‖² ≤ t² is tested as xy − ‖y‖²/2 ≥ (‖x‖² − t²)/2, one matrix product a block, and what passes is
+    measured again exactly. A row whose half norm is infinite is never found.
+    """
+    found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    least = half_norms(probes) - np.float32((threshold**2 + SLACK) / 2)
+    for begin in range(0, len(vectors), _BLOCK_ROWS):
+        closeness = probes @ vectors[begin : begin + _BLOCK_ROWS].T
+        closeness -= halves[begin : begin + _BLOCK_ROWS]
+        in_block, columns = np.nonzero(closeness >= least[:, None])
+        found[0].append(in_block)
+        found[1].append(columns + begin)
+    at, rows = np.concatenate(found[0]), np.concatenate(found[1])
+    distances = exact_distances(probes[at], vectors[rows])
+    near = distances <= threshold
+    return Hits(at[near], rows[near], distances[near])
+
+
 class Delta:
     """A growing set of embeddings, in the order of their arrival. An arrival costs an append.
 
-    Rows are numbered from 0 and never move; one that is removed is masked.
+    Rows are numbered from 0 and keep their numbers; one that is removed is masked, and the first ones can be dropped
+    once they are sealed. Not thread-safe; what `living_rows` returned stays as it was.
     """
 
     def __init__(self) -> None:
         self._vectors = np.empty((_FIRST_CAPACITY, EMBEDDING_DIMENSIONS), dtype=np.float32)
-        self._half_norms = np.empty(_FIRST_CAPACITY, dtype=np.float32)  # ‖y‖²/2; infinite where masked
-        self._rows = 0
+        self._half_norms = np.empty(_FIRST_CAPACITY, dtype=np.float32)  # infinite where masked
+        self._revisions = np.empty(_FIRST_CAPACITY, dtype=np.int64)
+        self._offsets = np.empty(_FIRST_CAPACITY, dtype=np.int64)
+        self._ids: list[str] = []
+        self._dropped = 0
+        self.living = 0
 
     def __len__(self) -> int:
-        """Rows, the masked ones included."""
-        return self._rows
+        """Rows, the masked ones included, the dropped ones not."""
+        return len(self._ids)
 
-    def append(self, embedding: NDArray[np.float32]) -> int:
-        """Add an embedding of shape (128,); returns its row."""
-        if self._rows == len(self._vectors):
+    def append(self, embedding: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> int:
+        """Add an embedding of shape (128,), whose it is, and where in the log it stands; returns its row."""
+        position = len(self._ids)
+        if position == len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
             self._half_norms = np.concatenate([self._half_norms, np.empty_like(self._half_norms)])
-        row = self._rows
-        self._vectors[row] = embedding
-        self._half_norms[row] = embedding @ embedding / 2
-        self._rows += 1
-        return row
+            self._revisions = np.concatenate([self._revisions, np.empty_like(self._revisions)])
+            self._offsets = np.concatenate([self._offsets, np.empty_like(self._offsets)])
+        self._vectors[position] = embedding
+        self._half_norms[position] = embedding @ embedding / 2
+        self._revisions[position] = revision
+        self._offsets[position] = offset
+        self._ids.append(individual_id)
+        self.living += 1
+        return self._dropped + position
 
     def remove(self, row: int) -> None:
-        """Mask a row: it is found no more."""
-        self._half_norms[row] = np.inf
+        """Mask a living row: it is found no more."""
+        self._half_norms[row - self._dropped] = np.inf
+        self.living -= 1
 
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings of those rows, of shape (n, 128)."""
-        return self._vectors[rows]
+    def is_living(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Of each of those rows whether it is not masked: (n,) bool."""
+        return np.isfinite(self._half_norms[rows - self._dropped])
 
-    def search(self, probes: NDArray[np.float32], before: NDArray[np.int64], threshold: float) -> Hits:
-        """Every row within the threshold of each probe that came before it.
+    def drop_through(self, row: int) -> None:
+        """Forget the rows up to that one: they are sealed."""
+        count = row + 1 - self._dropped
+        self.living -= int(np.isfinite(self._half_norms[:count]).sum())
+        capacity = max(_FIRST_CAPACITY, 2 * (len(self._ids) - count))
+        for name in ("_vectors", "_half_norms", "_revisions", "_offsets"):
+            before = getattr(self, name)
+            kept = np.empty((capacity, *before.shape[1:]), dtype=before.dtype)
+            kept[: len(self._ids) - count] = before[count : len(self._ids)]
+            setattr(self, name, kept)
+        del self._ids[:count]
+        self._dropped += count
 
-        `probes` is (n, 128) float32; `before` is (n,) int64: the probe i is compared with rows below before[i].
+    def living_rows(self) -> Rows:
+        """All that is not masked."""
+        count = len(self._ids)
+        alive = np.flatnonzero(np.isfinite(self._half_norms[:count]))
+        everyone = len(alive) == count
+        return Rows(
+            numbers=alive + self._dropped,
+            # Rows are only ever appended: a view of those that are there stays as it is.
+            vectors=self._vectors[:count] if everyone else self._vectors[alive],
+            ids=self._ids.copy() if everyone else [self._ids[position] for position in alive],
+            revisions=self._revisions[alive],
+            offsets=self._offsets[alive],
+        )
 
-        ‖x − y‖² ≤ t² is tested as xy − ‖y‖²/2 ≥ (‖x‖² − t²)/2, one matrix product a block, and what passes is
-        measured again exactly.
+    def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
+        """Whose those rows are, and of which revision."""
+        for row in rows:
+            position = row - self._dropped
+            yield Member(individual_id=self._ids[position], revision=int(self._revisions[position]))
+
+    def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
+        """Every row within the threshold of each probe that stands before it in the log.
+
+        `probes` is (n, 128) float32, `offsets` (n,) int64.
         """
-        least = (np.einsum("ij,ij->i", probes, probes) - threshold**2 - _SLACK) / 2
-        found_probes, found_rows = [], []
-        for begin in range(0, min(self._rows, int(before.max(initial=0))), _BLOCK_ROWS):
-            end = min(begin + _BLOCK_ROWS, self._rows)
-            closeness = probes @ self._vectors[begin:end].T
-            closeness -= self._half_norms[begin:end]
-            in_block, columns = np.nonzero(closeness >= least[:, None])
-            found_probes.append(in_block)
-            found_rows.append(columns + begin)
-        if not found_probes:
-            return Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
-        at, rows = np.concatenate(found_probes), np.concatenate(found_rows)
-        earlier = rows < before[at]
-        at, rows = at[earlier], rows[earlier]
-        distances = exact_distances(probes[at], self._vectors[rows])
-        near = distances <= threshold
-        return Hits(at[near], rows[near], distances[near])
+        count = len(self._ids)
+        at, positions, distances = search_block(probes, self._vectors[:count], self._half_norms[:count], threshold)
+        earlier = self._offsets[positions] < offsets[at]
+        return Hits(at[earlier], positions[earlier] + self._dropped, distances[earlier])

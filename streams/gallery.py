@@ -1,17 +1,21 @@
 """The state of one partition of `encodings`: the latest revision of each individual. A fold over the log.
 
-Pure: what it holds follows from the records applied, in the order of their offsets, and from nothing else.
+Pure: what it holds follows from the records applied, in the order of their offsets, and from nothing else. How it
+holds them does not matter to what is found: in the delta, searched exactly, or sealed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
 import numpy as np
 
-from schemas.events import EncodingComputed, EncodingErased, Member
-from streams.delta import Delta
+from schemas.events import EncodingComputed, EncodingErased
+from schemas.shard import Shard
+from streams.collection import Collection, Latest
+from streams.delta import Rows
+from streams.roster import hash_of
+from streams.scope import Found, Scope
 
 EncodingEvent = EncodingComputed | EncodingErased
 
@@ -29,92 +33,104 @@ class Applied(Enum):
     """It came after a record of a higher revision, which stays the latest."""
 
 
-@dataclass(slots=True)
-class Latest:
-    """An individual's latest record; `row` is None once erased."""
+class Newcomer(NamedTuple):
+    """Who is compared with all before: an encoding and its offset in the log."""
 
-    revision: int
+    encoding: EncodingComputed
     offset: int
-    scope: "Scope | None" = None
-    row: int | None = None
-
-
-@dataclass(slots=True)
-class Scope:
-    """What is compared with each other: the embeddings of one encoder in one collection."""
-
-    collection: str
-    encoder: str
-    delta: Delta = field(default_factory=Delta)
-    members: list[Member] = field(default_factory=list)
-
-
-class Candidate(NamedTuple):
-    """Someone registered before who looks like the same person."""
-
-    member: Member
-    distance: float
 
 
 class Gallery:
-    """The individuals of one partition. Not thread-safe."""
+    """The individuals of one partition, and of their vectors those that fall to a shard. Not thread-safe."""
 
-    def __init__(self) -> None:
-        self._latest: dict[str, Latest] = {}
-        self._scopes: dict[tuple[str, str], Scope] = {}
+    def __init__(self, shard: Shard = Shard()) -> None:
+        self.shard = shard
+        self.collections: dict[str, Collection] = {}
 
     @property
     def living(self) -> int:
-        """How many individuals have an embedding."""
-        return sum(latest.row is not None for latest in self._latest.values())
+        """How many individuals have an embedding here."""
+        return sum(scope.living for _, _, scope in self.scopes())
+
+    def scopes(self) -> Iterator[tuple[str, str, Scope]]:
+        """Collection, encoder, and what stands in it."""
+        for name, collection in self.collections.items():
+            for encoder, scope in collection.scopes.items():
+                yield name, encoder, scope
+
+    def owns(self, individual_id: str) -> bool:
+        """Whether the individual's vector is kept in this shard."""
+        return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
 
     def apply(self, event: EncodingEvent, offset: int) -> Applied:
         """Take in the record at an offset of the log."""
-        latest = self._latest.get(event.key)
+        collection = self.collections.setdefault(event.collection, Collection())
+        latest = collection.find(event.individual_id)
         if latest is not None:
             if offset <= latest.offset:
                 return Applied.AGAIN if offset == latest.offset else Applied.PAST
             if _outranks(latest, event):
                 return Applied.STALE
-            if latest.scope is not None and latest.row is not None:
-                latest.scope.delta.remove(latest.row)
-        self._latest[event.key] = self._entry(event, offset)
+            if latest.place is not None:
+                latest.place.remove(latest.row)
+        collection.latest[event.individual_id] = self._entry(collection, event, offset)
         return Applied.NEW
 
-    def latest_offset(self, key: str) -> int:
-        """Where in the log an individual's latest record stands. Raises KeyError for one never seen."""
-        return self._latest[key].offset
+    def latest_offset(self, event: EncodingEvent) -> int:
+        """Where in the log the latest record of its individual stands. Raises KeyError for one never seen."""
+        latest = self.collections[event.collection].find(event.individual_id)
+        if latest is None:
+            raise KeyError(event.key)
+        return latest.offset
 
-    def candidates(self, newcomers: Sequence[EncodingComputed], threshold: float) -> list[list[Candidate]]:
-        """For each newcomer those who came before it, are living, and lie within the threshold; nearest first.
+    def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[Found]:
+        """For each newcomer those who stand before it in the log, are living, and lie within the threshold.
 
-        Newcomers have been applied, are the latest of their individuals, and share one collection.
+        Newcomers have been applied, are the latest of their individuals, and share one
+        collection. Nearest first, at most `limit` of each.
         """
-        found: list[list[Candidate]] = [[] for _ in newcomers]
+        found: list[Found] = [Found(0, [])] * len(newcomers)
         by_encoder: dict[str, list[int]] = {}
         for position, newcomer in enumerate(newcomers):
-            by_encoder.setdefault(newcomer.encoder, []).append(position)
+            by_encoder.setdefault(newcomer.encoding.encoder, []).append(position)
+        scopes = self.collections[newcomers[0].encoding.collection].scopes
         for encoder, positions in by_encoder.items():
-            scope = self._scopes[newcomers[0].collection, encoder]
-            rows = [self._latest[newcomers[position].key].row for position in positions]
-            probes = np.stack([newcomers[position].embedding for position in positions])
-            hits = scope.delta.search(probes, np.array(rows, dtype=np.int64), threshold)
-            for probe, row, distance in zip(*hits, strict=True):
-                found[positions[probe]].append(Candidate(scope.members[row], float(distance)))
-        for candidates in found:
-            candidates.sort(key=lambda candidate: (candidate.distance, candidate.member.individual_id))
+            scope = scopes.get(encoder)  # none where all vectors are in other shards
+            if scope is None:
+                continue
+            probes = np.stack([newcomers[position].encoding.embedding for position in positions])
+            offsets = np.array([newcomers[position].offset for position in positions], dtype=np.int64)
+            for position, one in zip(positions, scope.search(probes, offsets, threshold, limit), strict=True):
+                found[position] = one
         return found
 
-    def _entry(self, event: EncodingEvent, offset: int) -> Latest:
+    def _entry(self, collection: Collection, event: EncodingEvent, offset: int) -> Latest:
         if isinstance(event, EncodingErased):
+            return Latest(event.revision, offset, erased=True)
+        if not self.owns(event.individual_id):
             return Latest(event.revision, offset)
-        scope = self._scopes.setdefault((event.collection, event.encoder), Scope(event.collection, event.encoder))
-        row = scope.delta.append(event.embedding)
-        scope.members.append(Member(individual_id=event.individual_id, revision=event.revision))
-        return Latest(event.revision, offset, scope, row)
+        delta = collection.scopes.setdefault(event.encoder, Scope()).delta
+        row = delta.append(event.embedding, event.individual_id, event.revision, offset)
+        return Latest(event.revision, offset, place=delta, row=row)
+
+    # how it is held
+
+    def full(self, limit: int) -> tuple[str, str, Rows] | None:
+        """A scope whose delta has reached the limit, if any: collection, encoder, and what is to be sealed."""
+        for name, encoder, scope in self.scopes():
+            if len(scope.delta) >= limit:
+                if 2 * scope.delta.living >= limit:
+                    return name, encoder, scope.delta.living_rows()
+                self.collections[name].tidy(scope)  # updates of a few people, again and again
+        return None
+
+    def put_away(self, limit: int) -> None:
+        """Have individuals without a vector take little memory, once they are many."""
+        for collection in self.collections.values():
+            collection.put_away(limit)
 
 
 def _outranks(latest: Latest, event: EncodingEvent) -> bool:
     """Whether the latest record stays: a higher revision, or an erasure met by an encoding of its revision."""
-    erased_already = latest.row is None and isinstance(event, EncodingComputed)
+    erased_already = latest.erased and isinstance(event, EncodingComputed)
     return latest.revision > event.revision or (latest.revision == event.revision and erased_already)

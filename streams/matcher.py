@@ -11,15 +11,16 @@ import faust
 import mode
 
 from schemas.envelope import Record, full_name
-from schemas.flow import Flow, StalledError
+from schemas.flow import Flow
 from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
-from schemas.topics import ENCODINGS, MATCHER, matcher_of
+from schemas.topics import ENCODINGS, matcher_of
 from streams.log import PartitionLog
-from streams.partition import PartitionMatcher
-from streams.progress import Progress, connect
+from streams.ownership import LostError, Ownership
+from streams.partition import PartitionMatcher, Surroundings
+from streams.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -30,47 +31,83 @@ T = TypeVar("T")
 class Matcher:
     """All partitions that this process is given. Everything but the stream itself runs in one thread."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._log = PartitionLog(settings, ENCODINGS, MATCHER.name)
-        self._publisher = Publisher(settings, MATCHER.name)
-        self._progress = Progress(settings, connect(settings))
+    def __init__(self, settings: Settings, shard: Shard) -> None:
+        group = matcher_of(shard).name
+        self._ownership = Ownership()
+        self._around = Surroundings(
+            settings,
+            shard,
+            PartitionLog(settings, ENCODINGS, group),
+            # What is given up for the time is published again if the partition is still ours. A process that was
+            # stopped finds what it had under way too old to be sent.
+            Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
+            Progress(settings, shard),
+            self._ownership,
+        )
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
         self._flow = Flow(self._is_behind)
+        self._ownership.start()
+
+    async def give_up(self) -> None:
+        """Say and store nothing more of any partition; return once that is so."""
+        self._ownership.set([])
+        await self._in_thread(lambda: None)
 
     async def take_over(self, partitions: set[int]) -> None:
         """Restore the partitions that this process now has, and forget those that went to others."""
+        self._ownership.set(partitions)
+        await self._in_thread(lambda: self._take_over(partitions))
+
+    async def process(self, records: list[Record]) -> set[int]:
+        """Match records of any partitions; return when what follows from them is durable.
+
+        Returns the partitions that went to another process meanwhile: their records must not be acknowledged here.
+        """
+        return await self._in_thread(lambda: self._process(records))
+
+    async def look_after(self) -> None:
+        """Raise StalledError if the stream hands nothing over although the log has more; tend the partitions."""
+        await self._in_thread(self._look_after)
+
+    def _look_after(self) -> None:
+        self._flow.check()
+        for matcher in self._partitions.values():
+            matcher.tend()
+
+    def _take_over(self, partitions: set[int]) -> None:
         for partition in set(self._partitions) - partitions:
             del self._partitions[partition]
-        await self._in_thread(lambda: [self._matcher_of(partition) for partition in sorted(partitions)])
+        for partition in sorted(partitions):
+            self._matcher_of(partition)
 
-    async def process(self, records: list[Record]) -> None:
-        """Match records of any partitions; return when what follows from them is durable."""
-        await self._in_thread(lambda: self._process(records))
-
-    async def check_flow(self) -> None:
-        """Raise StalledError if the stream hands nothing over although the log has more."""
-        await self._in_thread(self._flow.check)
-
-    def _process(self, records: list[Record]) -> None:
+    def _process(self, records: list[Record]) -> set[int]:
+        lost = set()
         records.sort(key=lambda record: record.partition or 0)  # stable: offsets stay in order
         for partition, group in groupby(records, key=lambda record: record.partition):
             assert partition is not None
-            self._matcher_of(partition).process(list(group))
+            try:
+                self._ownership.check(partition)
+                self._matcher_of(partition).process(list(group))
+            except LostError as error:
+                log.info("%s", error)
+                lost.add(partition)
         self._flow.moved()
+        return lost
 
     def _matcher_of(self, partition: int) -> PartitionMatcher:
         matcher = self._partitions.get(partition)
         if matcher is None:
-            matcher = PartitionMatcher(partition, self._settings, self._log, self._publisher, self._progress)
+            matcher = PartitionMatcher(partition, self._around)
             matcher.restore()
             self._partitions[partition] = matcher
             self._flow.moved()
         return matcher
 
     def _is_behind(self) -> bool:
-        return any(matcher.position < self._log.end(partition) for partition, matcher in self._partitions.items())
+        return any(
+            matcher.position < self._around.log.end(partition) for partition, matcher in self._partitions.items()
+        )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -102,27 +139,33 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
         key_serializer="raw",
         value_serializer="raw",
     )
-    matcher = Matcher(settings)
+    matcher = Matcher(settings, shard)
+
+    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+        await matcher.give_up()
 
     async def on_rebalance_complete(*_: Any, **__: Any) -> None:
         await matcher.take_over({place.partition for place in app.consumer.assignment()})
 
+    app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
     app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
 
     @app.agent(topic, concurrency=1, name="match")
     async def match(stream: Any) -> AsyncIterator[None]:
         async for events in stream.noack_take(settings.match_batch, within=_WITHIN_S):
-            await matcher.process([_record(event.message) for event in events])
+            lost = await matcher.process([_record(event.message) for event in events])
             for event in events:
-                event.ack()
+                if event.message.partition not in lost:
+                    event.ack()
             yield
 
-    @app.timer(interval=5.0, name="check flow")  # type: ignore[untyped-decorator] # Faust's
-    async def check_flow(*_: Any) -> None:
+    @app.timer(interval=5.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
+    async def look_after(*_: Any) -> None:
         try:
-            await matcher.check_flow()
-        except StalledError as error:
+            await matcher.look_after()
+        except Exception as error:
             await app.crash(error)
+            raise
 
     return app
 

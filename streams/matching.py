@@ -6,7 +6,9 @@ from itertools import groupby
 
 from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, encode
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked, Member
-from streams.gallery import Applied, Candidate, Gallery
+from schemas.shard import Shard
+from streams.gallery import Applied, Gallery, Newcomer
+from streams.scope import Found
 
 SOURCE = "facematch/matcher"
 ThresholdFor = Callable[[str], float]
@@ -27,53 +29,62 @@ def restore(gallery: Gallery, records: Sequence[Record]) -> None:
             message = decode(record)
         except UnreadableError:
             continue  # a dead letter already
-        _apply(gallery, message.event, record)
+        assert isinstance(message.event, EncodingComputed | EncodingErased)
+        assert record.offset is not None
+        gallery.apply(message.event, record.offset)
 
 
-def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdFor) -> Consequences:
+def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdFor, limit: int) -> Consequences:
     """Apply a batch of one partition, in the order of the log, and compare its newcomers.
+
+    Of each the nearest `limit` findings are published, and how many there are.
 
     Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
     batch itself updates or erases is not compared: what takes its place is.
     """
     consequences = Consequences()
-    newcomers: dict[str, Message[Event]] = {}
+    newcomers: dict[str, tuple[Message[Event], int]] = {}
     for record in records:
         try:
             message = decode(record)
         except UnreadableError as error:
-            consequences.publish.append(dead_letter(record, error, SOURCE))
+            if gallery.shard.number == 1:  # all shards read it, one says so
+                consequences.publish.append(dead_letter(record, error, SOURCE))
             continue
-        applied = _apply(gallery, message.event, record)
+        event, offset = message.event, record.offset
+        assert isinstance(event, EncodingComputed | EncodingErased)
+        assert offset is not None
+        applied = gallery.apply(event, offset)
         if applied is Applied.STALE:
-            consequences.renew.append(gallery.latest_offset(message.event.key))
+            if gallery.owns(event.individual_id):
+                consequences.renew.append(gallery.latest_offset(event))
         elif applied is not Applied.PAST:
-            newcomers[message.event.key] = message
-    living = [message for message in newcomers.values() if isinstance(message.event, EncodingComputed)]
-    living.sort(key=lambda message: message.event.collection)
-    for collection, group in groupby(living, key=lambda message: message.event.collection):
+            newcomers[event.key] = message, offset
+    living = [
+        (message, offset) for message, offset in newcomers.values() if isinstance(message.event, EncodingComputed)
+    ]
+    living.sort(key=lambda newcomer: newcomer[0].event.collection)
+    for collection, group in groupby(living, key=lambda newcomer: newcomer[0].event.collection):
         messages = list(group)
         threshold = threshold_for(collection)
-        encodings = [message.event for message in messages if isinstance(message.event, EncodingComputed)]
-        for message, candidates in zip(messages, gallery.candidates(encodings, threshold), strict=True):
-            consequences.publish += _findings(message, candidates, threshold)
+        encodings = [
+            Newcomer(message.event, offset)
+            for message, offset in messages
+            if isinstance(message.event, EncodingComputed)
+        ]
+        for (message, _), found in zip(messages, gallery.candidates(encodings, threshold, limit), strict=True):
+            consequences.publish += _findings(message, found, threshold, gallery.shard)
     return consequences
 
 
-def _apply(gallery: Gallery, event: Event, record: Record) -> Applied:
-    assert isinstance(event, EncodingComputed | EncodingErased)
-    assert record.offset is not None
-    return gallery.apply(event, record.offset)
-
-
-def _findings(message: Message[Event], candidates: list[Candidate], threshold: float) -> list[Record]:
+def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Record]:
     event = message.event
     assert isinstance(event, EncodingComputed)
     newcomer = Member(individual_id=event.individual_id, revision=event.revision)
-    found: list[Event] = []
-    for candidate in candidates:
+    events: list[Event] = []
+    for candidate in found.nearest:
         a, b = sorted((newcomer, candidate.member), key=lambda member: member.individual_id)
-        found.append(
+        events.append(
             DuplicateFound(
                 collection=event.collection,
                 encoder=event.encoder,
@@ -83,13 +94,16 @@ def _findings(message: Message[Event], candidates: list[Candidate], threshold: f
                 threshold=threshold,
             )
         )
-    found.append(
+    events.append(
         IndividualChecked(
             collection=event.collection,
             individual_id=event.individual_id,
             revision=event.revision,
             encoder=event.encoder,
-            duplicates=len(candidates),
+            duplicates=found.total,
+            truncated=found.total > len(found.nearest),
+            shard=shard.number,
+            shards=shard.count,
         )
     )
-    return [encode(message.derive(event, SOURCE)) for event in found]
+    return [encode(message.derive(event, SOURCE)) for event in events]

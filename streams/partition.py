@@ -1,81 +1,107 @@
-"""One partition of `encodings`: its gallery, how it is restored from the log, and what happens to a batch."""
+"""One partition of `encodings`: its gallery, how it is restored, and what happens to a batch."""
 
 import logging
 import time
+from dataclasses import dataclass
 
 from schemas.envelope import Record
 from schemas.kafka import Publisher
 from schemas.settings import Settings
+from schemas.shard import Shard
+from streams.checkpoints import CheckpointStore
+from streams.connection import connect
 from streams.gallery import Gallery
 from streams.log import PartitionLog
 from streams.matching import match, restore
+from streams.ownership import Ownership
 from streams.progress import Progress
+from streams.sealer import Sealer
+from streams.state import gallery_of
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the matchers of a process's partitions share."""
+
+    settings: Settings
+    shard: Shard
+    log: PartitionLog
+    publisher: Publisher
+    progress: Progress
+    ownership: Ownership
 
 
 class PartitionMatcher:
     """Whatever part of the log a batch hands over, everything before it has been applied and matched.
 
-    `position` is the offset up to which records are applied to the gallery. The state is that of the log: what the
-    stream skips is read from it, what it repeats is matched again, harmlessly.
+    `position` is the offset up to which records are matched. The state is that of the log: what the stream skips is
+    read from it, what it repeats is matched again, harmlessly. Raises LostError and StoodStillError
+    where the partition is another process's: before it says or stores anything.
     """
 
-    def __init__(
-        self,
-        partition: int,
-        settings: Settings,
-        encodings: PartitionLog,
-        publisher: Publisher,
-        progress: Progress,
-    ) -> None:
-        self._partition = partition
-        self._settings = settings
-        self._log = encodings
-        self._publisher = publisher
-        self._progress = progress
-        self._gallery = Gallery()
+    def __init__(self, partition: int, around: Surroundings) -> None:
+        self.partition = partition
+        self._around = around
+        self._checkpoints = CheckpointStore(around.settings, connect(around.settings), around.shard, partition)
+        self.gallery = Gallery(around.shard)
         self.position = 0
 
     def restore(self) -> None:
-        """Apply what was matched before: the log from its beginning up to the matched offset."""
+        """Take the state from the checkpoint in Redis, and what was matched since from the log."""
         begun = time.monotonic()
-        matched = self._matched()
-        for batch in self._log.read(self._partition, 0, matched):
-            restore(self._gallery, batch)
-        self.position = matched
+        state = self._checkpoints.load(self._around.log.end(self.partition))
+        begin = 0
+        if state is not None:
+            self.gallery = gallery_of(state, self._around.shard)
+            begin = state.offset
+        in_checkpoint, loaded_s = self.gallery.living, time.monotonic() - begun
+        self.position = matched = self._matched()
+        for batch in self._around.log.read(self.partition, begin, matched):
+            restore(self.gallery, batch)
+        self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
         log.info(
-            "partition %d: %d people restored from %d records in %.1f s",
-            self._partition,
-            self._gallery.living,
-            matched,
+            "partition %d: %d people restored in %.1f s (%.1f s for the %d in the checkpoint, then offsets %d to %d)",
+            self.partition,
+            self.gallery.living,
             time.monotonic() - begun,
+            loaded_s,
+            in_checkpoint,
+            begin,
+            max(begin, matched),
         )
 
     def process(self, records: list[Record]) -> None:
         """Match records of this partition, in the order of their offsets; return when all findings are durable."""
         pending: list[Record] = []
+        expected = self.position
         for record in records:
             assert record.offset is not None
-            if record.offset > self.position:
+            if record.offset > expected:
                 self._match(pending)
                 pending = []
                 self._catch_up(record.offset)
             pending.append(record)
-            self.position = max(self.position, record.offset + 1)
+            expected = max(expected, record.offset + 1)
         self._match(pending)
+        self.tend()
+
+    def tend(self) -> None:
+        """Take over what was sealed in the background, and have sealed what is due. Costs no time to speak of."""
+        self._sealer.tend(self.position, lambda: self._around.ownership.owns(self.partition))
 
     def _catch_up(self, offset: int) -> None:
         """Match what lies between the position and an offset: compaction left a gap, or the stream skipped it."""
         found = 0
-        for batch in self._log.read(self._partition, self.position, offset):
+        for batch in self._around.log.read(self.partition, self.position, offset):
             found += len(batch)
             self._match(batch)
         self.position = offset
         if found:
             log.warning(
                 "partition %d: the stream skipped %d records before offset %d; they were read from the log",
-                self._partition,
+                self.partition,
                 found,
                 offset,
             )
@@ -83,39 +109,47 @@ class PartitionMatcher:
     def _match(self, records: list[Record]) -> None:
         if not records:
             return
-        consequences = match(self._gallery, records, self._settings.threshold_for)
-        self._publisher.publish_all(consequences.publish + self._renewed(consequences.renew))
+        settings = self._around.settings
+        consequences = match(self.gallery, records, settings.threshold_for, settings.findings_limit)
+        to_publish = consequences.publish + self._renewed(consequences.renew)
+        self._around.publisher.publish_all(to_publish, self._check_ownership)
         last = records[-1].offset
         assert last is not None
-        self._progress.advance(self._partition, last + 1)
+        self._check_ownership()
+        self._around.progress.advance(self.partition, last + 1)
+        self.position = max(self.position, last + 1)
+
+    def _check_ownership(self) -> None:
+        self._around.ownership.check(self.partition)
 
     def _renewed(self, offsets: list[int]) -> list[Record]:
         """The records at those offsets, to be published again behind stale ones that came after them."""
         renewed = []
         for offset in offsets:
-            found = [record for batch in self._log.read(self._partition, offset, offset + 1) for record in batch]
+            found = [record for batch in self._around.log.read(self.partition, offset, offset + 1) for record in batch]
             if not found:
                 log.error(
                     "partition %d: the record at offset %d is compacted away and cannot be renewed",
-                    self._partition,
+                    self.partition,
                     offset,
                 )
             renewed += [
-                Record(record.topic, record.key, record.value, record.headers, partition=self._partition)
+                Record(record.topic, record.key, record.value, record.headers, partition=self.partition)
                 for record in found
             ]
         return renewed
 
     def _matched(self) -> int:
-        matched = self._progress.matched(self._partition)
-        if matched is not None and matched > self._log.end(self._partition):
+        progress, encodings = self._around.progress, self._around.log
+        matched = progress.matched(self.partition)
+        if matched is not None and matched > encodings.end(self.partition):
             log.warning(
                 "partition %d: Redis says that %d records are matched, the log has fewer: it is another log",
-                self._partition,
+                self.partition,
                 matched,
             )
-            self._progress.forget(self._partition)
+            progress.forget(self.partition)
             matched = None
         if matched is None:
-            matched = self._log.committed(self._partition) or 0
+            matched = encodings.committed(self.partition) or 0
         return matched

@@ -11,7 +11,7 @@ from schemas.envelope import Message, announce, full_name
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked
 from schemas.kafka import consumer_config, partition_of
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
-from streams.progress import Progress, connect
+from streams.progress import Progress
 from tests import model
 from tests.integration.world import World
 from tests.model import computed
@@ -73,7 +73,7 @@ def test_what_the_stream_skips_is_read_from_the_log_and_matched(world: World, em
     """Faust may commit past records that nobody acknowledged (faust-streaming #606); here the whole log is skipped."""
     skipped, handed_over = people(embedding, 40), people(embedding, 10, "q")
     world.publish(messages(skipped))
-    Progress(world.settings, connect(world.settings)).advance(PARTITION, 5)
+    Progress(world.settings).advance(PARTITION, 5)
     group = Consumer(consumer_config(world.settings, MATCHER.name))
     place = TopicPartition(full_name(ENCODINGS.name, world.settings.namespace), PARTITION, 40)
     group.commit(offsets=[place], asynchronous=False)
@@ -87,7 +87,7 @@ def test_what_the_stream_skips_is_read_from_the_log_and_matched(world: World, em
 
 def test_a_matched_offset_of_another_log_is_not_believed(world: World, embedding: Make) -> None:
     events = people(embedding, 20)
-    Progress(world.settings, connect(world.settings)).advance(PARTITION, 1_000_000)
+    Progress(world.settings).advance(PARTITION, 1_000_000)
     world.publish(messages(events))
     world.start("match")
     world.wait(lambda: len(checked(world)) == 20, "everyone checked")
@@ -95,7 +95,7 @@ def test_a_matched_offset_of_another_log_is_not_believed(world: World, embedding
 
 
 def test_the_matched_offset_only_grows(world: World) -> None:
-    progress = Progress(world.settings, connect(world.settings))
+    progress = Progress(world.settings)
     assert progress.matched(0) is None
     progress.advance(0, 7)
     progress.advance(0, 5)
@@ -107,7 +107,7 @@ def test_the_matched_offset_is_stored_only_after_the_findings(world: World, embe
     events = people(embedding, 30)
     world.start("match")
     world.publish(messages(events))
-    progress = Progress(world.settings, connect(world.settings))
+    progress = Progress(world.settings)
     world.wait(lambda: progress.matched(PARTITION) == 30, "all matched")
     assert len(checked(world)) == 30
     assert found(world) == expected_pairs(events)

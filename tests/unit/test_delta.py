@@ -33,8 +33,8 @@ def test_search_equals_a_comparison_one_by_one(rows: int) -> None:
     gallery = (centres[random.integers(40, size=rows)] + random.normal(size=(rows, 128)) * 0.03).astype(np.float32)
     removed = set(random.integers(rows, size=rows // 10).tolist())
     delta = Delta()
-    for vector in gallery:
-        delta.append(vector)
+    for offset, vector in enumerate(gallery):
+        delta.append(vector, f"p{offset}", 1, offset)
     for row in removed:
         delta.remove(row)
     chosen = random.integers(rows, size=20)
@@ -60,10 +60,27 @@ def test_the_threshold_itself_is_within(embedding: Make) -> None:
     b[0] += np.float32(0.25)
     exactly = float(exact_distances(a[None], b[None])[0])
     delta = Delta()
-    delta.append(a)
+    delta.append(a, "a", 1, 0)
     before = np.array([1])
     assert len(delta.search(b[None], before, exactly).rows) == 1
     assert len(delta.search(b[None], before, np.nextafter(exactly, 0)).rows) == 0
+
+
+def test_what_is_dropped_is_found_no_more_and_the_rest_keeps_its_numbers(embedding: Make) -> None:
+    vectors = [embedding() for _ in range(3000)]
+    delta = Delta()
+    rows = [delta.append(vector, f"p{offset}", 1, offset) for offset, vector in enumerate(vectors)]
+    delta.remove(rows[7])
+    delta.remove(rows[2500])
+    sealed = delta.living_rows()
+    assert len(sealed.ids) == delta.living == 2998
+    late = delta.append(vectors[0], "late", 1, 3000)
+    delta.drop_through(rows[1999])
+    assert delta.living == 1000
+    hits = delta.search(np.stack([vectors[0], vectors[1999], vectors[2500], vectors[2999]]), np.full(4, 9999), 0.1)
+    assert set(zip(hits.probes.tolist(), hits.rows.tolist(), strict=True)) == {(3, rows[2999]), (0, late)}
+    assert [member.individual_id for member in delta.members([late])] == ["late"]
+    assert np.array_equal(sealed.vectors[0], vectors[0])  # what was sealed stays as it was
 
 
 def test_an_empty_delta_finds_nothing(embedding: Make) -> None:

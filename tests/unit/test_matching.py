@@ -24,6 +24,7 @@ _random = np.random.default_rng(3)
 _direction = _random.normal(size=128)
 _direction /= np.linalg.norm(_direction)
 POINTS = [(0.2 * i * _direction).astype(np.float32) for i in range(8)]
+LIMIT = 100
 Logged = EncodingComputed | EncodingErased
 
 
@@ -46,7 +47,7 @@ def run(records: list[Record], batch: int = 1000, gallery: Gallery | None = None
     gallery = gallery or Gallery()
     total = Consequences()
     for begin in range(0, len(records), batch):
-        one = match(gallery, records[begin : begin + batch], lambda _: 0.3)
+        one = match(gallery, records[begin : begin + batch], lambda _: 0.3, LIMIT)
         total.publish += one.publish
         total.renew += one.renew
     return total

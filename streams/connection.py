@@ -1,0 +1,48 @@
+"""Redis, waited for."""
+
+import logging
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, TimeoutError
+from redis.retry import Retry
+
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_FOREVER = -1
+_AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
+
+
+class _SaidBackoff(ExponentialBackoff):
+    """Growing pauses, each said in the log."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(cap=5, base=0.1)
+        self._complaint = complaint
+
+    def compute(self, failures: int) -> float:
+        pause = super().compute(failures)
+        log.warning("%s, asking again in %.1f s", self._complaint, pause)
+        return pause
+
+
+def connect(settings: Settings) -> Redis:
+    """A client that waits, with growing pauses, for a Redis that is away; one that is full raises OutOfMemoryError."""
+    return _connect(settings, _SaidBackoff("Redis does not answer"), _AWAY)
+
+
+def connect_patiently(settings: Settings) -> Redis:
+    """A client that waits, with growing pauses, for a Redis that is away or has no memory left."""
+    return _connect(settings, _SaidBackoff("Redis does not answer or is full"), (*_AWAY, OutOfMemoryError))
+
+
+def _connect(settings: Settings, backoff: _SaidBackoff, errors: tuple[type[Exception], ...]) -> Redis:
+    retry = Retry(backoff, _FOREVER, supported_errors=errors)
+    return Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, retry=retry)
+
+
+def key(settings: Settings, name: str, shard: object, partition: int) -> str:
+    """A key of a shard's partition. All of them are in one slot of a Redis Cluster."""
+    return f"{settings.namespace}:{{{shard}:{partition}}}:{name}"

@@ -1,0 +1,60 @@
+"""What is compared with each other: the embeddings of one encoder in one collection."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.events import Member
+from streams.delta import Delta
+from streams.segment import Segment
+
+
+class Candidate(NamedTuple):
+    """Someone registered before who looks like the same person."""
+
+    member: Member
+    distance: float
+
+
+class Found(NamedTuple):
+    """Of one newcomer: how many candidates there are, and the nearest of them."""
+
+    total: int
+    nearest: list[Candidate]
+
+
+@dataclass(slots=True)
+class Scope:
+    """The delta, searched exactly, and the segments that were sealed from it before."""
+
+    delta: Delta = field(default_factory=Delta)
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def living(self) -> int:
+        """How many have an embedding here."""
+        return self.delta.living + sum(segment.living for segment in self.segments)
+
+    def search(
+        self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float, limit: int
+    ) -> list[Found]:
+        """For each probe those who stand before it in the log and lie within the threshold, the nearest by name.
+
+        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first, then the smaller id.
+        """
+        totals = np.zeros(len(probes), dtype=np.int64)
+        nearest: list[list[Candidate]] = [[] for _ in range(len(probes))]
+        places: list[Delta | Segment] = [self.delta, *self.segments]
+        for place in places:
+            hits = place.search(probes, offsets, threshold)
+            order = np.lexsort((hits.distances, hits.probes))
+            at, rows, distances = hits.probes[order], hits.rows[order], hits.distances[order]
+            totals += np.bincount(at, minlength=len(probes))
+            kept = np.arange(len(at)) - np.searchsorted(at, at) < limit
+            for probe, member, distance in zip(at[kept], place.members(rows[kept]), distances[kept], strict=True):
+                nearest[probe].append(Candidate(member, float(distance)))
+        for candidates in nearest:
+            candidates.sort(key=lambda candidate: (candidate.distance, candidate.member.individual_id))
+        return [Found(int(total), candidates[:limit]) for total, candidates in zip(totals, nearest, strict=True)]

@@ -1,0 +1,117 @@
+"""Sealing and checkpoints of one partition, in a thread of their own while matching goes on."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from schemas.settings import Settings
+from streams.checkpoints import CheckpointStore
+from streams.delta import Rows
+from streams.gallery import Gallery
+from streams.segment import Segment, build_segment, cores
+from streams.state import state_of
+
+log = logging.getLogger(__name__)
+
+_PAUSE_AFTER_FAILURE_S = 30.0
+_THREADS = max(1, cores() - 1)  # one is left to matching
+_one_at_a_time = threading.Lock()  # of all partitions
+
+
+class Sealer:
+    """Builds a segment of each delta that is full, and writes a checkpoint whenever as much has come since the last.
+
+    `tend` is called between batches by the thread that matches: only there the gallery changes. `saved` is the offset
+    of the checkpoint that is there.
+    """
+
+    def __init__(self, settings: Settings, gallery: Gallery, checkpoints: CheckpointStore, saved: int) -> None:
+        self._settings = settings
+        self._gallery = gallery
+        self._checkpoints = checkpoints
+        self._saved = saved
+        self._has_unsaved_segment = False
+        self._not_before = 0.0
+        self._under_way: Future[None] | None = None
+        self._finish: Callable[[], None] = lambda: None
+
+    def tend(self, position: int, is_ours: Callable[[], bool]) -> None:
+        """Put in place what is finished, and begin what is due. Raises what the background raised."""
+        if self._under_way is not None:
+            if not self._under_way.done():
+                return
+            self._under_way.result()
+            self._under_way = None
+            self._finish()
+        limit = self._settings.delta_limit
+        self._gallery.put_away(limit)
+        due = self._has_unsaved_segment or position - self._saved >= limit
+        if due and time.monotonic() >= self._not_before:
+            self._begin_checkpoint(position, is_ours)
+        elif (full := self._gallery.full(limit)) is not None:
+            self._begin_segment(*full)
+
+    def _begin_checkpoint(self, position: int, is_ours: Callable[[], bool]) -> None:
+        state = state_of(self._gallery, position)
+        saved = False
+
+        def work() -> None:
+            nonlocal saved
+            saved = self._checkpoints.save(state, is_ours)
+
+        def finish() -> None:
+            if saved:
+                self._saved, self._has_unsaved_segment = position, False
+            else:
+                self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+
+        self._begin(work, finish)
+
+    def _begin_segment(self, collection: str, encoder: str, rows: Rows) -> None:
+        settings = self._settings
+        before = self._gallery.collections[collection].scopes[encoder].segments
+        at_least = before[-1].quality if before else None
+        built: list[Segment] = []
+
+        def work() -> None:
+            begun = time.monotonic()
+            threshold = settings.threshold_for(collection)
+            segment = build_segment(rows, threshold, settings.recall_floor, _THREADS, at_least)
+            built.append(segment)
+            quality = segment.quality
+            log.log(
+                logging.INFO if quality.recall >= settings.recall_floor else logging.WARNING,
+                "%s: %d embeddings of %s sealed in %.1f s, recall %.4f with M %d, ef_construction %d, ef %d",
+                collection,
+                len(segment),
+                encoder,
+                time.monotonic() - begun,
+                quality.recall,
+                quality.m,
+                quality.ef_construction,
+                quality.ef,
+            )
+
+        def finish() -> None:
+            self._gallery.collections[collection].adopt(encoder, rows, built[0])
+            self._has_unsaved_segment = True
+
+        self._begin(work, finish)
+
+    def _begin(self, work: Callable[[], None], finish: Callable[[], None]) -> None:
+        outcome: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                with _one_at_a_time:
+                    work()
+            except BaseException as error:  # noqa: BLE001 - raised again where the outcome is taken
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        self._under_way, self._finish = outcome, finish
+        # A daemon: a process that is told to stop does not wait for an index that takes minutes.
+        threading.Thread(target=run, name="sealer", daemon=True).start()

@@ -1,0 +1,217 @@
+"""A sealed segment: an HNSW index that is never written to again, and beside it whose its rows are.
+
+https://arxiv.org/abs/1603.09320; the library is hnswlib. Its parameters follow from a recall floor: how much HNSW
+misses is a property of the data, so it is measured on the very segment that was built.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.events import EMBEDDING_DIMENSIONS, Member
+from streams.delta import SLACK, Hits, Rows, exact_distances, half_norms, search_block
+from streams.roster import Roster, hash_of, hashes_of, order_of
+
+_FIRST_K = 8
+_SAMPLE = 4000
+_SCAN_ROWS = 16_384
+
+
+class _Density(NamedTuple):
+    """hnswlib's parameters of construction: links of each node, and candidates looked at for them."""
+
+    m: int
+    ef_construction: int
+
+
+# Sparse ones are built and searched faster where they suffice. An ef above what is affordable costs more than the
+# next denser index does; of the densest the largest is tried before a segment is taken as it is.
+_DENSITIES = (_Density(16, 100), _Density(24, 150), _Density(32, 200), _Density(48, 400))
+_EFS = (32, 64, 96, 128, 192, 256, 512, 1024)
+_AFFORDABLE_EF = 192
+
+
+class Quality(BaseModel):
+    """How an index was built, and what it finds: measured against exact search when it was built."""
+
+    model_config = ConfigDict(frozen=True)
+
+    m: int
+    ef_construction: int
+    ef: int
+    recall: float = Field(description="share of the pairs within the threshold that it found")
+    sample_pairs: int = Field(description="of so many")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Many ids in little memory: UTF-8, one after the other. `ends` is (n + 1,) int64, beginning with 0."""
+
+    text: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> "Ids":
+        """From a list."""
+        encoded = [name.encode() for name in ids]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+    def __getitem__(self, row: int) -> str:
+        return self.text[self.ends[row] : self.ends[row + 1]].tobytes().decode()
+
+
+class Segment:
+    """Rows are in the order of the roster, which is that of a hash: as good as shuffled.
+
+    Queries run without Python's lock. `remove` masks a row; the index stays as it is.
+    """
+
+    def __init__(self, roster: Roster, ids: Ids, index: hnswlib.Index, quality: Quality) -> None:
+        self.roster, self.ids, self.index, self.quality = roster, ids, index, quality
+        self.alive = np.ones(len(roster), dtype=np.bool_)
+        self.living = len(roster)
+        index.set_ef(quality.ef)
+        index.set_num_threads(cores())
+
+    def __len__(self) -> int:
+        return len(self.roster)
+
+    def remove(self, row: int) -> None:
+        """Mask a living row: it is found no more."""
+        self.alive[row] = False
+        self.living -= 1
+
+    def remove_rows(self, rows: NDArray[np.int64]) -> None:
+        """Mask rows, whether they are living or not."""
+        self.alive[rows] = False
+        self.living = int(self.alive.sum())
+
+    def remove_ids(self, ids: Iterable[str]) -> None:
+        """Mask the rows of those ids."""
+        rows = (self.roster.row_of(hash_of(individual_id)) for individual_id in ids)
+        self.remove_rows(np.array([row for row in rows if row is not None], dtype=np.int64))
+
+    def is_living(self, row: int) -> bool:
+        """Whether the row is not masked."""
+        return bool(self.alive[row])
+
+    def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
+        """Whose those rows are, and of which revision."""
+        for row in rows:
+            yield Member(individual_id=self.ids[row], revision=int(self.roster.revisions[row]))
+
+    def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
+        """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
+
+        `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
+        """
+        at, rows, distances = search_index(self.index, probes, threshold)
+        good = self.alive[rows] & (self.roster.offsets[rows] < offsets[at])
+        return Hits(at[good], rows[good], distances[good])
+
+
+def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    if not len(rows):
+        return np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+    found: NDArray[np.float32] = index.get_items(rows, return_type="numpy")
+    return found
+
+
+def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
+    """What the index finds within the threshold of each probe, however much it is.
+
+    Of almost every newcomer the nearest is beyond the threshold at once. Where the farthest of k is not, k doubles.
+    """
+    count = index.get_current_count()
+    limit = threshold**2 + SLACK
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    pending = np.arange(len(probes))
+    k = min(_FIRST_K, count)
+    while len(pending):
+        try:
+            labels, squares = index.knn_query(probes[pending], k=k)
+        except RuntimeError:  # the graph leads to fewer than k
+            at, rows, _ = _scan(index, probes[pending], threshold)
+            found.append((pending[at], rows))
+            break
+        open_ended = (squares[:, -1] <= limit) & (k < count)
+        at, columns = np.nonzero((squares <= limit) & ~open_ended[:, None])
+        found.append((pending[at], labels[at, columns].astype(np.int64)))
+        pending = pending[open_ended]
+        k = min(2 * k, count)
+    at = np.concatenate([np.empty(0, np.int64), *(one for one, _ in found)])
+    rows = np.concatenate([np.empty(0, np.int64), *(one for _, one in found)])
+    distances = exact_distances(probes[at], _vectors(index, rows))
+    near = distances <= threshold
+    return Hits(at[near], rows[near], distances[near])
+
+
+def _scan(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
+    """Exactly what lies within the threshold, by looking at all rows."""
+    parts = []
+    for begin in range(0, index.get_current_count(), _SCAN_ROWS):
+        rows = np.arange(begin, min(begin + _SCAN_ROWS, index.get_current_count()))
+        vectors = _vectors(index, rows)
+        hits = search_block(probes, vectors, half_norms(vectors), threshold)
+        parts.append(hits._replace(rows=rows[hits.rows]))
+    probes_hit, rows_hit, distances = zip(*parts, strict=True)
+    return Hits(np.concatenate(probes_hit), np.concatenate(rows_hit), np.concatenate(distances))
+
+
+def build_segment(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None = None) -> Segment:
+    """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
+
+    `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Where even the
+    densest does not reach the floor, its quality says so.
+    """
+    hashes = hashes_of(rows.ids)
+    order = order_of(hashes)
+    roster = Roster(hashes[order], rows.revisions[order], rows.offsets[order])
+    ids = Ids.of([rows.ids[row] for row in order])
+    vectors = rows.vectors[order]
+    probes, expected = _sample(vectors, threshold)
+    densities = [density for density in _DENSITIES if at_least is None or density.m >= at_least.m]
+    for density in densities:
+        index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
+        index.init_index(len(rows.ids), M=density.m, ef_construction=density.ef_construction)
+        index.add_items(vectors, np.arange(len(vectors)), num_threads=threads)
+        index.set_num_threads(threads)
+        for ef in _EFS:
+            if ef > _AFFORDABLE_EF and density is not densities[-1]:
+                break
+            index.set_ef(ef)
+            at, found, _ = search_index(index, probes, threshold)
+            hit = np.isin(expected, at * len(vectors) + found)
+            quality = Quality(**density._asdict(), ef=ef, recall=float(hit.mean()), sample_pairs=len(expected))
+            if quality.recall >= floor:
+                return Segment(roster, ids, index, quality)
+    return Segment(roster, ids, index, quality)
+
+
+def _sample(vectors: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probes to measure recall with, (m, 128), and each pair (probe, row) within the threshold as probe · n + row.
+
+    A probe is a row, moved by half the threshold to all of it in a direction in which two others differ: another photo
+    of someone, a lone near point among many that are farther away. All that is in reach of it counts, found by exact
+    search. On `tests.population` less of it is found than of newcomers drawn like the rows, never more.
+    """
+    random = np.random.default_rng(len(vectors))
+    chosen, left, right = (random.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False) for _ in range(3))
+    direction = vectors[left] - vectors[right]
+    lengths = np.linalg.norm(direction, axis=1, keepdims=True)
+    steps = random.uniform(0.5, 0.999, size=lengths.shape) * threshold
+    probes = (vectors[chosen] + direction * (steps / np.maximum(lengths, 1e-9))).astype(np.float32)
+    at, rows, _ = search_block(probes, vectors, half_norms(vectors), threshold)
+    return probes, at * len(vectors) + rows

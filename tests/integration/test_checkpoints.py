@@ -1,0 +1,281 @@
+"""Sealed segments and checkpoints on real servers: used where they are good, and never where they are not."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from redis import Redis
+
+from schemas.events import EncodingErased
+from schemas.kafka import partition_of
+from schemas.shard import Shard
+from schemas.topics import ENCODINGS
+from streams.checkpoints import CheckpointStore
+from streams.connection import connect
+from streams.gallery import Gallery
+from streams.manifest import Manifest
+from streams.segment import build_segment
+from streams.state import gallery_of, state_of
+from tests.integration.conftest import MakeWorld
+from tests.integration.test_matcher import checked, expected_pairs, found, messages, people
+from tests.integration.world import World
+from tests.model import computed
+
+Make = Callable[[], NDArray[np.float32]]
+PARTITION = partition_of("c", ENCODINGS.partitions)
+LIMIT = 500
+
+
+def manifest_key(world: World) -> str:
+    return f"{world.name}:{{1/1:{PARTITION}}}:manifest"
+
+
+def manifest(world: World) -> Manifest | None:
+    value = Redis.from_url(world.settings.redis).get(manifest_key(world))
+    return None if value is None else Manifest.from_bytes(value)  # type: ignore[arg-type]
+
+
+def sealed(world: World) -> int:
+    """Rows in sealed segments of the checkpoint that is there."""
+    found = manifest(world)
+    return 0 if found is None else sum(segment.rows for scope in found.scopes for segment in scope.segments)
+
+
+def chunk_keys(world: World) -> set[str]:
+    keys = Redis.from_url(world.settings.redis).scan_iter(match=f"{world.name}:*:chunk:*", count=1000)
+    return {key.decode() for key in keys}
+
+
+def restart(world: World) -> str:
+    """Kill the matcher; the line in which the one that follows says how it was restored."""
+    begin = len(world.lines)
+    world.workers["match"].kill()
+
+    def said() -> list[str]:
+        here = f"partition {PARTITION}: "
+        return [line for line in world.lines.since(begin) if here in line and "people restored" in line]
+
+    world.wait(lambda: bool(said()), "the matcher is restored")
+    return said()[0]
+
+
+def test_a_restart_reads_segments_from_redis_and_the_rest_from_the_log(make_world: MakeWorld, embedding: Make) -> None:
+    world = make_world(delta_limit=LIMIT)
+    first, second = people(embedding, 1200), people(embedding, 40, "q")
+    erased = [EncodingErased(collection="c", individual_id="p7", revision=2)]
+    again = [computed("twin", first[30].embedding), computed("of the erased", first[7].embedding)]  # type: ignore[union-attr]
+    world.start("match")
+    world.publish(messages(first))
+    world.wait(lambda: sealed(world) >= LIMIT, "a segment is sealed and stored")
+    world.publish(messages([*erased, *second]))
+    world.wait(lambda: len(checked(world)) == 1240, "all checked")
+    line = restart(world)
+    assert "(0.0 s for the 0 in" not in line
+    assert "1239 people restored" in line
+    world.publish(messages([*again]))
+    world.wait(lambda: len(checked(world)) == 1242, "those after the restart are checked")
+    everyone = [*first, *erased, *second, *again]
+    assert expected_pairs(everyone) <= found(world)
+    assert not {pair for pair in found(world) if "of the erased" in pair}
+    kept = manifest(world)
+    assert kept is not None
+    redis = Redis.from_url(world.settings.redis)
+    keys = chunk_keys(world)
+    assert {key.partition(":chunk:")[2] for key in keys} == set(kept.chunks())  # none is left over, none missing
+    assert all(redis.ttl(key) == -1 for key in keys)
+    assert all(segment.quality.recall >= 0.999 for scope in kept.scopes for segment in scope.segments)
+
+
+def break_nothing(world: World) -> None:
+    """The control: everything in its place."""
+
+
+def remove_a_chunk(world: World) -> None:
+    Redis.from_url(world.settings.redis).delete(sorted(chunk_keys(world))[0])
+
+
+def flip_a_bit(world: World) -> None:
+    redis = Redis.from_url(world.settings.redis)
+    key = sorted(chunk_keys(world))[-1]
+    value = bytearray(redis.get(key))  # type: ignore[arg-type]
+    value[len(value) // 2] ^= 1
+    redis.set(key, bytes(value))
+
+
+def truncate_the_manifest(world: World) -> None:
+    redis = Redis.from_url(world.settings.redis)
+    redis.set(manifest_key(world), redis.get(manifest_key(world))[:-10])  # type: ignore[index]
+
+
+def write_an_older_format(world: World) -> None:
+    kept = manifest(world)
+    assert kept is not None
+    older = kept.model_copy(update={"format": 0})
+    Redis.from_url(world.settings.redis).set(manifest_key(world), older.to_bytes())
+
+
+def age(world: World) -> None:
+    kept = manifest(world)
+    assert kept is not None
+    old = kept.model_copy(update={"made_at": datetime.now(UTC) - timedelta(days=15)})
+    Redis.from_url(world.settings.redis).set(manifest_key(world), old.to_bytes())
+
+
+def belong_to_another_log(world: World) -> None:
+    kept = manifest(world)
+    assert kept is not None
+    other = kept.model_copy(update={"offset": 1_000_000})
+    Redis.from_url(world.settings.redis).set(manifest_key(world), other.to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (break_nothing, None),
+        (remove_a_chunk, "is missing"),
+        (flip_a_bit, "is corrupt"),
+        (truncate_the_manifest, "its manifest is corrupt"),
+        (write_an_older_format, "its manifest is of another format"),
+        (age, "it is 15 days old, and Kafka keeps tombstones for 14"),
+        (belong_to_another_log, "it is of another log"),
+    ],
+)
+def test_a_checkpoint_that_is_not_to_be_trusted_is_found_out(
+    world: World,
+    embedding: Make,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[World], None],
+    said: str | None,
+) -> None:
+    """And said, removed, and not used: the state comes from the log."""
+    gallery = filled_gallery(embedding)
+    assert store(world).save(state_of(gallery, 1000), ours)
+    damage(world)
+    with caplog.at_level(logging.WARNING):
+        loaded = store(world).load(log_end=10_000)
+    if said is None:
+        assert loaded is not None
+        assert caplog.text == ""
+        assert contents(gallery_of(loaded, Shard())) == contents(gallery)
+        return
+    assert loaded is None
+    assert said in caplog.text
+    assert manifest(world) is None
+    assert chunk_keys(world) == set()
+
+
+def test_a_damaged_checkpoint_costs_a_matcher_time_and_nothing_else(make_world: MakeWorld, embedding: Make) -> None:
+    world = make_world(delta_limit=LIMIT)
+    everyone = people(embedding, 1200)
+    world.start("match")
+    world.publish(messages(everyone))
+    world.wait(lambda: sealed(world) >= LIMIT and len(checked(world)) == 1200, "all checked, a segment is stored")
+    flip_a_bit(world)
+    line = restart(world)
+    assert "1200 people restored" in line
+    assert "(0.0 s for the 0 in" in line
+    more = [computed("late", everyone[3].embedding)]  # type: ignore[union-attr]
+    world.publish(messages([*more]))
+    world.wait(lambda: ("late", 1) in checked(world), "the newcomer is checked")
+    assert found(world) == expected_pairs([*everyone, *more])
+
+
+def test_a_later_checkpoint_is_never_replaced_by_an_earlier_one(world: World, embedding: Make) -> None:
+    """A process that stood still while another went on finishes what it had begun."""
+    gallery = filled_gallery(embedding)
+    assert store(world).save(state_of(gallery, 2000), ours)
+    before = chunk_keys(world)
+    assert not store(world).save(state_of(gallery, 1000), ours)
+    kept = manifest(world)
+    assert kept is not None
+    assert kept.offset == 2000
+    assert chunk_keys(world) == before
+
+
+def test_nothing_is_stored_of_a_partition_that_went_to_another(world: World, embedding: Make) -> None:
+    assert not store(world).save(state_of(filled_gallery(embedding), 1000), lambda: False)
+    assert manifest(world) is None
+    assert chunk_keys(world) == set()
+
+
+def test_what_redis_lost_is_stored_again(world: World, embedding: Make) -> None:
+    kept = store(world)
+    gallery = filled_gallery(embedding)
+    assert kept.save(state_of(gallery, 1000), ours)
+    Redis.from_url(world.settings.redis).flushall()
+    assert kept.save(state_of(gallery, 1001), ours)
+    loaded = store(world).load(log_end=10_000)
+    assert loaded is not None
+    assert contents(gallery_of(loaded, Shard())) == contents(gallery)
+
+
+def test_a_full_redis_keeps_the_checkpoint_that_it_has(world: World, embedding: Make) -> None:
+    redis = Redis.from_url(world.settings.redis)
+    gallery = filled_gallery(embedding)
+    assert store(world).save(state_of(gallery, 1000), ours)
+    before = chunk_keys(world)
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 100_000)  # type: ignore[index]
+    redis.config_set("maxmemory-policy", "noeviction")
+    try:
+        assert not store(world).save(state_of(gallery, 2000), ours)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert chunk_keys(world) == before
+    loaded = store(world).load(log_end=10_000)
+    assert loaded is not None
+    assert loaded.offset == 1000
+
+
+def test_segments_are_written_once(world: World, embedding: Make) -> None:
+    kept = store(world)
+    gallery = filled_gallery(embedding)
+    assert kept.save(state_of(gallery, 1000), ours)
+    first = manifest(world)
+    gallery.apply(computed("late", embedding()), 1000)
+    assert kept.save(state_of(gallery, 1001), ours)
+    second = manifest(world)
+    assert first is not None
+    assert second is not None
+    assert first.scopes[0].segments == second.scopes[0].segments
+    assert first.scopes[0].rest != second.scopes[0].rest
+    assert {key.partition(":chunk:")[2] for key in chunk_keys(world)} == set(second.chunks())
+
+
+def ours() -> bool:
+    return True
+
+
+def store(world: World) -> CheckpointStore:
+    return CheckpointStore(world.settings, connect(world.settings), Shard(), PARTITION)
+
+
+def filled_gallery(embedding: Make) -> Gallery:
+    """A sealed segment with masked rows, a delta, erased ones in both forms, two encoders."""
+    gallery = Gallery()
+    for offset in range(600):
+        gallery.apply(computed(f"p{offset}", embedding()), offset)
+    full = gallery.full(600)
+    assert full is not None
+    collection, encoder, rows = full
+    gallery.collections[collection].adopt(encoder, rows, build_segment(rows, 0.45, 0.999, 1))
+    for offset in range(600, 700):
+        gallery.apply(EncodingErased(collection="c", individual_id=f"p{offset - 600}", revision=2), offset)
+    gallery.put_away(50)
+    for offset in range(700, 720):
+        gallery.apply(EncodingErased(collection="c", individual_id=f"p{offset - 500}", revision=2), offset)
+        gallery.apply(computed(f"q{offset}", embedding(), encoder="other"), offset)
+        gallery.apply(computed(f"p{offset - 300}", embedding(), revision=2), offset)
+    return gallery
+
+
+def contents(gallery: Gallery) -> list[tuple[object, ...]]:
+    """All that a gallery knows: of each individual the latest record and whether its vector is here."""
+    known = []
+    for who in [*(f"p{i}" for i in range(600)), *(f"q{i}" for i in range(700, 720))]:
+        latest = gallery.collections["c"].find(who)
+        assert latest is not None
+        known.append((who, latest.revision, latest.offset, latest.erased, latest.place is not None))
+    return [*known, *((name, encoder, scope.living) for name, encoder, scope in gallery.scopes())]
