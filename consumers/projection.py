@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import or_, tuple_
+from sqlalchemy import ColumnElement, func, literal_column, or_, tuple_
 from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.envelope import Message
 from schemas.events import (
@@ -22,47 +24,110 @@ from schemas.events import (
     PairEvent,
     Registration,
 )
-from schemas.tables import duplicates, individuals
+from schemas.tables import checks, duplicates, individuals
 
 Row = Mapping[str, Any]
+CHECKED = "checked_revision"
 
 
-def rows_of(events: Iterable[tuple[Message[Event], int]]) -> tuple[dict[str, list[Row]], list[Row]]:
-    """Rows of `individuals` by the revision column that guards them, and rows of `duplicates`.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a batch of events writes: each list in the order of its primary key, each key once.
 
-    `events` are messages with Kafka's timestamp in milliseconds. Of several rows with the same key only the one
-    of the highest revision is kept: one INSERT can update a row once.
+    The order keeps two sinks from waiting for each other's locks in a circle; one INSERT can update a row once.
     """
+
+    individuals: dict[str, list[Row]]  # by the revision column that guards them
+    checks: list[Row]
+    duplicates: list[Row]
+
+
+def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
+    """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept."""
     by_guard: dict[str, dict[tuple[str, str], Row]] = defaultdict(dict)
+    reports: dict[tuple[str, str, int, int], Row] = {}
     pairs: dict[str, Row] = {}
     for message, timestamp in events:
-        event = message.event
+        event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
         if isinstance(event, PairEvent):
             pair = _pair_row(message, event)
             known = pairs.get(event.pair_id)
             if known is None or _pair_version(pair) > _pair_version(known):
                 pairs[event.pair_id] = pair
-            continue
-        guard, row = _individual_row(message, datetime.fromtimestamp(timestamp / 1000, UTC))
-        key = (row["collection"], row["individual_id"])
-        before = by_guard[guard].get(key)
-        if before is None or row[guard] > before[guard]:
-            by_guard[guard][key] = row
-    # In the order of the primary key, so that two sinks never wait for each other's locks in a circle.
-    return (
+        elif isinstance(event, IndividualChecked) and event.shards > 1:
+            place = (event.collection, event.individual_id, event.revision, event.shards)
+            reports[place] = _with_report(reports.get(place), event, published)
+        else:
+            guard, row = _individual_row(message, published)
+            key = (row["collection"], row["individual_id"])
+            before = by_guard[guard].get(key)
+            if before is None or _individual_version(guard, row) > _individual_version(guard, before):
+                by_guard[guard][key] = row
+    return Rows(
         {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
+        [row for _, row in sorted(reports.items())],
         [row for _, row in sorted(pairs.items())],
     )
 
 
 def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
-    """Writes one column group of `individuals`, where the stored revision of that group is lower or absent."""
+    """Writes one column group of `individuals`, where the stored revision of that group is lower or absent.
+
+    Of two checks of one revision, by different numbers of shards perhaps, the one that found more stays.
+    """
     statement = insert(individuals)
+    old, new = individuals.c, statement.excluded
+    lower: ColumnElement[bool] = old[guard] < new[guard]
+    if guard == CHECKED:
+        known = func.coalesce(old.duplicates_found, -1)
+        lower = tuple_(old[guard], known) < tuple_(new[guard], new.duplicates_found)
     return statement.on_conflict_do_update(
-        index_elements=[individuals.c.collection, individuals.c.individual_id],
-        set_={name: statement.excluded[name] for name in columns if name not in ("collection", "individual_id")},
-        where=or_(individuals.c[guard].is_(None), individuals.c[guard] < statement.excluded[guard]),
+        index_elements=[old.collection, old.individual_id],
+        set_={name: new[name] for name in columns if name not in ("collection", "individual_id")},
+        where=or_(old[guard].is_(None), lower),
     )
+
+
+def merge_checks() -> ReturningInsert[Any]:
+    """Adds reports of shards to what others said of the same revision, and returns the rows as they then are.
+
+    The row is locked meanwhile: of several sinks, the one that adds the last report sees all the others.
+    """
+    statement = insert(checks)
+    old, new = checks.c, statement.excluded
+    both = "unnest(checks.duplicates, excluded.duplicates) WITH ORDINALITY AS reports(one, other, shard)"
+    return statement.on_conflict_do_update(
+        index_elements=list(checks.primary_key.columns),
+        set_={
+            "duplicates": literal_column(f"(SELECT array_agg(greatest(one, other) ORDER BY shard) FROM {both})"),
+            "truncated": or_(old.truncated, new.truncated),
+            "checked_at": func.greatest(old.checked_at, new.checked_at),
+        },
+    ).returning(checks)
+
+
+def completed(reports: Iterable[Row]) -> list[Row]:
+    """Rows of `individuals`, guarded by CHECKED, of those rows of `checks` that no shard is missing from.
+
+    Each individual once: the highest revision, and of several numbers of shards the one that found more.
+    """
+    latest: dict[tuple[str, str], Row] = {}
+    for report in reports:
+        if None in report["duplicates"]:
+            continue
+        key = (report["collection"], report["individual_id"])
+        row = {
+            "collection": report["collection"],
+            "individual_id": report["individual_id"],
+            CHECKED: report["revision"],
+            "duplicates_found": sum(report["duplicates"]),
+            "truncated": report["truncated"],
+            "checked_at": report["checked_at"],
+        }
+        before = latest.get(key)
+        if before is None or _individual_version(CHECKED, row) > _individual_version(CHECKED, before):
+            latest[key] = row
+    return [row for _, row in sorted(latest.items())]
 
 
 def upsert_duplicates(columns: Iterable[str]) -> Insert:
@@ -91,8 +156,8 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
             guard = "encoded_revision"
             columns = {"encoder": event.encoder, "encoded_at": published}
         case IndividualChecked():
-            guard = "checked_revision"
-            columns = {"checked_at": published}
+            guard = CHECKED
+            columns = {"duplicates_found": event.duplicates, "truncated": event.truncated, "checked_at": published}
         case EncodingRejected():
             guard = "rejected_revision"
             columns = {
@@ -106,6 +171,25 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
             raise TypeError(f"{type(event).__name__} has no columns in individuals")
     key = {"collection": event.collection, "individual_id": event.individual_id}
     return guard, {**key, guard: event.revision, **columns}
+
+
+def _individual_version(guard: str, row: Row) -> tuple[int, int]:
+    return row[guard], row.get("duplicates_found", 0)
+
+
+def _with_report(row: Row | None, event: IndividualChecked, published: datetime) -> Row:
+    """The row of `checks` with this report in it too; what one shard says twice counts once, the larger number."""
+    found: list[int | None] = [None] * event.shards if row is None else list(row["duplicates"])
+    found[event.shard - 1] = max(found[event.shard - 1] or 0, event.duplicates)
+    return {
+        "collection": event.collection,
+        "individual_id": event.individual_id,
+        "revision": event.revision,
+        "shards": event.shards,
+        "duplicates": found,
+        "truncated": event.truncated or (row is not None and row["truncated"]),
+        "checked_at": published if row is None else max(published, row["checked_at"]),
+    }
 
 
 def _pair_row(message: Message[Event], event: PairEvent) -> Row:

@@ -8,10 +8,19 @@ from types import FrameType
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumers.projection import rows_of, upsert_duplicates, upsert_individuals
+from consumers.projection import (
+    CHECKED,
+    Row,
+    Rows,
+    completed,
+    merge_checks,
+    rows_of,
+    upsert_duplicates,
+    upsert_individuals,
+)
 from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, full_name
 from schemas.events import Event
 from schemas.flow import Flow, is_behind
@@ -77,7 +86,7 @@ class Sink:
                 if record.topic in _LETTERS_OF:
                     letters.append(dead_letter(record, error, "facematch/sink"))
         self._publisher.publish_all(letters)
-        _write(self._engine, events)
+        write(self._engine, events)
         self._store_offsets(messages)
 
     def _store_offsets(self, messages: list[KafkaMessage]) -> None:
@@ -109,18 +118,14 @@ def _has_value(message: KafkaMessage) -> bool:
     return error is None
 
 
-def _write(engine: Engine, events: list[tuple[Message[Event], int]]) -> None:
+def write(engine: Engine, events: list[tuple[Message[Event], int]]) -> None:
     """All rows in one transaction. A Postgres that is away is waited for, with growing pauses."""
-    column_groups, pairs = rows_of(events)
-    writes = [(upsert_individuals(guard, rows[0]), rows) for guard, rows in column_groups.items()]
-    if pairs:
-        writes.append((upsert_duplicates(pairs[0]), pairs))
+    rows = rows_of(events)
     pause = 0.1
     while True:
         try:
             with engine.begin() as connection:
-                for statement, rows in writes:
-                    connection.execute(statement, rows)
+                _execute(connection, rows)
             return
         except DBAPIError as error:
             if not _is_away(error):
@@ -128,6 +133,21 @@ def _write(engine: Engine, events: list[tuple[Message[Event], int]]) -> None:
             log.warning("Postgres does not answer (%s), writing again in %.1f s", type(error.orig).__name__, pause)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _execute(connection: Connection, rows: Rows) -> None:
+    for guard, group in rows.individuals.items():
+        _write_individuals(connection, guard, group)
+    if rows.checks:
+        merged = connection.execute(merge_checks(), rows.checks).mappings()
+        _write_individuals(connection, CHECKED, completed(dict(row) for row in merged))
+    if rows.duplicates:
+        connection.execute(upsert_duplicates(rows.duplicates[0]), rows.duplicates)
+
+
+def _write_individuals(connection: Connection, guard: str, rows: list[Row]) -> None:
+    if rows:
+        connection.execute(upsert_individuals(guard, rows[0]), rows)
 
 
 def _is_away(error: DBAPIError) -> bool:

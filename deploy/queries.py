@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
 from schemas.envelope import full_name
-from schemas.kafka import consumer_config
+from schemas.kafka import client_config, consumer_config, patiently
 from schemas.settings import Settings
+from schemas.shard import Shard
 from schemas.tables import duplicates, individual_duplicates, individuals
-from schemas.topics import CONSUMER_GROUPS, Topic
+from schemas.topics import CONSUMER_GROUPS, MATCHER, Topic, matcher_of, shard_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,25 @@ class Lag:
 
 
 def lags(settings: Settings) -> list[Lag]:
-    """The lag of every consumer group. Raises KafkaException if the broker does not answer."""
-    return [_lag(settings, group.name, group.reads) for group in CONSUMER_GROUPS]
+    """The lag of every consumer group. Raises KafkaException if the broker does not answer.
+
+    Of matchers: those of every number of shards that any has run with, so that one that never came shows its lag too.
+    """
+    matchers = [matcher_of(Shard(number, count)) for count in _shard_counts(settings) for number in range(1, count + 1)]
+    groups = [one for group in CONSUMER_GROUPS for one in (matchers if group is MATCHER else [group])]
+    return [_lag(settings, group.name, group.reads) for group in groups]
+
+
+def _shard_counts(settings: Settings) -> list[int]:
+    """Numbers of shards, rising, of the matchers whose groups the broker knows; 1 if it knows none."""
+    admin = AdminClient(client_config(settings, "status"))
+    listing = admin.list_consumer_groups(request_timeout=5).result()
+    if listing.errors:
+        raise listing.errors[0]
+    namespace = full_name("", settings.namespace)
+    names = (group.group_id for group in listing.valid if group.group_id.startswith(namespace))
+    shards = {shard_of(name.removeprefix(namespace)) for name in names}
+    return sorted({shard.count for shard in shards if shard}) or [1]
 
 
 def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
@@ -116,7 +135,8 @@ def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
         ]
         behind: list[TopicPartition] = []
         records = 0
-        for place in consumer.committed(places, timeout=5):
+        # A broker that answers may still be looking for who coordinates its first group.
+        for place in patiently(lambda: consumer.committed(places, timeout=5), "status"):
             begin, end = consumer.get_watermark_offsets(place, timeout=5)
             place.offset = max(place.offset, begin)
             if place.offset < end:

@@ -2,16 +2,19 @@
 
 Each column group of `individuals` belongs to one kind of event and is overwritten by a higher revision only, so
 the rows come out the same in whatever order, and however often, events arrive. What state an individual is in
-follows from them: see the view `individual_duplicates`.
+follows from them: see the view `individual_duplicates`. Where several shards check, `checks` gathers what they
+say; once the last has spoken, their sum goes to `individuals`, as the word of a single matcher does at once.
 """
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
     Double,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
@@ -38,14 +41,29 @@ individuals = Table(
     Column("encoded_revision", BigInteger, comment="latest EncodingComputed"),
     Column("encoder", String, comment="which encoder made the embedding"),
     _time("encoded_at", "when Kafka had the embedding"),
-    Column("checked_revision", BigInteger, comment="latest IndividualChecked"),
+    Column("checked_revision", BigInteger, comment="latest IndividualChecked, of all shards"),
     _time("checked_at", "when Kafka had the comparison"),
     Column("rejected_revision", BigInteger, comment="latest EncodingRejected"),
     Column("rejection_reason", String, comment="for programs"),
     Column("rejection_detail", String, comment="for people"),
     _time("rejected_at", "when Kafka had the rejection"),
     Column("erased_revision", BigInteger, comment="latest IndividualDeleted"),
+    Column("duplicates_found", BigInteger, comment="by the check; NULL of those checked before it was counted"),
+    Column("truncated", Boolean, comment="whether the check found more than it published"),
     comment="every individual, and how far each got",
+)
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("collection", String, primary_key=True),
+    Column("individual_id", String, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("shards", Integer, primary_key=True, autoincrement=False),
+    Column("duplicates", ARRAY(Integer), nullable=False, comment="found by each shard; NULL until it has reported"),
+    Column("truncated", Boolean, nullable=False, comment="whether one of them found more than it published"),
+    Column("checked_at", DateTime(timezone=True), nullable=False, comment="when Kafka had the latest report"),
+    comment="what each of several shards says of a revision of an individual",
 )
 
 duplicates = Table(
@@ -89,4 +107,6 @@ individual_duplicates = Table(
     Column("rejection_reason", String),
     Column("rejection_detail", String),
     Column("duplicates", ARRAY(String)),
+    Column("duplicates_found", BigInteger),
+    Column("truncated", Boolean),
 )

@@ -1,5 +1,6 @@
 """The topic table: what every topic carries, how it is keyed, divided and kept."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -152,3 +153,11 @@ def matcher_of(shard: Shard) -> ConsumerGroup:
     if shard.count == 1:
         return MATCHER
     return ConsumerGroup(f"{MATCHER.name}-{shard.number}-of-{shard.count}", MATCHER.reads)
+
+
+def shard_of(group: str) -> Shard | None:
+    """The shard whose matcher's group has that name; None of any other. The inverse of `matcher_of`."""
+    if group == MATCHER.name:
+        return Shard()
+    parts = re.fullmatch(rf"{MATCHER.name}-([0-9]{{1,4}})-of-([0-9]{{1,4}})", group)
+    return None if parts is None else Shard(int(parts[1]), int(parts[2]))

@@ -1,13 +1,22 @@
 """The sink: the same rows in any order, however often, and nothing committed that was not written."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from confluent_kafka import Consumer, TopicPartition
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Connection
 
+from consumers.sink import write
+from deploy import migrations as migrations_folder
 from deploy.queries import lags
 from schemas.envelope import Message, announce, full_name
 from schemas.events import (
@@ -26,9 +35,10 @@ from schemas.events import (
     RetractionReason,
 )
 from schemas.flow import is_behind
-from schemas.kafka import consumer_config
-from schemas.tables import metadata
-from schemas.topics import REJECTIONS, SINK
+from schemas.kafka import consumer_config, partition_of
+from schemas.shard import Shard
+from schemas.tables import individual_duplicates, individuals, metadata
+from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of
 from tests import model
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
@@ -43,6 +53,14 @@ def who(name: str, revision: int) -> dict[str, object]:
 
 def encoded(name: str, revision: int) -> EncodingComputed:
     return model.computed(name, EMBEDDING, revision)
+
+
+def by_shard(
+    name: str, revision: int, shard: int, shards: int, found: int, truncated: bool = False
+) -> IndividualChecked:
+    return IndividualChecked(
+        **who(name, revision), encoder="e", duplicates=found, truncated=truncated, shard=shard, shards=shards
+    )
 
 
 def pair(a: tuple[str, int], b: tuple[str, int]) -> dict[str, object]:
@@ -66,9 +84,34 @@ def story() -> list[Message[Event]]:
         DuplicateFound(**pair(("a", 1), ("z", 9)), distance=0.1, threshold=0.45),
         IndividualCreated(**who("gone", 1), photo=PHOTO),
         IndividualDeleted(**who("gone", 2)),
+        *(by_shard("many", 1, shard, 2, found=70, truncated=shard == 2) for shard in (1, 2)),
+        *(by_shard("many", 1, shard, 3, found=40) for shard in (1, 2, 3)),
+        *(by_shard("half", revision, 1, 2, found=1) for revision in (1, 2)),
+        by_shard("half", 1, 2, 2, found=1),
+        encoded("half", 2),
+        encoded("half", 1),
+        IndividualChecked(**who("resharded", 1), encoder="e", duplicates=4),
+        encoded("resharded", 1),
+        by_shard("resharded", 1, 2, 2, found=1),
     ]
     times = (datetime(2026, 1, 31, 9, 0, second, tzinfo=UTC) for second in range(60))
     return [announce(event, "test", time) for event, time in zip(events, times, strict=False)]
+
+
+def check_of(world: World, name: str) -> tuple[str, int | None, bool] | None:
+    """State, how many were found, and whether more than are published."""
+    view = individual_duplicates.c
+    query = select(view.state, view.duplicates_found, view.truncated).where(view.individual_id == name)
+    with world.connect() as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else tuple(row)
+
+
+def migrations(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations_folder.__file__).parent))
+    config.attributes["connection"] = connection
+    return config
 
 
 def caught_up(world: World) -> bool:
@@ -87,6 +130,9 @@ def test_rows_do_not_depend_on_the_order_or_number_of_events(make_world: MakeWor
         "a": ("checked", None),
         "b": ("registered", None),
         "gone": ("erased", None),
+        "many": ("checked", None),
+        "half": ("encoded", None),
+        "resharded": ("checked", None),
     }
     mixed = make_world()
     messages = story() * 3
@@ -118,10 +164,6 @@ def test_whether_a_consumer_is_behind_counts_what_was_handed_over_or_else_commit
 
 
 def test_the_view_shows_each_individual_with_the_ids_of_its_duplicates(world: World) -> None:
-    from sqlalchemy import select
-
-    from schemas.tables import individual_duplicates
-
     found: list[Event] = [
         DuplicateFound(**pair((a, 1), (b, 1)), distance=distance, threshold=0.45)
         for a, b, distance in (("a", "b", 0.3), ("a", "c", 0.2), ("b", "c", 0.4))
@@ -134,6 +176,69 @@ def test_the_view_shows_each_individual_with_the_ids_of_its_duplicates(world: Wo
     with world.connect() as connection:
         rows = connection.execute(select(view.individual_id, view.duplicates).order_by(view.individual_id))
         assert [tuple(row) for row in rows] == [("a", ["c", "b"]), ("b", ["a", "c"]), ("c", ["a", "b"]), ("d", [])]
+
+
+def test_an_individual_is_checked_once_the_last_shard_has_reported_its_latest_revision(world: World) -> None:
+    numbers = list(range(1, 9))
+    random.Random(3).shuffle(numbers)
+    reports = [by_shard("a", 2, number, 8, found=10 * number, truncated=number == 4) for number in numbers]
+    before: list[Event] = [encoded("a", 1), *(by_shard("a", 1, number, 8, found=1) for number in numbers)]
+    world.start("sink")
+    world.publish([announce(event, "test") for event in before])
+    world.wait(lambda: check_of(world, "a") == ("checked", 8, False), "revision 1 is checked")
+    world.publish([announce(encoded("a", 2), "test")])
+    for report in reports:
+        world.wait(lambda: caught_up(world), "all written")
+        assert check_of(world, "a") == ("encoded", None, False), f"{report} has not been published yet"
+        world.publish([announce(report, "test")] * 2)
+    world.wait(lambda: check_of(world, "a") == ("checked", 360, True), "revision 2 is checked")
+
+
+def test_reports_of_a_shard_under_another_number_of_shards_do_not_count_together(world: World) -> None:
+    halves = [by_shard("a", 1, 1, 2, found=3), by_shard("a", 1, 2, 3, found=3), by_shard("a", 1, 3, 3, found=3)]
+    world.start("sink")
+    world.publish([announce(event, "test") for event in (encoded("a", 1), *halves)])
+    world.wait(lambda: world.states() == {"a": ("encoded", None)} and caught_up(world), "all written")
+    world.publish([announce(by_shard("a", 1, 1, 3, found=1), "test")])
+    world.wait(lambda: check_of(world, "a") == ("checked", 7, False), "all three have reported")
+
+
+def test_two_sinks_at_once_miss_no_report(world: World) -> None:
+    """Each reads some of the partitions; here both write reports of the same individuals, as after a rebalance."""
+    names = [f"i{number}" for number in range(200)]
+    batches = [
+        [(announce(by_shard(name, 1, number, 8, found=number), "test"), 0) for name in names] for number in range(1, 9)
+    ]
+    with ThreadPoolExecutor(8) as sinks:
+        list(sinks.map(partial(write, world.engine), batches))
+    with world.connect() as connection:
+        found = connection.execute(select(individuals.c.checked_revision, individuals.c.duplicates_found)).all()
+    assert found == [(1, 36)] * 200
+
+
+def test_status_shows_every_shard_that_ran_and_those_beside_it_that_did_not(world: World) -> None:
+    world.publish([announce(encoded("a", 1), "test")])
+    assert [lag.group for lag in lags(world.settings)] == ["encoder-cpu", "encoder-gpu", "matcher", "sink"]
+    place = TopicPartition(full_name(ENCODINGS.name, world.name), partition_of("c", ENCODINGS.partitions), 1)
+    consumer = Consumer(consumer_config(world.settings, matcher_of(Shard(2, 3)).name))
+    consumer.commit(offsets=[place], asynchronous=False)
+    consumer.close()
+    behind = {lag.group: lag.records for lag in lags(world.settings) if lag.group.startswith("matcher")}
+    assert behind == {"matcher-1-of-3": 1, "matcher-2-of-3": 0, "matcher-3-of-3": 1}
+
+
+def test_migrations_there_and_back_keep_what_is_checked(world: World) -> None:
+    with world.engine.begin() as connection:
+        command.downgrade(migrations(connection), "0001")
+        key = {"collection": "c", "individual_id": "a"}
+        connection.execute(insert(individuals), {**key, "encoded_revision": 1, "checked_revision": 1})
+    assert world.states() == {"a": ("checked", None)}
+    with world.engine.begin() as connection:
+        command.upgrade(migrations(connection), "head")
+    assert check_of(world, "a") == ("checked", None, False)
+    world.start("sink")
+    world.publish([announce(by_shard("a", 1, 1, 1, found=2, truncated=True), "test")])
+    world.wait(lambda: check_of(world, "a") == ("checked", 2, True), "counted when it is checked again")
 
 
 def test_migrations_make_the_tables_that_the_code_describes(world: World) -> None:
