@@ -79,8 +79,8 @@ def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
     old, new = individuals.c, statement.excluded
     lower: ColumnElement[bool] = old[guard] < new[guard]
     if guard == CHECKED:
-        known = func.coalesce(old.duplicates_found, -1)
-        lower = tuple_(old[guard], known) < tuple_(new[guard], new.duplicates_found)
+        known = func.coalesce(old.duplicates_found, -1), func.coalesce(old.truncated, False)
+        lower = tuple_(old[guard], *known) < tuple_(new[guard], new.duplicates_found, new.truncated)
     return statement.on_conflict_do_update(
         index_elements=[old.collection, old.individual_id],
         set_={name: new[name] for name in columns if name not in ("collection", "individual_id")},
@@ -173,8 +173,8 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
     return guard, {**key, guard: event.revision, **columns}
 
 
-def _individual_version(guard: str, row: Row) -> tuple[int, int]:
-    return row[guard], row.get("duplicates_found", 0)
+def _individual_version(guard: str, row: Row) -> tuple[int, int, bool]:
+    return row[guard], row.get("duplicates_found", 0), row.get("truncated", False)
 
 
 def _with_report(row: Row | None, event: IndividualChecked, published: datetime) -> Row:

@@ -160,4 +160,7 @@ def shard_of(group: str) -> Shard | None:
     if group == MATCHER.name:
         return Shard()
     parts = re.fullmatch(rf"{MATCHER.name}-([0-9]{{1,4}})-of-([0-9]{{1,4}})", group)
-    return None if parts is None else Shard(int(parts[1]), int(parts[2]))
+    try:
+        return None if parts is None else Shard(int(parts[1]), int(parts[2]))
+    except ValueError:
+        return None

@@ -86,11 +86,14 @@ def story() -> list[Message[Event]]:
         IndividualDeleted(**who("gone", 2)),
         *(by_shard("many", 1, shard, 2, found=70, truncated=shard == 2) for shard in (1, 2)),
         *(by_shard("many", 1, shard, 3, found=40) for shard in (1, 2, 3)),
+        by_shard("many", 1, 1, 2, found=71),  # it was started again, and meanwhile others had come
         *(by_shard("half", revision, 1, 2, found=1) for revision in (1, 2)),
         by_shard("half", 1, 2, 2, found=1),
         encoded("half", 2),
         encoded("half", 1),
-        IndividualChecked(**who("resharded", 1), encoder="e", duplicates=4),
+        *(IndividualChecked(**who("resharded", 1), encoder="e", duplicates=found) for found in (3, 4)),
+        *(by_shard("resharded", 1, shard, 3, found=shard - 1, truncated=True) for shard in (2, 3)),
+        by_shard("resharded", 1, 1, 3, found=1),
         encoded("resharded", 1),
         by_shard("resharded", 1, 2, 2, found=1),
     ]

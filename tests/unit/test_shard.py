@@ -11,7 +11,7 @@ from schemas.envelope import UnreadableError, announce, decode, encode
 from schemas.events import IndividualChecked
 from schemas.generate import examples
 from schemas.shard import Shard
-from schemas.topics import MATCHER, matcher_of
+from schemas.topics import CPU_POOL, MATCHER, matcher_of, shard_of
 
 WRONG = [
     "",
@@ -94,3 +94,7 @@ def test_every_shard_has_a_consumer_group_of_its_own() -> None:
     assert matcher_of(Shard()) is MATCHER
     assert matcher_of(Shard(2, 8)).name == "matcher-2-of-8"
     assert matcher_of(Shard(2, 8)).reads == MATCHER.reads
+    for shard in (Shard(), Shard(2, 8), Shard(1000, 1000)):
+        assert shard_of(matcher_of(shard).name) == shard
+    for other in (CPU_POOL.name, "matcher-2", "matcher-x-of-8", "matcher-2-of-8-9", "matcher-9-of-8"):
+        assert shard_of(other) is None
