@@ -71,6 +71,7 @@ def _shard(text: str | Shard) -> Shard:
 def _servers_expected() -> Iterator[None]:
     """Turn a server that does not answer into an error that says what to do."""
     from confluent_kafka import KafkaException
+    from redis.exceptions import ConnectionError as RedisConnectionError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
@@ -82,6 +83,8 @@ def _servers_expected() -> Iterator[None]:
         raise UserError("the tables are not there: `facematch setup` creates them") from None
     except KafkaException as error:
         raise UserError(f"Kafka does not answer ({error.args[0].str()}): {hint}") from None
+    except RedisConnectionError:
+        raise UserError(f"Redis does not answer: {hint}") from None
 
 
 @app.command(rich_help_panel=TRY)
@@ -171,7 +174,7 @@ def submit(
 
 @app.command(rich_help_panel=SEE)
 def status() -> None:
-    """Individuals by state, pairs, and how far each consumer group is behind."""
+    """Individuals by state, pairs, what the matchers hold, and how far each consumer group is behind."""
     from deploy.report import print_status
 
     with _servers_expected():

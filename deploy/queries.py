@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from redis import Redis
 from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
@@ -15,7 +16,8 @@ from schemas.kafka import client_config, consumer_config, patiently
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import duplicates, individual_duplicates, individuals
-from schemas.topics import CONSUMER_GROUPS, MATCHER, Topic, matcher_of, shard_of
+from schemas.topics import CONSUMER_GROUPS, ENCODINGS, MATCHER, Topic, matcher_of, shard_of
+from streams.vitals import ScopeVitals, read_vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,38 @@ def lags(settings: Settings) -> list[Lag]:
     matchers = [matcher_of(Shard(number, count)) for count in _shard_counts(settings) for number in range(1, count + 1)]
     groups = [one for group in CONSUMER_GROUPS for one in (matchers if group is MATCHER else [group])]
     return [_lag(settings, group.name, group.reads) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What a matcher holds of one encoder's embeddings in one collection, and how far it is behind the log."""
+
+    vitals: ScopeVitals
+    shard: str
+    matched: int
+    lag: int
+    at: datetime
+
+
+def galleries(settings: Settings) -> list[Gallery]:
+    """Of every collection what its matchers last said, and how far they are behind now.
+
+    Raises KafkaException if the broker does not answer, redis.ConnectionError if Redis does not.
+    """
+    consumer = Consumer(consumer_config(settings, "status"))
+    topic = full_name(ENCODINGS.name, settings.namespace)
+    try:
+        return sorted(
+            (
+                Gallery(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
+                for vitals in read_vitals(Redis.from_url(settings.redis), settings)
+                for end in [consumer.get_watermark_offsets(TopicPartition(topic, vitals.partition), timeout=5)[1]]
+                for scope in vitals.scopes
+            ),
+            key=lambda gallery: (gallery.vitals.collection, gallery.vitals.encoder, gallery.shard),
+        )
+    finally:
+        consumer.close()
 
 
 def _shard_counts(settings: Settings) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,14 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import create_engine, make_url
 
-from deploy.queries import Pair, count_pairs, count_states, current_pairs, follow_pairs, lags
+from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
 from schemas.settings import Settings
+from schemas.shard import Shard
 
+_SILENT_S = 60  # a matcher speaks every few seconds
 _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 
 def print_status(console: Console, settings: Settings) -> None:
-    """Two tables: collections with their individuals by state, consumer groups with their lag."""
+    """Tables: individuals of each collection by state, what matchers hold of them, lag of each consumer group."""
     engine = create_engine(settings.postgres)
     with engine.connect() as connection:
         counts = count_states(connection)
@@ -27,11 +30,47 @@ def print_status(console: Console, settings: Settings) -> None:
         numbers = [*(by_state.get(state, 0) for state in _STATES), pairs.get(collection, 0)]
         collections.add_row(collection, *(str(number) for number in numbers))
     console.print(collections)
+    _print_galleries(console, galleries(settings))
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
     for lag in lags(settings):
         age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
         groups.add_row(lag.group, str(lag.records), age)
     console.print(groups)
+
+
+def _print_galleries(console: Console, found: list[Gallery]) -> None:
+    table = Table(title="galleries", title_justify="left")
+    segments = Table(title="segments", title_justify="left")
+    for one in (table, segments):
+        one.add_column("collection", overflow="fold")
+    for name in ("people", "segments", "delta", "matched offset", "lag", "last compacted"):
+        table.add_column(name)
+    for name in ("rows", "recall", "M", "ef_construction", "ef"):
+        segments.add_column(name)
+    for gallery in found:
+        vitals = gallery.vitals
+        age = (datetime.now(UTC) - gallery.at).total_seconds()
+        name = f"{vitals.collection}\n[dim]{vitals.encoder}[/]"
+        if gallery.shard != str(Shard()):
+            name += f"\n[dim]shard {gallery.shard}[/]"
+        if age > _SILENT_S:
+            name += f"\n[red]no word of its matcher for {age:.0f} s[/]"
+        table.add_row(
+            name,
+            str(vitals.people),
+            str(len(vitals.segments)),
+            str(vitals.delta),
+            str(gallery.matched),
+            str(gallery.lag),
+            f"{vitals.compacted_at:%Y-%m-%d %H:%M}" if vitals.compacted_at else "never",
+        )
+        for segment in vitals.segments:
+            quality = segment.quality
+            numbers = (segment.rows, f"{quality.recall:.4f}", quality.m, quality.ef_construction, quality.ef)
+            segments.add_row(name.partition("\n[red]")[0], *map(str, numbers))
+    console.print(table)
+    if segments.row_count:
+        console.print(segments)
 
 
 def print_duplicates(console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool) -> None:

@@ -61,7 +61,8 @@ class CheckpointStore:
         while True:
             value = self._redis.get(self._manifest_key)
             if not isinstance(value, bytes):
-                log.info("%s: Redis has no checkpoint, the state comes from the log", self._name)
+                if log_end:
+                    log.info("%s: Redis has no checkpoint, the state comes from the log", self._name)
                 return None
             try:
                 return self._state(_checked(value, log_end))
@@ -114,7 +115,15 @@ class CheckpointStore:
                 SegmentEntry(blob=stored(segment), rows=len(segment), quality=segment.quality)
                 for segment in scope.segments
             )
-            scopes.append(ScopeEntry(collection=scope.collection, encoder=scope.encoder, segments=segments, rest=rest))
+            scopes.append(
+                ScopeEntry(
+                    collection=scope.collection,
+                    encoder=scope.encoder,
+                    segments=segments,
+                    rest=rest,
+                    compacted_at=scope.compacted_at,
+                )
+            )
         absent = tuple(AbsentEntry(collection=name, blob=stored(one)) for name, one in state.absent)
         return Manifest(offset=state.offset, made_at=datetime.now(UTC), scopes=tuple(scopes), absent=absent)
 
@@ -142,7 +151,8 @@ class CheckpointStore:
         for scope in manifest.scopes:
             segments = [self._segment(entry) for entry in scope.segments]
             with self._chunks.files_of(scope.rest) as parts:
-                scopes.append(ScopeState(scope.collection, scope.encoder, segments, unpack_rest(parts)))
+                rest = unpack_rest(parts)
+            scopes.append(ScopeState(scope.collection, scope.encoder, segments, rest, scope.compacted_at))
         return State(
             manifest.offset, scopes, [(entry.collection, self._absent(entry.blob)) for entry in manifest.absent]
         )

@@ -8,6 +8,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError
 from redis.retry import Retry
 
 from schemas.settings import Settings
+from schemas.shard import Shard
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,6 @@ def _connect(settings: Settings, backoff: _SaidBackoff, errors: tuple[type[Excep
     return Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, retry=retry)
 
 
-def key(settings: Settings, name: str, shard: object, partition: int) -> str:
+def key(settings: Settings, name: str, shard: Shard | str, partition: int | str) -> str:
     """A key of a shard's partition. All of them are in one slot of a Redis Cluster."""
     return f"{settings.namespace}:{{{shard}:{partition}}}:{name}"

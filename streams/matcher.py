@@ -159,7 +159,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
                     event.ack()
             yield
 
-    @app.timer(interval=5.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
+    @app.timer(interval=2.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
     async def look_after(*_: Any) -> None:
         try:
             await matcher.look_after()

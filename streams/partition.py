@@ -9,7 +9,7 @@ from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.checkpoints import CheckpointStore
-from streams.connection import connect
+from streams.connection import connect, connect_patiently
 from streams.gallery import Gallery
 from streams.log import PartitionLog
 from streams.matching import match, restore
@@ -17,8 +17,11 @@ from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sealer import Sealer
 from streams.state import gallery_of
+from streams.vitals import vitals_of, write_vitals
 
 log = logging.getLogger(__name__)
+
+_VITALS_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +47,28 @@ class PartitionMatcher:
     def __init__(self, partition: int, around: Surroundings) -> None:
         self.partition = partition
         self._around = around
+        self._redis = connect_patiently(around.settings)
         self._checkpoints = CheckpointStore(around.settings, connect(around.settings), around.shard, partition)
+        self._said_at = -_VITALS_EVERY_S
         self.gallery = Gallery(around.shard)
         self.position = 0
 
     def restore(self) -> None:
         """Take the state from the checkpoint in Redis, and what was matched since from the log."""
         begun = time.monotonic()
-        state = self._checkpoints.load(self._around.log.end(self.partition))
+        log_end = self._around.log.end(self.partition)
+        state = self._checkpoints.load(log_end)
         begin = 0
         if state is not None:
             self.gallery = gallery_of(state, self._around.shard)
             begin = state.offset
         in_checkpoint, loaded_s = self.gallery.living, time.monotonic() - begun
-        self.position = matched = self._matched()
+        self.position = matched = self._matched(log_end)
         for batch in self._around.log.read(self.partition, begin, matched):
             restore(self.gallery, batch)
         self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
-        log.info(
+        log.log(
+            logging.INFO if log_end else logging.DEBUG,
             "partition %d: %d people restored in %.1f s (%.1f s for the %d in the checkpoint, then offsets %d to %d)",
             self.partition,
             self.gallery.living,
@@ -88,8 +95,12 @@ class PartitionMatcher:
         self.tend()
 
     def tend(self) -> None:
-        """Take over what was sealed in the background, and have sealed what is due. Costs no time to speak of."""
+        """Take over what was sealed in the background, have sealed what is due, and say how things stand."""
         self._sealer.tend(self.position, lambda: self._around.ownership.owns(self.partition))
+        if time.monotonic() - self._said_at >= _VITALS_EVERY_S:
+            vitals = vitals_of(self.gallery, self.partition, self.position)
+            write_vitals(self._redis, self._around.settings, self._around.shard, vitals)
+            self._said_at = time.monotonic()
 
     def _catch_up(self, offset: int) -> None:
         """Match what lies between the position and an offset: compaction left a gap, or the stream skipped it."""
@@ -139,10 +150,10 @@ class PartitionMatcher:
             ]
         return renewed
 
-    def _matched(self) -> int:
-        progress, encodings = self._around.progress, self._around.log
+    def _matched(self, log_end: int) -> int:
+        progress = self._around.progress
         matched = progress.matched(self.partition)
-        if matched is not None and matched > encodings.end(self.partition):
+        if matched is not None and matched > log_end:
             log.warning(
                 "partition %d: Redis says that %d records are matched, the log has fewer: it is another log",
                 self.partition,
@@ -151,5 +162,5 @@ class PartitionMatcher:
             progress.forget(self.partition)
             matched = None
         if matched is None:
-            matched = encodings.committed(self.partition) or 0
+            matched = self._around.log.committed(self.partition) or 0
         return matched

@@ -1,6 +1,7 @@
 """What is compared with each other: the embeddings of one encoder in one collection."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class Scope:
 
     delta: Delta = field(default_factory=Delta)
     segments: list[Segment] = field(default_factory=list)
+    compacted_at: datetime | None = None
 
     @property
     def living(self) -> int:

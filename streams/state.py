@@ -1,6 +1,7 @@
 """The state of a partition up to an offset, as a checkpoint holds it. Taking it copies little."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class ScopeState:
     encoder: str
     segments: list[Segment]
     rest: Rest
+    compacted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ def state_of(gallery: Gallery, offset: int) -> State:
             encoder,
             list(scope.segments),
             Rest(scope.delta.living_rows(), [segment.alive.copy() for segment in scope.segments]),
+            scope.compacted_at,
         )
         for collection, encoder, scope in gallery.scopes()
     ]
@@ -57,7 +60,7 @@ def gallery_of(state: State, shard: Shard) -> Gallery:
         gallery.collections.setdefault(name, Collection()).add_absent(absent)
     for kept in state.scopes:
         collection = gallery.collections.setdefault(kept.collection, Collection())
-        scope = collection.scopes.setdefault(kept.encoder, Scope())
+        scope = collection.scopes.setdefault(kept.encoder, Scope(compacted_at=kept.compacted_at))
         for segment, alive in zip(kept.segments, kept.rest.alive, strict=True):
             segment.remove_rows(np.flatnonzero(~alive))
             scope.segments.append(segment)

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from redis import Redis
+from rich.console import Console
 
+from deploy import queries
+from deploy.queries import galleries
+from deploy.report import print_status
 from schemas.events import EncodingErased
 from schemas.kafka import partition_of
 from schemas.shard import Shard
@@ -87,6 +91,30 @@ def test_a_restart_reads_segments_from_redis_and_the_rest_from_the_log(make_worl
     assert {key.partition(":chunk:")[2] for key in keys} == set(kept.chunks())  # none is left over, none missing
     assert all(redis.ttl(key) == -1 for key in keys)
     assert all(segment.quality.recall >= 0.999 for scope in kept.scopes for segment in scope.segments)
+
+
+def test_status_shows_what_a_matcher_holds(make_world: MakeWorld, embedding: Make) -> None:
+    world = make_world(delta_limit=LIMIT)
+    world.start("match")
+    world.publish(messages([*people(embedding, 800), EncodingErased(collection="c", individual_id="p1", revision=2)]))
+
+    def shown() -> list[queries.Gallery]:
+        return [one for one in galleries(world.settings) if one.matched == 801 and one.vitals.segments]
+
+    world.wait(lambda: bool(shown()), "status shows the segment and everyone matched")
+    (one,) = shown()
+    assert (one.vitals.collection, one.vitals.encoder, one.shard, one.lag) == ("c", "test", "1/1", 0)
+    assert one.vitals.people == 799
+    assert sum(segment.living for segment in one.vitals.segments) + one.vitals.delta >= 799
+    assert one.vitals.compacted_at is None
+    world.stop()
+    world.publish(messages([computed("unseen", embedding())]))
+    assert [gallery.lag for gallery in galleries(world.settings)] == [1]
+    console = Console(record=True, width=100)
+    print_status(console, world.settings)
+    text = console.export_text()
+    assert "799" in text
+    assert f"{one.vitals.segments[0].quality.recall:.4f}" in text
 
 
 def break_nothing(world: World) -> None:
@@ -217,7 +245,7 @@ def test_a_full_redis_keeps_the_checkpoint_that_it_has(world: World, embedding: 
     gallery = filled_gallery(embedding)
     assert store(world).save(state_of(gallery, 1000), ours)
     before = chunk_keys(world)
-    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 100_000)  # type: ignore[index]
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"]) + 100_000)
     redis.config_set("maxmemory-policy", "noeviction")
     try:
         assert not store(world).save(state_of(gallery, 2000), ours)
