@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.queries import galleries
-from schemas.events import EncodingErased, IndividualChecked
+from schemas.events import EncodingComputed, EncodingErased, IndividualChecked
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import expected_pairs, found, messages, people
@@ -31,7 +31,7 @@ def test_shards_together_find_what_one_finds_and_only_then_is_an_individual_chec
 ) -> None:
     world = make_world(delta_limit=200)
     everyone = people(embedding, 900)
-    changed = [
+    changed: list[EncodingComputed | EncodingErased] = [
         computed("p10", embedding(), revision=3),
         computed("p10", everyone[9].embedding, revision=2),  # type: ignore[union-attr] # stale: in every shard
         EncodingErased(collection="c", individual_id="p20", revision=2),
