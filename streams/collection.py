@@ -1,9 +1,9 @@
 """Who is in a collection, with their latest records, and how they are held: by id at first, in little memory later."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.delta import Delta, Rows
 from streams.roster import Absent, IdHash, hash_of
@@ -24,19 +24,32 @@ class Latest:
 
 @dataclass(slots=True)
 class Collection:
-    """`latest` has, by id, those who are in a delta or came lately; all others are in segments or in `absent`."""
+    """Everyone is in one place: by id in `in_delta` or, without a vector, in `lately_absent`; or sealed, by hash."""
 
-    latest: dict[str, Latest] = field(default_factory=dict)
+    in_delta: dict[str, Latest] = field(default_factory=dict)
+    lately_absent: dict[str, Latest] = field(default_factory=dict)
     scopes: dict[str, Scope] = field(default_factory=dict)
     absent: list[Absent] = field(default_factory=list)
 
     def find(self, individual_id: str) -> Latest | None:
         """The latest record of an individual, None of one never seen."""
-        latest = self.latest.get(individual_id)
+        latest = self.in_delta.get(individual_id) or self.lately_absent.get(individual_id)
         if latest is None and (self.absent or any(scope.segments for scope in self.scopes.values())):
             wanted = hash_of(individual_id)
             latest = self._in_segments(wanted) or self._in_absent(wanted)
         return latest
+
+    def append(self, encoder: str, vector: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> None:
+        """Put an individual's latest record into the delta of its encoder."""
+        self.lately_absent.pop(individual_id, None)
+        delta = self.scopes.setdefault(encoder, Scope()).delta
+        row = delta.append(vector, individual_id, revision, offset)
+        self.in_delta[individual_id] = Latest(revision, offset, place=delta, row=row)
+
+    def note(self, individual_id: str, revision: int, offset: int, erased: bool) -> None:
+        """Note an individual's latest record, of which there is no vector here."""
+        self.in_delta.pop(individual_id, None)
+        self.lately_absent[individual_id] = Latest(revision, offset, erased)
 
     def _in_segments(self, wanted: IdHash) -> Latest | None:
         for scope in self.scopes.values():
@@ -56,6 +69,8 @@ class Collection:
                 found = Latest(int(revision), int(offset), erased=bool(absent.erased[row]))
         return found
 
+    # how they are held
+
     def adopt(self, encoder: str, sealed: Rows, segment: Segment) -> None:
         """Put a segment in the place of the rows of the delta that it was built from."""
         scope = self.scopes[encoder]
@@ -63,37 +78,30 @@ class Collection:
         scope.delta.drop_through(int(sealed.numbers[-1]))
         segment.remove_ids(sealed.ids[position] for position in np.flatnonzero(~alive))
         for position in np.flatnonzero(alive):
-            del self.latest[sealed.ids[position]]
+            del self.in_delta[sealed.ids[position]]
         scope.segments.append(segment)
 
-    def tidy(self, scope: Scope) -> None:
-        """Begin a delta anew, without the rows that are masked."""
-        rows, scope.delta = scope.delta.living_rows(), Delta()
-        self.hold(scope.delta, rows)
-
-    def hold(self, delta: Delta, rows: Rows) -> None:
-        """Append rows to a delta, as the latest records of their individuals."""
+    def hold(self, encoder: str, rows: Rows) -> None:
+        """Begin the delta of an encoder anew, with these rows alone."""
+        self.scopes.setdefault(encoder, Scope()).delta = Delta()
         records = zip(rows.vectors, rows.ids, rows.revisions.tolist(), rows.offsets.tolist(), strict=True)
         for vector, individual_id, revision, offset in records:
-            row = delta.append(vector, individual_id, revision, offset)
-            self.latest[individual_id] = Latest(revision, offset, place=delta, row=row)
+            self.append(encoder, vector, individual_id, revision, offset)
 
     def put_away(self, limit: int) -> None:
         """Move those without a vector to where they take 33 bytes each, once they are many."""
-        names = list(self._without_vector())
-        if len(names) >= limit:
-            self.add_absent(self.lately_absent())
-            for name in names:
-                del self.latest[name]
+        if len(self.lately_absent) >= limit:
+            self.add_absent(self.absent_lately())
+            self.lately_absent.clear()
 
-    def lately_absent(self) -> Absent:
-        """Those without a vector of whom `latest` knows."""
-        found = {name: self.latest[name] for name in self._without_vector()}
+    def absent_lately(self) -> Absent:
+        """Those of `lately_absent`."""
+        found = self.lately_absent.values()
         return Absent.of(
-            list(found),
-            [latest.revision for latest in found.values()],
-            [latest.offset for latest in found.values()],
-            [latest.erased for latest in found.values()],
+            list(self.lately_absent),
+            [latest.revision for latest in found],
+            [latest.offset for latest in found],
+            [latest.erased for latest in found],
         )
 
     def add_absent(self, absent: Absent) -> None:
@@ -101,6 +109,3 @@ class Collection:
         while self.absent and len(self.absent[-1]) <= 2 * len(absent):
             absent = absent.with_earlier(self.absent.pop())
         self.absent.append(absent)
-
-    def _without_vector(self) -> Iterator[str]:
-        return (name for name, latest in self.latest.items() if latest.place is None)

@@ -73,7 +73,10 @@ class Gallery:
                 return Applied.STALE
             if latest.place is not None:
                 latest.place.remove(latest.row)
-        collection.latest[event.individual_id] = self._entry(collection, event, offset)
+        if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
+            collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
+        else:
+            collection.note(event.individual_id, event.revision, offset, erased=isinstance(event, EncodingErased))
         return Applied.NEW
 
     def latest_offset(self, event: EncodingEvent) -> int:
@@ -86,8 +89,8 @@ class Gallery:
     def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[Found]:
         """For each newcomer those who stand before it in the log, are living, and lie within the threshold.
 
-        Newcomers have been applied, are the latest of their individuals, and share one
-        collection. Nearest first, at most `limit` of each.
+        Newcomers have been applied, are the latest of their individuals, and share one collection. Nearest first, at
+        most `limit` of each.
         """
         found: list[Found] = [Found(0, [])] * len(newcomers)
         by_encoder: dict[str, list[int]] = {}
@@ -104,15 +107,6 @@ class Gallery:
                 found[position] = one
         return found
 
-    def _entry(self, collection: Collection, event: EncodingEvent, offset: int) -> Latest:
-        if isinstance(event, EncodingErased):
-            return Latest(event.revision, offset, erased=True)
-        if not self.owns(event.individual_id):
-            return Latest(event.revision, offset)
-        delta = collection.scopes.setdefault(event.encoder, Scope()).delta
-        row = delta.append(event.embedding, event.individual_id, event.revision, offset)
-        return Latest(event.revision, offset, place=delta, row=row)
-
     # how it is held
 
     def full(self, limit: int) -> tuple[str, str, Rows] | None:
@@ -121,7 +115,8 @@ class Gallery:
             if len(scope.delta) >= limit:
                 if 2 * scope.delta.living >= limit:
                     return name, encoder, scope.delta.living_rows()
-                self.collections[name].tidy(scope)  # updates of a few people, again and again
+                # Updates of a few people, again and again: most of it is masked.
+                self.collections[name].hold(encoder, scope.delta.living_rows())
         return None
 
     def put_away(self, limit: int) -> None:

@@ -38,7 +38,7 @@ def state_of(gallery: Gallery, offset: int) -> State:
     """The state of a gallery to which the log below an offset was applied. It stays as it is."""
     absent = []
     for name, collection in gallery.collections.items():
-        lately = collection.lately_absent()
+        lately = collection.absent_lately()
         absent += [(name, one) for one in (*collection.absent, lately) if len(one)]
     scopes = [
         ScopeState(
@@ -64,5 +64,5 @@ def gallery_of(state: State, shard: Shard) -> Gallery:
         for segment, alive in zip(kept.segments, kept.rest.alive, strict=True):
             segment.remove_rows(np.flatnonzero(~alive))
             scope.segments.append(segment)
-        collection.hold(scope.delta, kept.rest.rows)
+        collection.hold(kept.encoder, kept.rest.rows)
     return gallery

@@ -54,9 +54,10 @@ def chunk_keys(world: World) -> set[str]:
 
 
 def restart(world: World) -> str:
-    """Kill the matcher; the line in which the one that follows says how it was restored."""
+    """Stop the matcher and start it again; the line in which it says how it was restored."""
     begin = len(world.lines)
-    world.workers["match"].kill()
+    world.workers["match"].stop()
+    world.workers["match"].start()
 
     def said() -> list[str]:
         here = f"partition {PARTITION}: "
