@@ -84,7 +84,8 @@ class CheckpointStore:
         while outcome == _MISSING and is_ours():
             written: list[Blob] = []
             try:
-                outcome = self._put_in_place(self._write(state, written))
+                manifest = self._write(state, written)
+                outcome = self._put_in_place(manifest) if is_ours() else "lost meanwhile"
             except OutOfMemoryError:
                 log.error("%s: Redis has no memory left for a checkpoint; a start reads more of the log", self._name)
                 outcome = "out of memory"
