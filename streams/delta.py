@@ -1,6 +1,6 @@
 """Embeddings searched exactly: one flat matrix, in blocks small enough for the cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from schemas.events import EMBEDDING_DIMENSIONS, Member
 
 _FIRST_CAPACITY = 1024
 _BLOCK_ROWS = 2048  # of 512 bytes: 1 MiB, which a core's second-level cache holds
+_BLOCK_PAIRS = 4096  # of 3 KiB while they are measured
 # float32 rounding in ‖x‖² + ‖y‖² − 2xy for embeddings of norm ≤ 2 stays below 1e-5; hits are measured again exactly.
 SLACK = 1e-4
 
@@ -42,6 +43,20 @@ def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> ND
     return distances
 
 
+def distances_of_pairs(
+    probes: NDArray[np.float32],
+    at: NDArray[np.int64],
+    vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """`exact_distances` of pairs (probe, row), (n,) each, in blocks: in a crowd there are millions of them."""
+    distances = np.empty(len(rows), np.float64)
+    for begin in range(0, len(rows), _BLOCK_PAIRS):
+        block = slice(begin, begin + _BLOCK_PAIRS)
+        distances[block] = exact_distances(probes[at[block]], vectors_of(rows[block]))
+    return distances
+
+
 def half_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """‖y‖²/2 of each row of (n, 128)."""
     halves: NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors) / np.float32(2)
@@ -65,7 +80,7 @@ def search_block(
         found[0].append(in_block)
         found[1].append(columns + begin)
     at, rows = np.concatenate(found[0]), np.concatenate(found[1])
-    distances = exact_distances(probes[at], vectors[rows])
+    distances = distances_of_pairs(probes, at, lambda some: vectors[some], rows)
     near = distances <= threshold
     return Hits(at[near], rows[near], distances[near])
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events import EMBEDDING_DIMENSIONS, Member
-from streams.delta import SLACK, Hits, Rows, exact_distances, half_norms, search_block
+from streams.delta import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
 from streams.roster import Roster, hash_of, hashes_of, order_of
 
 _FIRST_K = 8
@@ -153,7 +153,7 @@ def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: f
         k = min(2 * k, count)
     at = np.concatenate([np.empty(0, np.int64), *(one for one, _ in found)])
     rows = np.concatenate([np.empty(0, np.int64), *(one for _, one in found)])
-    distances = exact_distances(probes[at], _vectors(index, rows))
+    distances = distances_of_pairs(probes, at, lambda some: _vectors(index, some), rows)
     near = distances <= threshold
     return Hits(at[near], rows[near], distances[near])
 

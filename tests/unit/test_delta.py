@@ -1,5 +1,6 @@
 """The delta finds exactly what a comparison one by one finds, whatever the batches."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -85,3 +86,19 @@ def test_what_is_dropped_is_found_no_more_and_the_rest_keeps_its_numbers(embeddi
 
 def test_an_empty_delta_finds_nothing(embedding: Make) -> None:
     assert len(Delta().search(embedding()[None], np.array([0]), 0.45).rows) == 0
+
+
+def test_a_crowd_is_measured_in_little_memory(embedding: Make) -> None:
+    """Many registered with one picture: 200 newcomers among 2,000 of them are 400,000 pairs, 400 MB of vectors."""
+    crowd = np.tile(embedding(), (2000, 1))
+    delta = Delta()
+    for offset, vector in enumerate(crowd):
+        delta.append(vector, f"p{offset}", 1, offset)
+    tracemalloc.start()
+    try:
+        hits = delta.search(crowd[:200], np.full(200, 9999), 0.45)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(hits.rows) == 400_000
+    assert peak < 100 * 2**20
