@@ -1,0 +1,71 @@
+"""What is sealed survives being packed into files."""
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+import pytest
+
+from streams.delta import Rows
+from streams.packing import (
+    Rest,
+    pack_absent,
+    pack_rest,
+    pack_segment,
+    unpack_absent,
+    unpack_rest,
+    unpack_segment,
+)
+from streams.roster import Absent
+from streams.segment import build_segment
+from tests.population import again, embeddings
+
+T = TypeVar("T")
+
+
+def unpacked(parts: Mapping[str, BinaryIO], unpack: Callable[[Mapping[str, BinaryIO]], T]) -> T:
+    """What the files hold, which are gone afterwards."""
+    try:
+        return unpack(parts)
+    finally:
+        for file in parts.values():
+            file.close()
+
+
+def test_a_segment_that_was_packed_gives_the_same_answers() -> None:
+    numbers = np.arange(2000, dtype=np.int64)
+    rows = Rows(numbers, embeddings(2000, seed=1), [f"名前-{i}" for i in numbers], numbers + 1, numbers + 100)
+    segment = build_segment(rows, 0.45, 0.99, 2)
+    after = unpacked(pack_segment(segment), lambda parts: unpack_segment(parts, segment.quality))
+    probes, offsets = again(numbers, seed=1), np.full(2000, 1100)
+    found, found_after = (one.search(probes, offsets, 0.45) for one in (segment, after))
+    assert len(found.rows) > 300
+    for before, now in zip(found, found_after, strict=True):
+        assert np.array_equal(before, now)
+    assert list(after.members(numbers)) == list(segment.members(numbers))
+    assert after.living == len(after) == 2000
+    assert after.index.ef == segment.quality.ef
+
+
+def test_the_absent_who_were_packed_are_the_same() -> None:
+    absent = Absent.of(["a", "ü", "c"], [1, 2, 3], [7, 8, 9], [True, False, True])
+    after = unpacked(pack_absent(absent), unpack_absent)
+    assert np.array_equal(after.roster.hashes, absent.roster.hashes)
+    assert np.array_equal(after.roster.revisions, absent.roster.revisions)
+    assert np.array_equal(after.roster.offsets, absent.roster.offsets)
+    assert np.array_equal(after.erased, absent.erased)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_rest_that_was_packed_is_the_same_but_for_the_numbers_of_its_rows(count: int) -> None:
+    ids = ["a", "名前/ü", "c"][:count]
+    numbers = np.arange(count, dtype=np.int64)
+    rows = Rows(numbers + 50, embeddings(count, seed=1), ids, numbers + 1, numbers + 100)
+    alive = [np.array([True, False, True]), np.array([], np.bool_)]
+    after = unpacked(pack_rest(Rest(rows, alive)), unpack_rest)
+    assert after.rows.ids == ids
+    assert after.rows.numbers.tolist() == list(range(count))
+    assert np.array_equal(after.rows.vectors, rows.vectors)
+    assert np.array_equal(after.rows.revisions, rows.revisions)
+    assert np.array_equal(after.rows.offsets, rows.offsets)
+    assert [one.tolist() for one in after.alive] == [one.tolist() for one in alive]
