@@ -163,6 +163,10 @@ class Delta:
             position = row - self._dropped
             yield Member(individual_id=self._ids[position], revision=int(self._revisions[position]))
 
+    def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the log those rows stand: (n,) int64."""
+        return self._offsets[rows - self._dropped]
+
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """Every row within the threshold of each probe that stands before it in the log.
 

@@ -13,10 +13,11 @@ from streams.segment import Segment
 
 
 class Candidate(NamedTuple):
-    """Someone registered before who looks like the same person."""
+    """Someone registered before who looks like the same person, and where in the log that stands."""
 
     member: Member
     distance: float
+    offset: int
 
 
 class Found(NamedTuple):
@@ -44,19 +45,22 @@ class Scope:
     ) -> list[Found]:
         """For each probe those who stand before it in the log and lie within the threshold, the nearest by name.
 
-        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first, then the smaller id.
+        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first; of those equally near the
+        one that stands earlier in the log, however they are held.
         """
         totals = np.zeros(len(probes), dtype=np.int64)
         nearest: list[list[Candidate]] = [[] for _ in range(len(probes))]
         places: list[Delta | Segment] = [self.delta, *self.segments]
         for place in places:
             hits = place.search(probes, offsets, threshold)
-            order = np.lexsort((hits.distances, hits.probes))
-            at, rows, distances = hits.probes[order], hits.rows[order], hits.distances[order]
+            standing = place.offsets_of(hits.rows)
+            order = np.lexsort((standing, hits.distances, hits.probes))
+            at, rows, distances, standing = hits.probes[order], hits.rows[order], hits.distances[order], standing[order]
             totals += np.bincount(at, minlength=len(probes))
             kept = np.arange(len(at)) - np.searchsorted(at, at) < limit
-            for probe, member, distance in zip(at[kept], place.members(rows[kept]), distances[kept], strict=True):
-                nearest[probe].append(Candidate(member, float(distance)))
+            found = zip(place.members(rows[kept]), distances[kept].tolist(), standing[kept].tolist(), strict=True)
+            for probe, candidate in zip(at[kept], map(Candidate._make, found), strict=True):
+                nearest[probe].append(candidate)
         for candidates in nearest:
-            candidates.sort(key=lambda candidate: (candidate.distance, candidate.member.individual_id))
+            candidates.sort(key=lambda candidate: (candidate.distance, candidate.offset))
         return [Found(int(total), candidates[:limit]) for total, candidates in zip(totals, nearest, strict=True)]

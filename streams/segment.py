@@ -112,6 +112,10 @@ class Segment:
         for row in rows:
             yield Member(individual_id=self.ids[row], revision=int(self.roster.revisions[row]))
 
+    def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the log those rows stand: (n,) int64."""
+        return self.roster.offsets[rows]
+
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
 
