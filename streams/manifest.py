@@ -54,7 +54,7 @@ class ScopeEntry(_Model):
     encoder: str
     segments: tuple[SegmentEntry, ...]
     rest: Blob
-    compacted_at: datetime | None
+    compacted_at: datetime | None = None
 
 
 class AbsentEntry(_Model):

@@ -22,7 +22,7 @@ class ScopeState:
     encoder: str
     segments: list[Segment]
     rest: Rest
-    compacted_at: datetime | None
+    compacted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,231 @@
+"""How a gallery holds what it holds (sealed when, put away, packed, divided into shards) changes nothing it says."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.envelope import Record, decode
+from schemas.events import DuplicateFound, IndividualChecked
+from schemas.shard import Shard
+from streams.delta import Rows
+from streams.gallery import Gallery
+from streams.matching import Consequences, match
+from streams.packing import (
+    pack_absent,
+    pack_rest,
+    pack_segment,
+    unpack_absent,
+    unpack_rest,
+    unpack_segment,
+)
+from streams.segment import build_segment
+from streams.state import ScopeState, State, gallery_of, state_of
+from tests.unit.test_matching import Logged, computed, erased, log_of
+
+THRESHOLD = 0.3
+FEW = 3  # findings of one newcomer: often there are more
+
+
+@dataclass
+class Holder:
+    """A gallery, what was said so far, and what is about to be sealed."""
+
+    gallery: Gallery = field(default_factory=Gallery)
+    limit: int = FEW
+    said: Consequences = field(default_factory=Consequences)
+    offset: int = 0
+    under_way: list[tuple[str, str, Rows]] = field(default_factory=list)
+
+    def match(self, records: list[Record]) -> None:
+        one = match(self.gallery, records, lambda _: THRESHOLD, self.limit)
+        self.said.publish += one.publish
+        self.said.renew += one.renew
+        self.offset = max([self.offset, *(record.offset + 1 for record in records if record.offset is not None)])
+
+    def begin_to_seal(self) -> None:
+        """Take the rows of every scope that has any and is not being sealed."""
+        busy = {(collection, encoder) for collection, encoder, _ in self.under_way}
+        for collection, encoder, scope in self.gallery.scopes():
+            if scope.delta.living and (collection, encoder) not in busy:
+                self.under_way.append((collection, encoder, scope.delta.living_rows()))
+
+    def adopt(self) -> None:
+        for collection, encoder, rows in self.under_way:
+            segment = build_segment(rows, THRESHOLD, 0.999, 1)
+            self.gallery.collections[collection].adopt(encoder, rows, segment)
+        self.under_way = []
+
+    def put_away(self) -> None:
+        self.gallery.put_away(1)
+
+    def tidy(self) -> None:
+        """What `Gallery.full` does with deltas most of whose rows are masked; never of what is being sealed."""
+        if not self.under_way:
+            self.gallery.full(1)
+
+    def pack(self) -> None:
+        """Go through a checkpoint, as a process that is started again does."""
+        self.under_way = []
+        state = packed_and_unpacked(state_of(self.gallery, self.offset))
+        self.gallery = gallery_of(state, self.gallery.shard)
+
+
+def packed_and_unpacked(state: State) -> State:
+    with ExitStack() as files:
+
+        def stored(parts: Mapping[str, BinaryIO]) -> Mapping[str, BinaryIO]:
+            for file in parts.values():
+                files.enter_context(file)
+            return parts
+
+        scopes = [
+            ScopeState(
+                one.collection,
+                one.encoder,
+                [unpack_segment(stored(pack_segment(segment)), segment.quality) for segment in one.segments],
+                unpack_rest(stored(pack_rest(one.rest))),
+            )
+            for one in state.scopes
+        ]
+        absent = [(name, unpack_absent(stored(pack_absent(one)))) for name, one in state.absent]
+    return State(state.offset, scopes, absent)
+
+
+STEPS = st.sampled_from(["match", "match", "begin_to_seal", "adopt", "put_away", "tidy", "pack", "again"])
+EVENTS = st.builds(
+    lambda kind, who, revision, point, collection, encoder: (
+        erased(who, revision, collection) if kind == 0 else computed(who, revision, point, collection, encoder)
+    ),
+    st.integers(0, 4),
+    st.sampled_from("abcdefgh"),
+    st.integers(1, 6),
+    st.sampled_from([0, 0, 0, 1, 2, 7]),
+    st.sampled_from("ccd"),
+    st.sampled_from("eef"),
+)
+LOGS = st.lists(EVENTS, max_size=40, unique_by=lambda event: (event.key, event.revision)).map(
+    lambda logged: logged + logged[::5]  # some are published again, and some of those are stale by then
+)
+
+
+def check_same(one: Holder, other: Holder, logged: list[Logged]) -> None:
+    assert one.said.publish == other.said.publish
+    assert one.said.renew == other.said.renew
+    assert one.gallery.living == other.gallery.living
+    for event in logged:
+        latest = [holder.gallery.collections[event.collection].find(event.individual_id) for holder in (one, other)]
+        facts = [found and (found.revision, found.offset, found.erased, found.place is not None) for found in latest]
+        assert facts[0] == facts[1]
+
+
+def go_on(holders: list[Holder], log: list[Record], begin: int, data: st.DataObject) -> int:
+    """One random step of the first holder; all of them match the same batches."""
+    step = data.draw(STEPS)
+    if step in ("match", "again"):
+        if step == "again":
+            begin = data.draw(st.integers(0, begin))
+        end = data.draw(st.integers(begin, min(len(log), begin + 9)))
+        for holder in holders:
+            holder.match(log[begin:end])
+        return end
+    getattr(holders[0], step)()
+    return begin
+
+
+@settings(max_examples=150, deadline=None)
+@given(LOGS, st.data())
+def test_what_is_said_does_not_depend_on_how_the_gallery_holds_it(logged: list[Logged], data: st.DataObject) -> None:
+    """Sealed in random moments, adopted records later, put away, tidied, packed: always as if nothing ever were."""
+    log = log_of(logged)
+    holder, plain = Holder(), Holder()
+    at = 0
+    for _ in range(data.draw(st.integers(0, 30))):
+        at = go_on([holder, plain], log, at, data)
+    for one in (holder, plain):
+        one.match(log[at:])
+    check_same(holder, plain, logged)
+    holder.begin_to_seal()
+    holder.adopt()
+    holder.pack()
+    for one in (holder, plain):
+        one.match(log)
+    check_same(holder, plain, logged)
+
+
+def sealed_after(records: list[Record], moments: list[int], holder: Holder) -> Holder:
+    """Matched in batches that end at those moments, at each of which everything is sealed."""
+    for begin, end in zip([0, *moments], [*moments, len(records)], strict=True):
+        holder.match(records[begin:end])
+        if end != len(records):
+            holder.begin_to_seal()
+            holder.adopt()
+    return holder
+
+
+def events_of(said: Consequences) -> list[object]:
+    return [decode(record).event for record in said.publish if record.topic != "dead-letters"]
+
+
+@pytest.mark.parametrize("moments", [[], [10], [3, 7], [1, 2, 5, 10]])
+def test_of_too_many_candidates_the_nearest_are_said_and_how_many_there_are(moments: list[int]) -> None:
+    """Wherever they are held; of those equally near the earliest."""
+    points = [2, 1, 0, 1, 0, 0, 2, 0, 7, 1]  # of those before; the newcomer is at 1, all but one are within 0.2
+    log = log_of([computed(who, 1, point) for who, point in zip("jihgfedcbaz", [*points, 1], strict=True)])
+    *before, last = events_of(sealed_after(log, moments, Holder()).said)
+    assert isinstance(last, IndividualChecked)
+    assert (last.individual_id, last.duplicates, last.truncated) == ("z", 9, True)
+    found = [event for event in before if isinstance(event, DuplicateFound) and event.b.individual_id == "z"]
+    assert [event.a.individual_id for event in found] == ["i", "g", "a"]
+    assert [event.distance for event in found] == pytest.approx([0, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("moments", [[], [10], [4, 8]])
+def test_of_a_crowd_the_same_are_said_however_it_is_held(moments: list[int]) -> None:
+    log = log_of([computed(who, 1, 0) for who in "jihgfedcbak"])
+    *_, a, b, c, last = events_of(sealed_after(log, moments, Holder()).said)
+    assert isinstance(last, IndividualChecked)
+    assert (last.duplicates, last.truncated) == (10, True)
+    assert [e.a.individual_id for e in (a, b, c) if isinstance(e, DuplicateFound)] == ["j", "i", "h"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(LOGS, st.integers(1, 5), st.data())
+def test_shards_together_say_what_one_alone_says(logged: list[Logged], count: int, data: st.DataObject) -> None:
+    """The same findings, counts that add up, renewals and dead letters by one of them; one of them seals meanwhile."""
+    log = log_of(logged)
+    if log and data.draw(st.integers(0, 1)) == 1:
+        log[0] = Record(log[0].topic, log[0].key, b"garbage", log[0].headers, offset=0)
+    alone = Holder(limit=100)
+    shards = [Holder(Gallery(Shard(number, count)), 100) for number in range(1, count + 1)]
+    at = 0
+    for _ in range(data.draw(st.integers(0, 15))):
+        chosen = data.draw(st.integers(0, count - 1))
+        at = go_on([*shards[chosen:], *shards[:chosen], alone], log, at, data)
+    for one in (*shards, alone):
+        one.match(log[at:])
+    said = [event for shard in shards for event in events_of(shard.said)]
+    assert findings(said) == findings(events_of(alone.said))
+    assert counts(said) == counts(events_of(alone.said))
+    assert sorted(offset for shard in shards for offset in shard.said.renew) == sorted(alone.said.renew)
+    letters = [[record for record in one.said.publish if record.topic == "dead-letters"] for one in (*shards, alone)]
+    assert [letter for one in letters[:-1] for letter in one] == letters[-1]
+    assert sum(shard.gallery.living for shard in shards) == alone.gallery.living
+
+
+def findings(events: list[object]) -> list[str]:
+    return sorted(event.model_dump_json() for event in events if isinstance(event, DuplicateFound))
+
+
+def counts(events: list[object]) -> dict[tuple[str, str, int], int]:
+    """By whom, the sum of what all reports about them say."""
+    total: dict[tuple[str, str, int], int] = {}
+    for event in events:
+        if isinstance(event, IndividualChecked):
+            key = (event.collection, event.individual_id, event.revision)
+            total[key] = total.get(key, 0) + event.duplicates
+    return total

@@ -1,0 +1,115 @@
+"""Published means acknowledged: what timed out is published again, what is refused is an error."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.envelope import Record
+from schemas.kafka import Publisher, PublishError
+from schemas.settings import Settings
+
+OnDelivered = Callable[[KafkaError | None, Any], None]
+TIMED_OUT, TOO_LARGE = KafkaError._MSG_TIMED_OUT, KafkaError.MSG_SIZE_TOO_LARGE
+RECORDS = [Record("duplicates", key, b"value", ()) for key in (b"a", b"b", b"c")]
+
+
+class LostError(Exception):
+    pass
+
+
+class Broker:
+    """In the place of librdkafka's producer: acknowledges what is polled for, but for what is told of a key."""
+
+    def __init__(self) -> None:
+        self.published: list[bytes] = []
+        self.outcomes: dict[bytes, list[int | None]] = {}
+        self.at_once: dict[bytes, Exception] = {}
+        self._under_way: list[tuple[bytes, OnDelivered]] = []
+
+    def produce(self, _topic: str, _value: bytes, key: bytes, *, on_delivery: OnDelivered, **_: object) -> None:
+        if key in self.at_once:
+            raise self.at_once.pop(key)
+        self.published.append(key)
+        self._under_way.append((key, on_delivery))
+
+    def poll(self, _seconds: float) -> int:
+        """The acknowledgement of one of them."""
+        if not self._under_way:
+            raise AssertionError("it waits for what was never published")
+        key, on_delivery = self._under_way.pop(0)
+        outcomes = self.outcomes.get(key, [])
+        code = outcomes.pop(0) if outcomes else None
+        on_delivery(None if code is None else KafkaError(code), None)
+        return 1
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    broker = Broker()
+    monkeypatch.setattr("schemas.kafka.Producer", lambda _: broker)
+    return broker
+
+
+def publish(before_each_try: Callable[[], None]) -> None:
+    Publisher(Settings(_env_file=None), "test", give_up_after_s=5).publish_all(RECORDS, before_each_try)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_all_are_acknowledged_when_it_returns(broker: Broker) -> None:
+    publish(nothing)
+    assert broker.published == [b"a", b"b", b"c"]
+    assert not broker._under_way
+
+
+def test_what_timed_out_is_published_again_until_it_is_acknowledged(broker: Broker) -> None:
+    """Each time only if it is still allowed: it is asked before anything leaves."""
+    broker.outcomes = {b"a": [TIMED_OUT], b"c": [TIMED_OUT, TIMED_OUT]}
+    asked: list[int] = []
+    publish(lambda: asked.append(len(broker.published)))
+    assert broker.published == [b"a", b"b", b"c", b"a", b"c", b"c"]
+    assert asked == [0, 3, 5]
+
+
+def test_nothing_is_published_again_once_it_is_not_allowed(broker: Broker) -> None:
+    broker.outcomes = {b"b": [TIMED_OUT]}
+
+    def check() -> None:
+        if broker.published:
+            raise LostError
+
+    with pytest.raises(LostError):
+        publish(check)
+    assert broker.published == [b"a", b"b", b"c"]
+
+
+def test_nothing_leaves_if_it_is_not_allowed_at_first(broker: Broker) -> None:
+    def check() -> None:
+        raise LostError
+
+    with pytest.raises(LostError):
+        publish(check)
+    assert broker.published == []
+
+
+def test_what_the_broker_refuses_is_an_error_though_others_timed_out(broker: Broker) -> None:
+    broker.outcomes = {b"a": [TIMED_OUT], b"b": [TOO_LARGE]}
+    with pytest.raises(PublishError, match="refused"):
+        publish(nothing)
+    assert broker.published == [b"a", b"b", b"c"]
+
+
+def test_what_is_refused_before_it_leaves_is_an_error(broker: Broker) -> None:
+    broker.at_once = {b"b": KafkaException(KafkaError(TOO_LARGE))}
+    with pytest.raises(PublishError, match="refused"):
+        publish(nothing)
+
+
+def test_a_full_queue_is_waited_for(broker: Broker) -> None:
+    broker.at_once = {b"c": BufferError()}
+    publish(nothing)
+    assert broker.published == [b"a", b"b", b"c"]
