@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from deploy.photos import fetch_demo_photos
 from schemas.settings import STACK_FOLDER
 
+Make = Callable[[], NDArray[np.float32]]
+
 
 @pytest.fixture(scope="session")
 def photos() -> Path:
@@ -18,7 +20,7 @@ def photos() -> Path:
 
 
 @pytest.fixture
-def embedding() -> Callable[[], NDArray[np.float32]]:
+def embedding() -> Make:
     """Makes embeddings of norm 1.4 in random directions: any two are about 2 apart."""
     random = np.random.default_rng(7)
 

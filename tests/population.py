@@ -55,7 +55,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
-from tests.model import computed
+from tests.encodings import computed
 
 # Along axis i a variance is proportional to exp(-(i / reach) ** bend); the axes themselves are drawn at random.
 _MEAN_NORM, _MEAN_AXIS = 1.324, 20

@@ -26,7 +26,7 @@ from streams.state import gallery_of, state_of
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import checked, expected_pairs, found, messages, people
 from tests.integration.world import World
-from tests.model import computed
+from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 PARTITION = partition_of("c", ENCODINGS.partitions)

@@ -12,9 +12,9 @@ from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Eve
 from schemas.kafka import consumer_config, partition_of
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
 from streams.progress import Progress
-from tests import model
+from tests import oracle
+from tests.encodings import computed
 from tests.integration.world import World
-from tests.model import computed
 
 Make = Callable[[], NDArray[np.float32]]
 PARTITION = partition_of("c", ENCODINGS.partitions)
@@ -44,7 +44,7 @@ def checked(world: World) -> set[tuple[str, int]]:
 
 
 def expected_pairs(events: list[EncodingComputed | EncodingErased]) -> set[tuple[str, str, str]]:
-    return model.pairs(model.living(events).values(), 0.45)
+    return oracle.ids(oracle.pairs(oracle.living(events).values(), lambda _: 0.45))
 
 
 def test_pairs_are_those_of_comparing_all_with_all(world: World, embedding: Make) -> None:

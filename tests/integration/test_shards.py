@@ -11,7 +11,7 @@ from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import expected_pairs, found, messages, people
 from tests.integration.world import World
-from tests.model import computed
+from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 SHARDS = 3

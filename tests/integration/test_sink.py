@@ -39,7 +39,7 @@ from schemas.kafka import consumer_config, partition_of
 from schemas.shard import Shard
 from schemas.tables import individual_duplicates, individuals, metadata
 from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of
-from tests import model
+from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
 
@@ -52,7 +52,7 @@ def who(name: str, revision: int) -> dict[str, object]:
 
 
 def encoded(name: str, revision: int) -> EncodingComputed:
-    return model.computed(name, EMBEDDING, revision)
+    return computed(name, EMBEDDING, revision)
 
 
 def by_shard(

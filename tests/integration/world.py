@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import create_engine, func, make_url, select
 from sqlalchemy.engine import Connection
 
 from deploy.local.stack import Stack
 from deploy.local.supervisor import Child
+from deploy.queries import lags
 from deploy.tables import create_tables
 from deploy.topics import create_topics
 from producers.manifest import Entry
@@ -130,6 +131,12 @@ class World:
         Publisher(self.settings, "test").publish_all(records)
 
     # what came out
+
+    def settled(self) -> bool:
+        """Whether every consumer group has committed all that its topics hold. False while the broker is away."""
+        with contextlib.suppress(KafkaException):
+            return all(lag.records == 0 for lag in lags(self.settings))  # in the order of the flow
+        return False
 
     def connect(self) -> Connection:
         return self.engine.connect()

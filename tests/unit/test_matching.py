@@ -16,7 +16,7 @@ from schemas.events import (
 )
 from streams.gallery import Gallery
 from streams.matching import Consequences, match, restore
-from tests import model
+from tests import encodings, oracle
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)
 _random = np.random.default_rng(3)
@@ -29,7 +29,7 @@ Logged = EncodingComputed | EncodingErased
 
 
 def computed(who: str, revision: int, point: int, collection: str = "c", encoder: str = "e") -> EncodingComputed:
-    return model.computed(who, POINTS[point], revision, collection, encoder)
+    return encodings.computed(who, POINTS[point], revision, collection, encoder)
 
 
 def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:
@@ -173,9 +173,9 @@ def test_found_pairs_that_still_hold_are_those_of_comparing_all_living(
     gallery = Gallery()
     restore(gallery, log[:crash])
     after = run(log[data.draw(st.integers(0, crash)) :], batch, gallery)
-    alive = model.living(logged)
+    alive = oracle.living(logged)
     published = found(before) | found(after)
-    expected = model.pairs(alive.values(), 0.3)
+    expected = oracle.ids(oracle.pairs(alive.values(), lambda _: 0.3))
     holding = {
         (collection, a, b)
         for collection, a, b in published
@@ -184,5 +184,6 @@ def test_found_pairs_that_still_hold_are_those_of_comparing_all_living(
     assert expected <= published
     assert gallery.living == len(alive)
     # What was found and holds no more is retracted by lifecycle and compaction; nothing else was found.
-    was_ever = model.pairs([event for event in logged if isinstance(event, EncodingComputed)], 0.3)
+    ever = [event for event in logged if isinstance(event, EncodingComputed)]
+    was_ever = oracle.ids(oracle.pairs(ever, lambda _: 0.3))
     assert holding <= was_ever

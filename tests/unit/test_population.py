@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from schemas.events import EncodingComputed, EncodingErased
-from tests.model import living
+from tests.oracle import living
 from tests.population import Population, again, embeddings, individual_id, photos, population
 
 

@@ -17,7 +17,7 @@ from streams.gallery import Gallery
 from streams.sealer import Sealer
 from streams.segment import Quality, Segment, build_segment
 from streams.state import State
-from tests.model import computed
+from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 LIMIT = 100

@@ -1,0 +1,70 @@
+"""Encodings made up for tests: single ones, and crowds in whatever order the world hands them over."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.events import Detector, EncodingComputed, EncodingErased, FaceBox, Quality
+
+_FACE = FaceBox(top=0, right=9, bottom=9, left=0)
+_QUALITY = Quality(face_pixels=9, detector_score=1, sharpness=100, brightness=100, frontality=1)
+_NORM = 1.4
+
+EncodingEvent = EncodingComputed | EncodingErased
+
+
+def computed(
+    who: str, embedding: NDArray[np.float32], revision: int = 1, collection: str = "c", encoder: str = "test"
+) -> EncodingComputed:
+    """An encoding, of a face of which only the embedding matters."""
+    return EncodingComputed(
+        collection=collection,
+        individual_id=who,
+        revision=revision,
+        encoder=encoder,
+        embedding=embedding,
+        face=_FACE,
+        detector=Detector.HOG,
+        quality=_QUALITY,
+    )
+
+
+def crowd(count: int, seed: int, collections: Sequence[str] = ("c",), prefix: str = "p") -> list[EncodingEvent]:
+    """That many events, always the same for a seed: newcomers, updates, erasures, repetitions and stale revisions.
+
+    A face is new, about 2 away from all others, or (every fifth) 0.05 to 0.6 away from that of someone before:
+    about two thirds of those are pairs at a threshold of 0.45.
+    """
+    random = np.random.default_rng(seed)
+    directions = random.normal(size=(count, 128))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    events: list[EncodingEvent] = []
+    known: dict[str, list[EncodingEvent]] = {collection: [] for collection in collections}  # the latest of each
+
+    for number, direction in enumerate(directions):
+        collection = collections[int(random.integers(len(collections)))]
+        people = known[collection]
+        face = (_NORM * direction).astype(np.float32)
+        at = int(random.integers(len(people))) if people else 0
+        one = people[at] if people else None
+        if isinstance(one, EncodingComputed) and random.random() < 0.2:
+            face = (one.embedding + random.uniform(0.05, 0.6) * direction).astype(np.float32)
+            at = int(random.integers(len(people)))
+            one = people[at]
+        kind = random.random()
+        if one is None or kind < 0.88:
+            event: EncodingEvent = computed(f"{prefix}{number}", face, 2, collection)
+            people.append(event)
+        elif kind < 0.94:
+            event = people[at] = computed(one.individual_id, face, one.revision + 1, collection)
+        elif kind < 0.97:
+            event = people[at] = EncodingErased(
+                collection=collection, individual_id=one.individual_id, revision=one.revision + 1
+            )
+        elif kind < 0.998:
+            event = one
+        else:
+            event = computed(one.individual_id, face, 1, collection)
+        events.append(event)
+    return events

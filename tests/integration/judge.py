@@ -1,0 +1,162 @@
+"""The judgement that every fault test ends with: topics and tables say what the oracle says."""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from schemas.envelope import UnreadableError, decode
+from schemas.events import (
+    DuplicateFound,
+    EncodingComputed,
+    EncodingErased,
+    EncodingRejected,
+    Event,
+    IndividualChecked,
+    IndividualEvent,
+    individual_key,
+)
+from schemas.tables import duplicates, individual_duplicates
+from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS, INDIVIDUALS, REJECTIONS, Topic
+from tests import oracle
+from tests.integration.world import World
+from tests.oracle import Lifetime, Pair
+
+_SAME = 1e-6
+_SHOWN = 5
+
+
+def assert_as_the_oracle(world: World, *, missing: int = 0, dead_letters: int = 0, limit_s: float = 120) -> None:
+    """Wait until all is processed, then compare what `duplicates` and Postgres say with the oracle.
+
+    Pairs are judged whose two sides are living at exactly their latest revisions: that others are retracted is
+    promised by nobody yet. `missing` is how many of the oracle's pairs an approximate index may have missed, for
+    data that is not well separated.
+    """
+    world.wait(world.settled, "every consumer group has processed its topics", limit_s)
+    truth = Truth.of(world)
+    problems = [
+        *_problems_of_the_topic(world, truth, missing),
+        *_problems_of_the_tables(world, truth, missing),
+    ]
+    letters = len(world.read(DEAD_LETTERS))
+    if letters != dead_letters:
+        problems.append(f"{letters} dead letters, not {dead_letters}")
+    assert not problems, "\n".join([f"{len(truth.living)} living, {len(truth.pairs)} pairs; but:", *problems])
+
+
+@dataclass
+class Truth:
+    """What `individuals`, `encodings` and `rejections` say from their beginning, and what follows from it."""
+
+    living: dict[str, EncodingComputed]
+    pairs: dict[Pair, float]
+    states: dict[str, str]
+    unanswered: set[str]
+    lifetimes: dict[tuple[str, int], Lifetime]
+
+    @classmethod
+    def of(cls, world: World) -> "Truth":
+        """Read the topics, and compare all with all."""
+        log = [(at, e) for at, e in _events(world, ENCODINGS) if isinstance(e, EncodingComputed | EncodingErased)]
+        encodings = [event for _, event in log]
+        living = oracle.living(encodings)
+        latest: dict[str, tuple[int, str]] = {}
+        for key, encoding in oracle.latest(encodings).items():
+            latest[key] = (encoding.revision, "checked" if key in living else "erased")
+        for _, event in _events(world, REJECTIONS):
+            assert isinstance(event, EncodingRejected)
+            if event.revision > latest.get(event.key, (0, ""))[0]:
+                latest[event.key] = (event.revision, "rejected")
+        registered = [event for _, event in _events(world, INDIVIDUALS) if isinstance(event, IndividualEvent)]
+        return cls(
+            living,
+            oracle.pairs(living.values(), world.settings.threshold_for),
+            {key: state for key, (_, state) in latest.items()},
+            {event.key for event in registered if event.revision > latest.get(event.key, (0, ""))[0]},
+            oracle.lifetimes(log),
+        )
+
+    def holds(self, pair: Pair) -> bool:
+        """Whether both sides are living at exactly these revisions."""
+        sides = (self.living.get(individual_key(collection, who)) for collection, who, _ in pair.sides)
+        return all(
+            one is not None and (one.revision, one.encoder) == (revision, pair.encoder)
+            for one, (_, _, revision) in zip(sides, pair.sides, strict=True)
+        )
+
+    def was_ever(self, event: DuplicateFound, threshold: float) -> bool:
+        """Whether those two revisions were the latest at some one offset, and are as far apart as the finding says."""
+        sides = oracle.pair_of(event).sides
+        a, b = (self.lifetimes.get((individual_key(collection, who), revision)) for collection, who, revision in sides)
+        if a is None or b is None or {a.encoding.encoder, b.encoding.encoder} != {event.encoder}:
+            return False
+        distance = oracle.exact_distance(a.encoding.embedding, b.encoding.embedding)
+        together = a.begin < b.end and b.begin < a.end
+        return together and distance <= threshold and abs(distance - event.distance) <= _SAME
+
+
+def _problems_of_the_topic(world: World, truth: Truth, missing: int) -> list[str]:
+    """A consumer that keeps the latest record of each key ends with the oracle's pairs, and everyone checked."""
+    latest: dict[str, Event] = {}
+    never: list[Pair] = []
+    for _, event in _events(world, DUPLICATES):
+        latest[event.key] = event
+        threshold = world.settings.threshold_for(event.collection)
+        if isinstance(event, DuplicateFound) and not truth.was_ever(event, threshold):
+            never.append(oracle.pair_of(event))
+    found = {oracle.pair_of(e): e.distance for e in latest.values() if isinstance(e, DuplicateFound)}
+    checked = {key: e.revision for key, e in latest.items() if isinstance(e, IndividualChecked)}
+    unchecked = [
+        (key, e.revision, checked.get(key)) for key, e in truth.living.items() if checked.get(key) != e.revision
+    ]
+    return [
+        *_listed("findings on the topic that were never true", never),
+        *_differences("the topic", found, truth, missing),
+        *_listed("(key, living revision, checked revision) not checked on the topic", unchecked),
+        *_listed("registered and never answered", sorted(truth.unanswered)),
+    ]
+
+
+def _problems_of_the_tables(world: World, truth: Truth, missing: int) -> list[str]:
+    """Postgres holds the same pairs, and everyone is in the right state."""
+    view, columns = individual_duplicates.c, duplicates.c
+    sides = (columns.individual_a, columns.revision_a, columns.individual_b, columns.revision_b)
+    pairs = select(columns.collection, columns.encoder, *sides, columns.distance).where(columns.retracted.is_(None))
+    individuals = select(view.collection, view.individual_id, view.state)
+    with world.connect() as connection:
+        states = {individual_key(where, who): state for where, who, state in connection.execute(individuals)}
+        found = {Pair(*row[:6]): row[6] for row in connection.execute(pairs)}
+    wrong = [(key, state, states.get(key)) for key, state in truth.states.items() if states.get(key) != state]
+    return [
+        *_differences("Postgres", found, truth, missing),
+        *_listed("(key, state that it should have, state in Postgres)", wrong),
+    ]
+
+
+def _differences(where: str, found: dict[Pair, float], truth: Truth, missing: int) -> list[str]:
+    held = {pair: distance for pair, distance in found.items() if truth.holds(pair)}
+    absent = [pair for pair in truth.pairs if pair not in held]
+    beyond = [pair for pair in held if pair not in truth.pairs]
+    apart = [p for p, d in truth.pairs.items() if p in held and abs(held[p] - d) > _SAME]
+    return [
+        *_listed(f"pairs missing in {where}", absent, allowed=missing),
+        *_listed(f"pairs beyond the threshold in {where}", beyond),
+        *_listed(f"pairs with another distance in {where}", apart),
+    ]
+
+
+def _listed(what: str, them: Iterable[object], allowed: int = 0) -> list[str]:
+    them = list(them)
+    return [f"{len(them)} {what}: {', '.join(map(str, them[:_SHOWN]))}"] if len(them) > allowed else []
+
+
+def _events(world: World, topic: Topic) -> list[tuple[int, Event]]:
+    """Those that can be read, with their offsets; what cannot becomes a dead letter, and those are counted."""
+    events = []
+    for record in world.read(topic):
+        assert record.offset is not None
+        with contextlib.suppress(UnreadableError):
+            events.append((record.offset, decode(record).event))
+    return events
