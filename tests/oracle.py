@@ -46,7 +46,7 @@ def latest(events: Iterable[EncodingComputed | EncodingErased]) -> dict[str, Enc
     """The event that counts of each individual, by key, in any order: the highest revision; of equals the erasure."""
     best: dict[str, EncodingComputed | EncodingErased] = {}
     for event in events:
-        if event.key not in best or _rank(event) > _rank(best[event.key]):
+        if event.key not in best or rank(event) > rank(best[event.key]):
             best[event.key] = event
     return best
 
@@ -70,7 +70,7 @@ def lifetimes(log: Iterable[tuple[int, EncodingComputed | EncodingErased]]) -> d
     best: dict[str, EncodingComputed | EncodingErased] = {}
     for offset, event in log:
         before = best.get(event.key)
-        if before is not None and _rank(event) <= _rank(before):
+        if before is not None and rank(event) <= rank(before):
             continue
         if before is not None and (before.key, before.revision) in lives:
             lives[before.key, before.revision] = lives[before.key, before.revision]._replace(end=offset)
@@ -101,7 +101,8 @@ def exact_distance(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(x.astype(np.float64) - y.astype(np.float64)))
 
 
-def _rank(event: EncodingComputed | EncodingErased) -> tuple[int, bool]:
+def rank(event: EncodingComputed | EncodingErased) -> tuple[int, bool]:
+    """The higher one counts."""
     return event.revision, isinstance(event, EncodingErased)
 
 

@@ -54,6 +54,7 @@ class Truth:
     pairs: dict[Pair, float]
     states: dict[str, str]
     unanswered: set[str]
+    left_stale: list[str]
     lifetimes: dict[tuple[str, int], Lifetime]
 
     @classmethod
@@ -62,8 +63,10 @@ class Truth:
         log = [(at, e) for at, e in _events(world, ENCODINGS) if isinstance(e, EncodingComputed | EncodingErased)]
         encodings = [event for _, event in log]
         living = oracle.living(encodings)
+        right = oracle.latest(encodings)
+        last = {event.key: event for event in encodings}
         latest: dict[str, tuple[int, str]] = {}
-        for key, encoding in oracle.latest(encodings).items():
+        for key, encoding in right.items():
             latest[key] = (encoding.revision, "checked" if key in living else "erased")
         for _, event in _events(world, REJECTIONS):
             assert isinstance(event, EncodingRejected)
@@ -75,6 +78,11 @@ class Truth:
             oracle.pairs(living.values(), world.settings.threshold_for),
             {key: state for key, (_, state) in latest.items()},
             {event.key for event in registered if event.revision > latest.get(event.key, (0, ""))[0]},
+            [
+                key
+                for key, event in last.items()
+                if (event.revision, type(event)) != (right[key].revision, type(right[key]))
+            ],
             oracle.lifetimes(log),
         )
 
@@ -116,6 +124,7 @@ def _problems_of_the_topic(world: World, truth: Truth, missing: int) -> list[str
         *_differences("the topic", found, truth, missing),
         *_listed("(key, living revision, checked revision) not checked on the topic", unchecked),
         *_listed("registered and never answered", sorted(truth.unanswered)),
+        *_listed("keys of which Kafka's compaction would keep a stale encoding", truth.left_stale),
     ]
 
 

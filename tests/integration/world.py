@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import create_engine, func, make_url, select
 from sqlalchemy.engine import Connection
 
-from deploy.local.stack import Stack
+from deploy.local.stack import WORKERS, Stack
 from deploy.local.supervisor import Child
 from deploy.queries import lags
 from deploy.tables import create_tables
@@ -77,9 +77,21 @@ class World:
         self.workers: dict[str, Child] = {}
 
     def start(self, *names: str) -> None:
-        """Start workers: encode-cpu, encode-gpu, match, sink."""
+        """Start workers: encode-cpu, encode-gpu, match, sink; match-2 is another match, and so on."""
         for name in names:
-            self.workers[name] = self.stack.start_worker(name, env=self.env)
+            self.workers[name] = self.stack.start_worker(name, *WORKERS[name.rstrip("-0123456789")], env=self.env)
+
+    def crash(self, *names: str) -> None:
+        """SIGKILL workers, and start them at once: without the pauses, ever longer, of who dies again and again."""
+        for name in names:
+            self.workers[name].kill()
+        for name in names:
+            self.workers[name].stop()
+            self.workers[name].start()
+
+    def restarts(self) -> dict[str, int]:
+        """How often each worker had to be started again; those that never had are left out."""
+        return {name: worker.restarts for name, worker in self.workers.items() if worker.restarts}
 
     def stop(self) -> None:
         """Stop all workers."""
@@ -169,17 +181,25 @@ class World:
                 rows += [{key: value for key, value in row.items() if not key.endswith("_at")} for row in found]
         return rows
 
-    def read(self, topic: Topic) -> list[Record]:
-        """Every record of a topic, from its beginning."""
+    def ends(self, topic: Topic) -> dict[int, int]:
+        """The offset that the next record of each partition of a topic will get."""
         name = full_name(topic.name, self.settings.namespace)
         consumer = Consumer(consumer_config(self.settings, "test-reader"))
         try:
-            ends: dict[int, int] = {}
-            for partition in consumer.list_topics(name, timeout=10).topics[name].partitions:
-                place = TopicPartition(name, partition)
-                begin, end = patiently(partial(consumer.get_watermark_offsets, place, timeout=10), "read")
-                if end > begin:
-                    ends[partition] = end
+            places = [TopicPartition(name, partition) for partition in range(topic.partitions)]
+            return {
+                place.partition: patiently(partial(consumer.get_watermark_offsets, place, timeout=10), "read")[1]
+                for place in places
+            }
+        finally:
+            consumer.close()
+
+    def read(self, topic: Topic) -> list[Record]:
+        """Every record of a topic, from its beginning."""
+        name = full_name(topic.name, self.settings.namespace)
+        ends = {partition: end for partition, end in self.ends(topic).items() if end > 0}
+        consumer = Consumer(consumer_config(self.settings, "test-reader"))
+        try:
             consumer.assign([TopicPartition(name, partition, 0) for partition in ends])
             records: list[Record] = []
             deadline = time.monotonic() + 30
