@@ -23,10 +23,10 @@ from streams.gallery import Gallery
 from streams.manifest import Manifest
 from streams.segment import build_segment
 from streams.state import gallery_of, state_of
+from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import checked, expected_pairs, found, messages, people
 from tests.integration.world import World
-from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 PARTITION = partition_of("c", ENCODINGS.partitions)

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # all are expo
 from schemas.envelope import full_name
 from schemas.kafka import client_config, consumer_config
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
-from streams.progress import Progress, connect
+from streams.progress import Progress
 from tests.encodings import crowd
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import PARTITION, begin, publish, published, strike_at_random
@@ -56,7 +56,7 @@ def acknowledged(world: World) -> int:
         committed = consumer.committed([place], timeout=10)[0].offset
     finally:
         consumer.close()
-    return max(committed, Progress(world.settings, connect(world.settings)).matched(PARTITION) or 0)
+    return max(committed, Progress(world.settings).matched(PARTITION) or 0)
 
 
 def refused_for(make_world: MakeWorld, seconds: float, events: int) -> None:

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from schemas.topics import ENCODINGS
-from streams.progress import Progress, connect
+from streams.connection import connect
+from streams.progress import Progress
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import PARTITION, begin, published, strike_at_random
 from tests.integration.judge import assert_as_the_oracle
@@ -76,7 +77,7 @@ def full_for(make_world: MakeWorld, events: int, seconds: float) -> None:
     world = begin(make_world, events)
     strike_at_random(world, lambda _: meanwhile(full(world), seconds), 1, partial(published, world), events)
     assert_as_the_oracle(world)
-    matched = Progress(world.settings, connect(world.settings)).matched(PARTITION)
+    matched = Progress(world.settings).matched(PARTITION)
     assert matched == world.ends(ENCODINGS)[PARTITION], "Redis knows again how far it is"
     assert world.restarts() == {}, "it waits, and does not die again and again"
 

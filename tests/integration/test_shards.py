@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from deploy.queries import galleries
 from schemas.events import EncodingComputed, EncodingErased, IndividualChecked
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
+from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import expected_pairs, found, messages, people
 from tests.integration.world import World
-from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 SHARDS = 3
