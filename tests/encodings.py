@@ -1,6 +1,6 @@
 """Encodings made up for tests: single ones, and crowds in whatever order the world hands them over."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +68,12 @@ def crowd(count: int, seed: int, collections: Sequence[str] = ("c",), prefix: st
             event = computed(one.individual_id, face, 1, collection)
         events.append(event)
     return events
+
+
+def twins(events: Iterable[EncodingEvent], prefix: str) -> list[EncodingEvent]:
+    """For each encoding someone new with nearly that face: found with whom still has it, and not with whom had it."""
+    encodings = [event for event in events if isinstance(event, EncodingComputed)]
+    return [
+        computed(f"{prefix}{number}", 0.9 * event.embedding, collection=event.collection)
+        for number, event in enumerate(encodings)
+    ]

@@ -101,8 +101,9 @@ def stop_for_seconds(world: World) -> None:
 def kill(world: World) -> None:
     """SIGKILL of the broker; its supervisor starts it again."""
     kafka = world.stack.supervisor.children["kafka"]
+    before = kafka.restarts
     kafka.kill()
-    world.wait(lambda: not kafka.running or kafka.restarts > 0, "the broker is dead")
+    world.wait(lambda: kafka.restarts > before, "the broker is started again")
     world.stack.wait_for_server("kafka")
 
 

@@ -1,6 +1,7 @@
 """The sink is killed, its Postgres restarted, its transactions broken: the tables end as the topics say."""
 
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -25,25 +26,23 @@ def written(world: World) -> int:
         return connection.scalar(query) or 0
 
 
-def break_transactions(world: World, times: int) -> int:
-    """End whatever is under way in the world's database, again and again; returns how many connections were ended."""
+def break_transactions(world: World, times: int) -> None:
+    """End connections to the world's database in the middle of what they do, until that many were met."""
     broken = 0
-    for _ in range(times):
-        with world.connect() as connection:
+    deadline = time.monotonic() + 60
+    with world.connect() as connection:
+        while broken < times:
             broken += connection.scalar(_BREAK) or 0
-        threading.Event().wait(0.02)  # let the sink begin again
-    return broken
+            connection.rollback()  # a transaction sees one state of pg_stat_activity
+            threading.Event().wait(0.01)  # and leave the processor to the sink
+            assert time.monotonic() < deadline, f"{broken} of {times} transactions met within 60 s"
 
 
 @pytest.mark.faults
-def test_transactions_broken_a_thousand_times_in_50_000_events(make_world: MakeWorld) -> None:
+def test_thirty_transactions_broken_in_50_000_events(make_world: MakeWorld) -> None:
     world = begin(make_world, 50_000)
-    broken: list[int] = []
-    strike_at_random(
-        world, lambda _: broken.append(break_transactions(world, 100)), 10, partial(written, world), 50_000
-    )
+    strike_at_random(world, lambda _: break_transactions(world, 3), 10, partial(written, world), 50_000)
     assert_as_the_oracle(world, limit_s=240)
-    assert all(broken), f"connections ended by each strike: {broken}"
     assert world.restarts() == {}
 
 

@@ -12,14 +12,14 @@ from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Ind
 from schemas.kafka import client_config
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
 from tests import oracle
-from tests.encodings import EncodingEvent, crowd
+from tests.encodings import EncodingEvent, crowd, twins
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import COLLECTIONS, begin, publish, published
 from tests.integration.judge import assert_as_the_oracle
 from tests.integration.world import World
 
 
-def stop_for(make_world: MakeWorld, seconds: float, events: int) -> None:
+def stop_for(make_world: MakeWorld, seconds: float, events: int) -> World:
     """Stop a matcher in the middle; everyone is updated or erased by another meanwhile; let it go on."""
     world = begin(make_world, events, collections=6)
     world.wait(lambda: published(world) > events // 3, "a third is matched")
@@ -35,7 +35,7 @@ def stop_for(make_world: MakeWorld, seconds: float, events: int) -> None:
     finally:
         stopped.signal(signal.SIGCONT)
     world.wait(lambda: members(world) == 2, "both matchers have partitions again")
-    publish(world, crowd(events // 3, 2, COLLECTIONS, prefix="q"))
+    publish(world, twins(encodings(world)[::5], "twin-"))
     world.wait(world.settled, "everyone is checked", limit_s=120)
     outdated = [
         (side, before[key].revision)
@@ -45,6 +45,7 @@ def stop_for(make_world: MakeWorld, seconds: float, events: int) -> None:
     ]
     assert outdated == [], f"{len(outdated)} (side, revision that was the latest long before)"
     assert_as_the_oracle(world)
+    return world
 
 
 def changes(events: list[EncodingEvent]) -> list[EncodingEvent]:
@@ -95,4 +96,9 @@ def test_a_matcher_stopped_for_12_seconds_says_nothing_outdated(make_world: Make
 
 @pytest.mark.faults
 def test_a_matcher_stopped_for_two_minutes_says_nothing_outdated(make_world: MakeWorld) -> None:
-    stop_for(make_world, 120, 12_000)
+    world = stop_for(make_world, 120, 12_000)
+    for name in ("match", "match-2"):  # what they have stored must not be outdated either
+        world.workers[name].stop()
+    world.start("match")
+    publish(world, twins(encodings(world)[::3], "again-"))
+    assert_as_the_oracle(world)
