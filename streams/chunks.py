@@ -36,8 +36,10 @@ class Chunks:
         blob_id = uuid.uuid4().hex
         written: dict[str, Part] = {}
         try:
-            for name, file in parts.items():
-                with file:
+            with ExitStack() as stack:
+                for file in parts.values():
+                    stack.enter_context(file)
+                for name, file in parts.items():
                     written[name] = self._put_part(f"{blob_id}:{name}", file)
         except BaseException:
             self.remove(Blob(id=blob_id, parts=written).chunks())

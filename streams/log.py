@@ -42,7 +42,7 @@ class PartitionLog:
             position = begin
             while position < end:
                 batch: list[Record] = []
-                for message in self._consumer.consume(_BATCH, _WAIT_S):
+                for message in self._consumer.consume(min(_BATCH, end - position), _WAIT_S):
                     error = message.error()
                     offset = message.offset()
                     assert offset is not None

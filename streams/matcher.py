@@ -76,8 +76,10 @@ class Matcher:
             matcher.tend()
 
     def _take_over(self, partitions: set[int]) -> None:
-        for partition in set(self._partitions) - partitions:
-            del self._partitions[partition]
+        for partition, matcher in list(self._partitions.items()):
+            # One that comes back may have been another's meanwhile, who matched more of it.
+            if partition not in partitions or (self._around.progress.matched(partition) or 0) > matcher.position:
+                del self._partitions[partition]
         for partition in sorted(partitions):
             self._matcher_of(partition)
 
