@@ -73,14 +73,14 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
 def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
     """Writes one column group of `individuals`, where the stored revision of that group is lower or absent.
 
-    Of two checks of one revision, by different numbers of shards perhaps, the one that found more stays.
+    Of two checks of one revision, by different numbers of shards perhaps, the one that left out more stays.
     """
     statement = insert(individuals)
     old, new = individuals.c, statement.excluded
     lower: ColumnElement[bool] = old[guard] < new[guard]
     if guard == CHECKED:
-        known = func.coalesce(old.duplicates_found, -1), func.coalesce(old.truncated, False)
-        lower = tuple_(old[guard], *known) < tuple_(new[guard], new.duplicates_found, new.truncated)
+        found = (func.coalesce(one.duplicates_found, -1) for one in (old, new))
+        lower = tuple_(old[guard], next(found)) < tuple_(new[guard], next(found))
     return statement.on_conflict_do_update(
         index_elements=[old.collection, old.individual_id],
         set_={name: new[name] for name in columns if name not in ("collection", "individual_id")},
@@ -109,7 +109,7 @@ def merge_checks() -> ReturningInsert[Any]:
 def completed(reports: Iterable[Row]) -> list[Row]:
     """Rows of `individuals`, guarded by CHECKED, of those rows of `checks` that no shard is missing from.
 
-    Each individual once: the highest revision, and of several numbers of shards the one that found more.
+    Each individual once: the highest revision, and of several numbers of shards the one that left out more.
     """
     latest: dict[tuple[str, str], Row] = {}
     for report in reports:
@@ -120,8 +120,7 @@ def completed(reports: Iterable[Row]) -> list[Row]:
             "collection": report["collection"],
             "individual_id": report["individual_id"],
             CHECKED: report["revision"],
-            "duplicates_found": sum(report["duplicates"]),
-            "truncated": report["truncated"],
+            "duplicates_found": sum(report["duplicates"]) if report["truncated"] else None,
             "checked_at": report["checked_at"],
         }
         before = latest.get(key)
@@ -157,7 +156,8 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
             columns = {"encoder": event.encoder, "encoded_at": published}
         case IndividualChecked():
             guard = CHECKED
-            columns = {"duplicates_found": event.duplicates, "truncated": event.truncated, "checked_at": published}
+            # How many stood before depends on the order of arrival: kept only where pairs were left out.
+            columns = {"duplicates_found": event.duplicates if event.truncated else None, "checked_at": published}
         case EncodingRejected():
             guard = "rejected_revision"
             columns = {
@@ -173,8 +173,8 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
     return guard, {**key, guard: event.revision, **columns}
 
 
-def _individual_version(guard: str, row: Row) -> tuple[int, int, bool]:
-    return row[guard], row.get("duplicates_found", 0), row.get("truncated", False)
+def _individual_version(guard: str, row: Row) -> tuple[int, int]:
+    return row[guard], row.get("duplicates_found") or -1
 
 
 def _with_report(row: Row | None, event: IndividualChecked, published: datetime) -> Row:

@@ -48,8 +48,7 @@ individuals = Table(
     Column("rejection_detail", String, comment="for people"),
     _time("rejected_at", "when Kafka had the rejection"),
     Column("erased_revision", BigInteger, comment="latest IndividualDeleted"),
-    Column("duplicates_found", BigInteger, comment="by the check; NULL of those checked before it was counted"),
-    Column("truncated", Boolean, comment="whether the check found more than it published"),
+    Column("duplicates_found", BigInteger, comment="by the check, where it found more than it published; else NULL"),
     comment="every individual, and how far each got",
 )
 

@@ -1,4 +1,4 @@
-"""What several shards say of an individual; how many duplicates a check found, and whether all are listed."""
+"""What several shards say of an individual; how many duplicates a check found where not all are listed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -52,7 +52,7 @@ LEFT JOIN LATERAL (
 """
 FURTHER = """,
     CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
-    coalesce(checked_revision = revision AND truncated, false) AS truncated"""
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated"""
 
 
 def upgrade() -> None:
@@ -75,11 +75,8 @@ def upgrade() -> None:
     op.add_column(
         "individuals",
         sa.Column(
-            "duplicates_found", sa.BigInteger, comment="by the check; NULL of those checked before it was counted"
+            "duplicates_found", sa.BigInteger, comment="by the check, where it found more than it published; else NULL"
         ),
-    )
-    op.add_column(
-        "individuals", sa.Column("truncated", sa.Boolean, comment="whether the check found more than it published")
     )
     _comment_on_checked_revision("latest IndividualChecked, of all shards")
     op.execute(VIEW.format(further=FURTHER))
@@ -87,7 +84,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP VIEW individual_duplicates")
-    op.drop_column("individuals", "truncated")
     op.drop_column("individuals", "duplicates_found")
     _comment_on_checked_revision("latest IndividualChecked")
     op.drop_table("checks")
