@@ -80,11 +80,9 @@ def test_every_id_falls_to_exactly_one_shard_and_all_get_the_same_share(count: i
     assert falls.mean(axis=0) == pytest.approx(1 / count, abs=0.015)
 
 
-def test_a_shard_gets_its_share_of_every_part_of_a_roster() -> None:
-    """The order of a roster and the shard follow from different halves: each shard's rosters are spread alike."""
-    kept = np.array([hash_of(f"A-{i}").high for i in range(10_000) if hash_of(f"A-{i}").falls_to(Shard(1, 4))])
-    quarters, _ = np.histogram(kept.astype(np.float64) / 2**64, bins=4, range=(0, 1))
-    assert quarters / len(kept) == pytest.approx(0.25, abs=0.03)
+def test_an_id_falls_to_the_same_shard_in_every_process_and_release() -> None:
+    falls = [hash_of("A-0000001").falls_to(Shard(number, 1000)) for number in range(1, 1001)]
+    assert np.flatnonzero(falls).tolist() == [427]
 
 
 def known(absent: Absent, names: list[str]) -> dict[str, tuple[int, int, bool] | None]:

@@ -97,7 +97,8 @@ def test_masked_rows_are_never_found(
 ) -> None:
     before = found(segment, newcomers)
     gone = {row for _, row in list(before)[::3]}
-    segment.remove_ids([f"p{row}" for row in gone] + ["never seen"])
+    for _ in range(2):  # masked ones stay masked
+        segment.remove_ids([f"p{row}" for row in gone] + ["never seen"])
     assert segment.living == len(people) - len(gone)
     assert found(segment, newcomers) == {(at, row) for at, row in before if row not in gone}
     last = next(iter({row for _, row in before} - gone))
