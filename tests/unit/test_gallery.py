@@ -13,7 +13,7 @@ from schemas.envelope import Record, decode
 from schemas.events import DuplicateFound, IndividualChecked
 from schemas.shard import Shard
 from streams.delta import Rows
-from streams.gallery import Gallery
+from streams.gallery import Applied, Gallery
 from streams.matching import Consequences, match
 from streams.packing import (
     pack_absent,
@@ -155,6 +155,20 @@ def test_what_is_said_does_not_depend_on_how_the_gallery_holds_it(logged: list[L
     for one in (holder, plain):
         one.match(log)
     check_same(holder, plain, logged)
+
+
+@pytest.mark.parametrize(("others", "parts"), [(0, 1), (10, 2)])
+def test_of_an_individual_that_was_put_away_twice_the_later_record_counts(others: int, parts: int) -> None:
+    """Whether the two are held in one part or in two."""
+    gallery = Gallery()
+    for offset, who in enumerate(["a", *(f"b{i}" for i in range(others))]):
+        gallery.apply(erased(who, 1), offset)
+    gallery.put_away(1)
+    gallery.apply(erased("a", 3), 100)
+    gallery.put_away(1)
+    assert len(gallery.collections["c"].absent) == parts
+    assert gallery.apply(computed("a", 2, 0), 101) is Applied.STALE
+    assert gallery.latest_offset(erased("a", 1)) == 100
 
 
 def sealed_after(records: list[Record], moments: list[int], holder: Holder) -> Holder:

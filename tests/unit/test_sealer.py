@@ -233,5 +233,5 @@ def test_whoever_is_without_a_vector_is_put_away(world: World) -> None:
     for offset in range(LIMIT):
         world.gallery.apply(EncodingErased(collection="c", individual_id=f"p{offset}", revision=1), offset)
     world.tend()
-    assert world.gallery.collections["c"].in_delta == {}
+    assert world.gallery.collections["c"].lately_absent == {}
     assert sum(map(len, world.gallery.collections["c"].absent)) == LIMIT
