@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults bench check lock generate clean
+.PHONY: demo test test-faults bench bench-encoder bench-matcher check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -19,8 +20,13 @@ test: check ## every check and every test, on real servers that the tests start
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800
 
-bench: $(INSTALLED) ## the figures in the README, measured again
-	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore -m tests.bench.encoder
+bench: bench-encoder bench-matcher ## the figures in the README, measured again
+
+bench-encoder: $(INSTALLED) ## those of the encoder
+	@$(MEASURED) -m tests.bench.encoder
+
+bench-matcher: $(INSTALLED) ## those of the matcher; PARTS="throughput latency" for some of them
+	@$(MEASURED) -m tests.bench.matcher $(PARTS)
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

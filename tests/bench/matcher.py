@@ -1,0 +1,162 @@
+"""`make bench-matcher`: the matcher against hnswlib alone, in one run. Prints Markdown tables.
+
+`python -m tests.bench.matcher throughput latency` measures only those of the PARTS.
+
+All people are of `tests.population`, registered in one collection. Of the newcomers a share is registered already, by
+another photo. Everything runs on two cores of one machine: the matcher, Kafka, Redis, and what measures them.
+"""
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+
+from deploy.local.stack import Stack
+from schemas.settings import Settings
+from schemas.tables import duplicates
+from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
+from tests.bench.machine import describe_machine, print_table
+from tests.bench.matching import Matching
+from tests.integration.world import Lines, World
+from tests.population import again, embeddings
+
+SEED, OTHERS = 1, 2
+REGISTERED_ALREADY = 0.05
+HUNDRED_THOUSAND = 100_000
+# Three times as many stay below settings.delta_limit: nothing is sealed meanwhile.
+NEWCOMERS, REPEATS = 15_000, 3
+EVENTS_A_SECOND, LATENCY_S = 200, 30
+PROBES = 2000
+
+
+class Bench:
+    """What the parts share: servers, and the settings of all that runs on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lines = folder, Lines()
+        self.stack = Stack(folder / "stack", self._lines.add)
+        self.settings = Settings()
+
+    def matching(self, **settings: Any) -> Matching:
+        """A matcher with nothing to match yet."""
+        return Matching(World(self.stack, self._lines, self._folder / "data", **settings))
+
+    def hundred_thousand(self) -> Matching:
+        """A matcher, not running, of so many people in a sealed segment. Made once."""
+        if not hasattr(self, "_hundred_thousand"):
+            self._hundred_thousand = self.matching()
+            say(self._hundred_thousand.seal(embeddings(HUNDRED_THOUSAND, SEED), 900))
+            self._hundred_thousand.stop()
+        return self._hundred_thousand
+
+
+def newcomers(gallery: int, count: int, skip: int = 0) -> NDArray[np.float32]:
+    """Photos of `count` people, a share of whom is in the gallery, in any order: others after each `skip`."""
+    known = round(count * REGISTERED_ALREADY)
+    random = np.random.default_rng(skip)
+    photos = np.concatenate(
+        [
+            embeddings(skip + count - known, OTHERS)[skip:],
+            again(random.choice(gallery, known, replace=False), SEED, shot=2 + skip),
+        ]
+    )
+    return random.permutation(photos)
+
+
+def throughput(bench: Bench) -> None:
+    """Encodings that wait in Kafka → findings acknowledged, against the bare loop on the same vectors."""
+    matching, threshold = bench.hundred_thousand(), bench.settings.threshold
+    gallery = embeddings(HUNDRED_THOUSAND, SEED)
+    probes = newcomers(HUNDRED_THOUSAND, PROBES, REPEATS * NEWCOMERS)
+    index = fastest(gallery, HUNDRED_THOUSAND + REPEATS * NEWCOMERS, probes, threshold, bench.settings.recall_floor)
+    rows: list[tuple[str, ...]] = []
+    runs = []
+    for repeat in range(REPEATS):
+        photos = newcomers(HUNDRED_THOUSAND, NEWCOMERS, repeat * NEWCOMERS)
+        alone, pairs_alone = one_at_a_time(index, photos, threshold)
+        ours, pairs = _through_the_matcher(matching, photos)
+        pairs_there = count_pairs(gallery, photos, threshold)
+        gallery = np.concatenate([gallery, photos])
+        runs.append((alone, ours))
+        figures = f"{alone:.0f}", f"{ours:.0f}", f"{ours / alone:.2f}"
+        rows.append((str(repeat + 1), *figures, f"{pairs_alone / pairs_there:.4f}", f"{pairs / pairs_there:.4f}"))
+    medians = [statistics.median(run) for run in zip(*runs, strict=True)]
+    rows.append(("median", *(f"{rate:.0f}" for rate in medians), f"{medians[1] / medians[0]:.2f}", "", ""))
+    quality = matching.state().scopes[0].segments[0].quality
+    columns = "hnswlib alone, newcomers/s", "facematch, newcomers/s", "ratio", "recall, alone", "recall, facematch"
+    print_table(("100,000 registered", *columns), rows)
+    print(f"\nhnswlib alone: {_parameters(index)}; facematch: {quality}")
+
+
+def _through_the_matcher(matching: Matching, photos: NDArray[np.float32]) -> tuple[float, int]:
+    """Newcomers a second of a matcher that finds them waiting, and how many pairs it found."""
+    matching.publish(photos)
+    begin = matching.end()
+    matching.start()
+    matching.wait_until_matched(300)
+    matching.stop()
+    checks = matching.checks(begin).values()
+    assert len(checks) == len(photos)
+    times = sorted(published for published, _ in checks)
+    skipped = len(photos) // 20  # the matcher is under way, and never out of work
+    rate = (len(photos) - 2 * skipped) / (times[-1 - skipped] - times[skipped])
+    return rate, sum(check.duplicates for _, check in checks)
+
+
+def latency(bench: Bench) -> None:
+    """Encoding in Kafka → its last finding in Postgres, of newcomers that are registered already."""
+    matching = bench.hundred_thousand()
+    world = matching.world
+    world.start("match", "sink")
+    matching.wait_until_written(600)
+    first = matching.published
+    random = np.random.default_rng(SEED)
+    known = random.choice(HUNDRED_THOUSAND, EVENTS_A_SECOND * LATENCY_S, replace=False)
+    matching.publish_evenly(again(known, SEED), EVENTS_A_SECOND)
+    matching.wait_until_written(60)
+    matching.stop()
+    encoded = matching.encoded_at(first)
+    query = select(duplicates.c.individual_b, func.max(duplicates.c.recorded_at)).group_by(duplicates.c.individual_b)
+    with world.connect() as connection:
+        recorded = {who: at.timestamp() for who, at in connection.execute(query)}
+    taken = np.array([recorded[who] - at for who, at in encoded.items() if who in recorded]) * 1000
+    figures = (f"{np.quantile(taken, share):.0f}" for share in (0.5, 0.95, 0.99, 1.0))
+    columns = f"{EVENTS_A_SECOND} newcomers/s", "with findings", "p50, ms", "p95, ms", "p99, ms", "longest, ms"
+    print_table(columns, [("Kafka → Postgres", str(len(taken)), *figures)])
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {"throughput": throughput, "latency": latency}
+
+
+def _parameters(index: hnswlib.Index) -> str:
+    return f"M {index.M}, ef_construction {index.ef_construction}, ef {index.ef}"
+
+
+def say(line: str) -> None:
+    """What goes on, beside the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(parts: list[str]) -> None:
+    """Those parts, or all, on one set of servers."""
+    print(describe_machine())
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        bench = Bench(Path(folder))
+        try:
+            bench.stack.start_servers(say)
+            for part in parts or PARTS:
+                PARTS[part](bench)
+        finally:
+            bench.stack.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

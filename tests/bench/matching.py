@@ -1,0 +1,183 @@
+"""A matcher on real servers, as the benchmark drives it: encodings go in by the million, times and memory come out."""
+
+import base64
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+from numpy.typing import NDArray
+from redis import Redis
+
+from schemas.envelope import Record, announce, decode, encode, full_name
+from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, IndividualChecked
+from schemas.kafka import Publisher, consumer_config, partition_of
+from schemas.shard import Shard
+from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, SINK
+from streams.checkpoints import CheckpointStore
+from streams.connection import key
+from streams.log import PartitionLog
+from streams.manifest import Manifest
+from streams.progress import Progress
+from streams.state import State
+from tests.integration.world import World
+from tests.model import computed
+from tests.population import individual_id
+
+COLLECTION, SOURCE = "c", "bench"
+PARTITION = partition_of(COLLECTION, ENCODINGS.partitions)
+_AT_ONCE = 50_000
+
+
+def records_of(vectors: NDArray[np.float32], first: int) -> Iterator[Record]:
+    """Encodings of individuals `first`, `first + 1` …, as `encode` makes them, without a model for each."""
+    like = encode(announce(computed("?", np.zeros(EMBEDDING_DIMENSIONS, np.float32), collection=COLLECTION), SOURCE))
+    assert like.value is not None
+    text = base64.b64encode(bytes(4 * EMBEDDING_DIMENSIONS))
+    begin, _, rest = like.value.partition(b'"?"')
+    middle, _, end = rest.partition(text)
+    headers = tuple(header for header in like.headers if header[0] != "ce_id")
+    for number, vector in enumerate(vectors, first):
+        who = individual_id(number)
+        value = b"".join((begin, f'"{who}"'.encode(), middle, base64.b64encode(vector.tobytes()), end))
+        record = Record(
+            like.topic,
+            f"{COLLECTION}/{who}".encode(),
+            value,
+            (*headers, ("ce_id", who.encode())),
+            partition_by=like.partition_by,
+        )
+        if number == first:
+            event = decode(record).event
+            assert isinstance(event, EncodingComputed)
+            assert (event.individual_id, event.embedding.tolist()) == (who, vector.tolist())
+        yield record
+
+
+class Matching:
+    """One collection's matcher, in a world of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.published = 0
+        self._publisher = Publisher(world.settings, SOURCE)
+        self._progress = Progress(world.settings)
+        self._duplicates = PartitionLog(world.settings, DUPLICATES, SOURCE)
+        self._redis = Redis.from_url(world.settings.redis)
+
+    # what goes in
+
+    def publish(self, vectors: NDArray[np.float32]) -> None:
+        """Encodings of new individuals; returns once all are acknowledged."""
+        for begin in range(0, len(vectors), _AT_ONCE):
+            chunk = vectors[begin : begin + _AT_ONCE]
+            self._publisher.publish_all(records_of(chunk, self.published))
+            self.published += len(chunk)
+
+    def publish_evenly(self, vectors: NDArray[np.float32], rate: float) -> None:
+        """The same, so many a second."""
+        begun = time.monotonic()
+        failed: list[object] = []
+        for number, record in enumerate(records_of(vectors, self.published)):
+            while (left := begun + number / rate - time.monotonic()) > 0:
+                self._publisher.poll(left)
+            self._publisher.publish(record, lambda error: failed.append(error) if error else None)
+        assert self._publisher.flush(30) == 0
+        assert not failed
+        self.published += len(vectors)
+
+    def seal(self, vectors: NDArray[np.float32], limit_s: float) -> str:
+        """A gallery that was matched long ago, in one sealed segment; the line that says how it was built.
+
+        A matcher that finds an empty Redis restores it from the log, up to its group's offset, and seals all at once.
+        """
+        self.publish(vectors)
+        group = Consumer(consumer_config(self.world.settings, MATCHER.name))
+        place = TopicPartition(full_name(ENCODINGS.name, self.world.settings.namespace), PARTITION, self.published)
+        group.commit(offsets=[place], asynchronous=False)
+        group.close()
+        begin = len(self.world.lines)
+        self.world.start("match")
+        self.world.wait(lambda: self._sealed() == self.published, "sealed and stored", limit_s)
+        (line,) = [line for line in self.world.lines.since(begin) if " sealed in " in line]
+        return line.partition(" INFO ")[2] or line
+
+    # the process
+
+    def start(self) -> float:
+        """Start the matcher; when that was, in seconds since 1970."""
+        started = time.time()
+        self.world.start("match")
+        return started
+
+    def stop(self) -> None:
+        """Have it leave its group and end."""
+        self.world.workers.pop("match").stop()
+
+    def memory(self) -> dict[str, float]:
+        """Of its process in MB: VmRSS now and VmHWM, the most there was."""
+        process = self.world.workers["match"].process
+        assert process is not None
+        return memory_of(process.pid)
+
+    # what comes out
+
+    def wait_until_matched(self, limit_s: float) -> None:
+        """Return once everyone is compared."""
+        self.world.wait(lambda: self._progress.matched(PARTITION) == self.published, "everyone is matched", limit_s)
+
+    def wait_until_written(self, limit_s: float) -> None:
+        """Return once Postgres has everything; the sink says so within a second."""
+        sinks = [PartitionLog(self.world.settings, topic, SINK.name) for topic in (ENCODINGS, DUPLICATES)]
+        self.world.wait(
+            lambda: all(log.committed(PARTITION) == log.end(PARTITION) for log in sinks), "all is written", limit_s
+        )
+        for log in sinks:
+            log.close()
+
+    def end(self) -> int:
+        """Where the next finding will stand."""
+        return self._duplicates.end(PARTITION)
+
+    def checks(self, begin: int) -> dict[str, tuple[float, IndividualChecked]]:
+        """By individual those that stand at `begin` and after, and when they were published, in seconds since 1970."""
+        found: dict[str, tuple[float, IndividualChecked]] = {}
+        for batch in self._duplicates.read(PARTITION, begin, self.end()):
+            for record in batch:
+                if ("ce_type", b"IndividualChecked") in record.headers:
+                    event = decode(record).event
+                    assert isinstance(event, IndividualChecked)
+                    found.setdefault(event.individual_id, ((record.timestamp or 0) / 1000, event))
+        return found
+
+    def encoded_at(self, begin: int) -> dict[str, float]:
+        """When encodings that stand at `begin` and after were published, in seconds since 1970, by individual."""
+        log = PartitionLog(self.world.settings, ENCODINGS, SOURCE)
+        found = {
+            (record.key or b"").decode().partition("/")[2]: (record.timestamp or 0) / 1000
+            for batch in log.read(PARTITION, begin, self.published)
+            for record in batch
+        }
+        log.close()
+        return found
+
+    def state(self) -> State:
+        """That of the checkpoint."""
+        settings = self.world.settings
+        state = CheckpointStore(settings, self._redis, Shard(), PARTITION).load(self.published)
+        assert state is not None
+        return state
+
+    def _sealed(self) -> int:
+        value = self._redis.get(key(self.world.settings, "manifest", Shard(), PARTITION))
+        if not isinstance(value, bytes):
+            return 0
+        return sum(segment.rows for scope in Manifest.from_bytes(value).scopes for segment in scope.segments)
+
+
+def memory_of(process: int | str = "self") -> dict[str, float]:
+    """Of a process in MB: VmRSS now and VmHWM, the most there was."""
+    status = Path(f"/proc/{process}/status").read_text()
+    lines = [line.split() for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM"))]
+    return {name.rstrip(":"): int(value) / 1000 for name, value, _ in lines}
