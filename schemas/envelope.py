@@ -9,11 +9,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from schemas.events import EVENT_TYPES, EncodingErased, Event, IndividualChecked, IndividualEvent
+from schemas.identity import uuid_of
 from schemas.topics import DEAD_LETTERS, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
@@ -70,7 +72,7 @@ class Message(Generic[E_co]):
     def derive(self, event: Event, source: str) -> "Message[Event]":
         """What follows from this message: the same time, and an id that is the same however often it follows."""
         name = f"{type(event).__name__}/{event.key}/{self.id}"
-        return Message(event, id=str(uuid.uuid5(_EVENT_NAMESPACE, name)), time=self.time, source=source)
+        return Message(event, id=uuid_of(_EVENT_NAMESPACE, name), time=self.time, source=source)
 
 
 def announce(event: Event, source: str, time: datetime | None = None) -> Message[Event]:
@@ -82,25 +84,25 @@ def encode(message: Message[Event]) -> Record:
     """The record of a message, on the topic that the topic table gives its type."""
     event = message.event
     topic = topic_of(type(event))
-    headers = {
-        "ce_specversion": SPEC_VERSION,
-        "ce_type": type(event).__name__,
-        "ce_id": message.id,
-        "ce_source": message.source,
-        "ce_time": message.time.astimezone(UTC).isoformat(),
-    }
+    headers: Headers = (
+        ("ce_specversion", SPEC_VERSION.encode()),
+        ("ce_type", type(event).__name__.encode()),
+        ("ce_id", message.id.encode()),
+        ("ce_source", message.source.encode()),
+        ("ce_time", _written(message.time)),
+    )
     value: bytes | None
     if isinstance(event, EncodingErased):
-        headers["revision"] = str(event.revision)
+        headers = (*headers, ("revision", str(event.revision).encode()))
         value = None
     else:
-        headers["content-type"] = _CONTENT_TYPE.decode()
+        headers = (*headers, ("content-type", _CONTENT_TYPE))
         value = event.model_dump_json(exclude_none=True).encode()
     return Record(
         topic=topic.name,
         key=event.key.encode(),
         value=value,
-        headers=tuple((name, text.encode()) for name, text in headers.items()),
+        headers=headers,
         partition_by=event.collection if topic.partitioned_by_collection else None,
     )
 
@@ -177,6 +179,11 @@ def _decode_tombstone(record: Record, attributes: Mapping[str, str]) -> Encoding
             "EncodingErased needs a key collection/individual and a header revision, a whole number"
         ) from None
     return EncodingErased(collection=collection, individual_id=individual_id, revision=revision)
+
+
+@lru_cache(maxsize=1024)  # all that follows from a message carries its time
+def _written(time: datetime) -> bytes:
+    return time.astimezone(UTC).isoformat().encode()
 
 
 def _time(text: str) -> datetime:

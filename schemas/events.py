@@ -3,9 +3,10 @@
 import base64
 import binascii
 import json
-import uuid
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.identity import uuid_of
 from schemas.shard import MOST_SHARDS, Shard
 
 EMBEDDING_DIMENSIONS = 128
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
-_PAIR_NAMESPACE = uuid.UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+_PAIR_NAMESPACE = UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+_as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
@@ -279,8 +282,7 @@ def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
 
     Any repetition of a finding, by any process, therefore is the same row.
     """
-    name = json.dumps([collection, encoder, *sorted((one, other))], ensure_ascii=True, separators=(",", ":"))
-    return str(uuid.uuid5(_PAIR_NAMESPACE, name))
+    return uuid_of(_PAIR_NAMESPACE, _as_json([collection, encoder, *sorted((one, other))]))
 
 
 class PairEvent(Event):
@@ -296,7 +298,7 @@ class PairEvent(Event):
             raise ValueError("a pair has two different individuals, the smaller id first")
         return self
 
-    @property
+    @cached_property
     def pair_id(self) -> str:
         """See `pair_id`."""
         return pair_id(self.collection, self.encoder, self.a.individual_id, self.b.individual_id)

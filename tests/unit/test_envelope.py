@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from uuid import UUID, uuid5
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from schemas.envelope import Record, UnreadableError, dead_letter, decode
 from schemas.events import DuplicateFound, EncodingComputed, Member, pair_id
 from schemas.generate import examples
+from schemas.identity import uuid_of
 
 CREATED = examples()["IndividualCreated"]
 
@@ -83,6 +85,12 @@ def test_pair_id_does_not_depend_on_the_order_and_tells_all_else_apart() -> None
     }
     assert len(ids) == 5
     assert pair_id("c", "e", "2", "1") == pair_id("c", "e", "1", "2")
+
+
+def test_an_id_is_a_uuid_of_version_5() -> None:
+    namespace = UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+    for name in ("", "c/é-1", '["c","e","1","2"]'):
+        assert uuid_of(namespace, name) == str(uuid5(namespace, name))
 
 
 def test_a_pair_has_two_individuals_in_order() -> None:
