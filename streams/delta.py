@@ -72,13 +72,13 @@ def search_block(
     measured again exactly. A row whose half norm is infinite is never found.
     """
     found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    least = half_norms(probes) - np.float32((threshold**2 + SLACK) / 2)
+    least = half_norms(probes)[:, None] - np.float32((threshold**2 + SLACK) / 2)
     for begin in range(0, len(vectors), _BLOCK_ROWS):
         closeness = probes @ vectors[begin : begin + _BLOCK_ROWS].T
         closeness -= halves[begin : begin + _BLOCK_ROWS]
-        in_block, columns = np.nonzero(closeness >= least[:, None])
-        found[0].append(in_block)
-        found[1].append(columns + begin)
+        places = np.flatnonzero(closeness >= least)  # far faster than nonzero, which counts and walks in two dimensions
+        found[0].append(places // closeness.shape[1])
+        found[1].append(places % closeness.shape[1] + begin)
     at, rows = np.concatenate(found[0]), np.concatenate(found[1])
     distances = distances_of_pairs(probes, at, lambda some: vectors[some], rows)
     near = distances <= threshold

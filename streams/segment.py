@@ -18,7 +18,6 @@ from schemas.events import EMBEDDING_DIMENSIONS, Member
 from streams.delta import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
 from streams.roster import Roster, hash_of, hashes_of, order_of
 
-_FIRST_K = 8
 _SAMPLE = 4000
 _SCAN_ROWS = 16_384
 
@@ -136,13 +135,13 @@ def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float3
 def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
     """What the index finds within the threshold of each probe, however much it is.
 
-    Of almost every newcomer the nearest is beyond the threshold at once. Where the farthest of k is not, k doubles.
+    The first k is ef: as many are looked at in any case. Where the farthest of k is within the threshold, k doubles.
     """
     count = index.get_current_count()
     limit = threshold**2 + SLACK
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     pending = np.arange(len(probes))
-    k = min(_FIRST_K, count)
+    k = min(index.ef, count)
     while len(pending):
         try:
             labels, squares = index.knn_query(probes[pending], k=k)

@@ -15,7 +15,6 @@ from streams.delta import half_norms, search_block
 from streams.segment import cores, search_index
 from tests.bench.matching import memory_of
 
-_FIRST_K = 8
 # From the fastest to add to on: links of each node, and candidates looked at for them.
 _DENSITIES = ((12, 100), (16, 100), (24, 150), (32, 200), (48, 400))
 _EFS = (32, 48, 64, 96, 128, 192, 256)
@@ -48,7 +47,7 @@ def one_at_a_time(index: hnswlib.Index, newcomers: NDArray[np.float32], threshol
     pairs = 0
     begun = time.perf_counter()
     for number, newcomer in enumerate(newcomers):
-        k = _FIRST_K
+        k = index.ef  # as many are looked at in any case
         while True:
             _, squares = index.knn_query(newcomer, k=k, num_threads=1)
             near = squares[0] <= limit
