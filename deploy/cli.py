@@ -1,6 +1,7 @@
 """The command line: `facematch --help` reads like a map of the system."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -278,6 +279,8 @@ def match(
     ] = Shard(),
 ) -> None:
     """The matcher: compares every new embedding with all before it."""
+    # OpenBLAS reads it when numpy is loaded. Its threads spin while they wait for each other, on cores that are needed.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from streams.matcher import run
 
     run(_ready(tables=False), shard)

@@ -1,8 +1,9 @@
 """The matcher: Faust hands over `encodings`, a thread matches them, and only then are they acknowledged."""
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any, TypeVar
@@ -24,7 +25,6 @@ from streams.progress import Progress
 
 log = logging.getLogger(__name__)
 
-_WITHIN_S = 0.01  # how long a newcomer waits for others to be compared with it
 T = TypeVar("T")
 
 
@@ -82,6 +82,7 @@ class Matcher:
                 del self._partitions[partition]
         for partition in sorted(partitions):
             self._matcher_of(partition)
+        gc.freeze()  # what was restored stays: collections that go through all of it would take a tenth of the time
 
     def _process(self, records: list[Record]) -> set[int]:
         lost = set()
@@ -152,14 +153,24 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
     app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
     app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
 
+    # What arrives while a batch is matched is the next one: alone if it comes alone, many where there is much to do.
+    arrived: asyncio.Queue[Any] = asyncio.Queue(settings.match_batch)
+
     @app.agent(topic, concurrency=1, name="match")
-    async def match(stream: Any) -> AsyncIterator[None]:
-        async for events in stream.noack_take(settings.match_batch, within=_WITHIN_S):
+    async def match(stream: Any) -> None:
+        async for event in stream.noack().events():
+            await arrived.put(event)
+
+    @app.task
+    async def work() -> None:
+        while True:
+            events = [await arrived.get()]
+            while len(events) < settings.match_batch and not arrived.empty():
+                events.append(arrived.get_nowait())
             lost = await matcher.process([_record(event.message) for event in events])
             for event in events:
                 if event.message.partition not in lost:
                     event.ack()
-            yield
 
     @app.timer(interval=2.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
     async def look_after(*_: Any) -> None:
