@@ -161,7 +161,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
         async for event in stream.noack().events():
             await arrived.put(event)
 
-    @app.task
+    @app.task  # type: ignore[untyped-decorator] # Faust's
     async def work() -> None:
         while True:
             events = [await arrived.get()]
