@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def describe_machine() -> str:
     cores = len(os.sched_getaffinity(0))
     processor = names[0] if names else platform.machine()
     return f"{processor}, {cores} cores, {gigabytes:.0f} GiB, Python {platform.python_version()}"
+
+
+def say(line: str) -> None:
+    """What goes on, beside the tables."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

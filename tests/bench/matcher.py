@@ -15,20 +15,18 @@ from typing import Any
 
 import hnswlib
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from deploy.local.stack import Stack
 from schemas.settings import Settings
 from schemas.tables import duplicates
 from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
-from tests.bench.machine import describe_machine, print_table
-from tests.bench.matching import Matching
+from tests.bench.machine import describe_machine, print_table, say
+from tests.bench.matching import SEED, Matching, newcomers
+from tests.bench.million import million
 from tests.integration.world import Lines, World
 from tests.population import again, embeddings
 
-SEED, OTHERS = 1, 2
-REGISTERED_ALREADY = 0.05
 HUNDRED_THOUSAND = 100_000
 # Three times as many stay below settings.delta_limit: nothing is sealed meanwhile.
 NEWCOMERS, REPEATS = 15_000, 3
@@ -57,19 +55,6 @@ class Bench:
         return self._hundred_thousand
 
 
-def newcomers(gallery: int, count: int, skip: int = 0) -> NDArray[np.float32]:
-    """Photos of `count` people, a share of whom is in the gallery, in any order: others after each `skip`."""
-    known = round(count * REGISTERED_ALREADY)
-    random = np.random.default_rng(skip)
-    photos = np.concatenate(
-        [
-            embeddings(skip + count - known, OTHERS)[skip:],
-            again(random.choice(gallery, known, replace=False), SEED, shot=2 + skip),
-        ]
-    )
-    return random.permutation(photos)
-
-
 def throughput(bench: Bench) -> None:
     """Encodings that wait in Kafka → findings acknowledged, against the bare loop on the same vectors."""
     matching, threshold = bench.hundred_thousand(), bench.settings.threshold
@@ -81,7 +66,8 @@ def throughput(bench: Bench) -> None:
     for repeat in range(REPEATS):
         photos = newcomers(HUNDRED_THOUSAND, NEWCOMERS, repeat * NEWCOMERS)
         alone, pairs_alone = one_at_a_time(index, photos, threshold)
-        ours, pairs = _through_the_matcher(matching, photos)
+        ours, pairs = matching.rate(photos, 300)
+        matching.stop()
         pairs_there = count_pairs(gallery, photos, threshold)
         gallery = np.concatenate([gallery, photos])
         runs.append((alone, ours))
@@ -93,21 +79,6 @@ def throughput(bench: Bench) -> None:
     columns = "hnswlib alone, newcomers/s", "facematch, newcomers/s", "ratio", "recall, alone", "recall, facematch"
     print_table(("100,000 registered", *columns), rows)
     print(f"\nhnswlib alone: {_parameters(index)}; facematch: {quality}")
-
-
-def _through_the_matcher(matching: Matching, photos: NDArray[np.float32]) -> tuple[float, int]:
-    """Newcomers a second of a matcher that finds them waiting, and how many pairs it found."""
-    matching.publish(photos)
-    begin = matching.end()
-    matching.start()
-    matching.wait_until_matched(300)
-    matching.stop()
-    checks = matching.checks(begin).values()
-    assert len(checks) == len(photos)
-    times = sorted(published for published, _ in checks)
-    skipped = len(photos) // 20  # the matcher is under way, and never out of work
-    rate = (len(photos) - 2 * skipped) / (times[-1 - skipped] - times[skipped])
-    return rate, sum(check.duplicates for _, check in checks)
 
 
 def latency(bench: Bench) -> None:
@@ -132,16 +103,15 @@ def latency(bench: Bench) -> None:
     print_table(columns, [("Kafka → Postgres", str(len(taken)), *figures)])
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {"throughput": throughput, "latency": latency}
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "throughput": throughput,
+    "latency": latency,
+    "million": lambda bench: million(bench.matching(), bench.settings),
+}
 
 
 def _parameters(index: hnswlib.Index) -> str:
     return f"M {index.M}, ef_construction {index.ef_construction}, ef {index.ef}"
-
-
-def say(line: str) -> None:
-    """What goes on, beside the tables."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def main(parts: list[str]) -> None:

@@ -17,16 +17,19 @@ from schemas.shard import Shard
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, SINK
 from streams.checkpoints import CheckpointStore
 from streams.connection import key
+from streams.gallery import Gallery
 from streams.log import PartitionLog
 from streams.manifest import Manifest
 from streams.progress import Progress
-from streams.state import State
+from streams.state import State, state_of
 from tests.integration.world import World
 from tests.model import computed
-from tests.population import individual_id
+from tests.population import again, embeddings, individual_id
 
 COLLECTION, SOURCE = "c", "bench"
 PARTITION = partition_of(COLLECTION, ENCODINGS.partitions)
+SEED, OTHERS = 1, 2  # of those in the gallery, and of newcomers
+REGISTERED_ALREADY = 0.05
 _AT_ONCE = 50_000
 
 
@@ -53,6 +56,19 @@ def records_of(vectors: NDArray[np.float32], first: int) -> Iterator[Record]:
             assert isinstance(event, EncodingComputed)
             assert (event.individual_id, event.embedding.tolist()) == (who, vector.tolist())
         yield record
+
+
+def newcomers(gallery: int, count: int, skip: int = 0) -> NDArray[np.float32]:
+    """Photos of `count` people, a share of whom is in the gallery, in any order: others after each `skip`."""
+    known = round(count * REGISTERED_ALREADY)
+    random = np.random.default_rng(skip)
+    photos = np.concatenate(
+        [
+            embeddings(skip + count - known, OTHERS)[skip:],
+            again(random.choice(gallery, known, replace=False), SEED, shot=2 + skip),
+        ]
+    )
+    return random.permutation(photos)
 
 
 class Matching:
@@ -93,17 +109,40 @@ class Matching:
         A matcher that finds an empty Redis restores it from the log, up to its group's offset, and seals all at once.
         """
         self.publish(vectors)
-        group = Consumer(consumer_config(self.world.settings, MATCHER.name))
-        place = TopicPartition(full_name(ENCODINGS.name, self.world.settings.namespace), PARTITION, self.published)
-        group.commit(offsets=[place], asynchronous=False)
-        group.close()
+        self._say_all_is_matched()
         begin = len(self.world.lines)
         self.world.start("match")
         self.world.wait(lambda: self._sealed() == self.published, "sealed and stored", limit_s)
         (line,) = [line for line in self.world.lines.since(begin) if " sealed in " in line]
         return line.partition(" INFO ")[2] or line
 
+    def store(self, vectors: NDArray[np.float32], gallery: Gallery) -> None:
+        """The same of a gallery that was sealed elsewhere: what a matcher leaves in Kafka and Redis."""
+        self.publish(vectors)
+        self._say_all_is_matched()
+        checkpoints = CheckpointStore(self.world.settings, self._redis, Shard(), PARTITION)
+        assert checkpoints.save(state_of(gallery, self.published), lambda: True)
+
+    def _say_all_is_matched(self) -> None:
+        group = Consumer(consumer_config(self.world.settings, MATCHER.name))
+        place = TopicPartition(full_name(ENCODINGS.name, self.world.settings.namespace), PARTITION, self.published)
+        group.commit(offsets=[place], asynchronous=False)
+        group.close()
+
     # the process
+
+    def rate(self, vectors: NDArray[np.float32], limit_s: float) -> tuple[float, int]:
+        """Newcomers a second of a matcher that finds them waiting, and how many pairs it found. It is left running."""
+        self.publish(vectors)
+        begin = self.end()
+        self.start()
+        self.wait_until_matched(limit_s)
+        checks = self.checks(begin).values()
+        assert len(checks) == len(vectors)
+        times = sorted(published for published, _ in checks)
+        skipped = len(vectors) // 20  # the matcher is under way, and never out of work
+        rate = (len(vectors) - 2 * skipped) / (times[-1 - skipped] - times[skipped])
+        return rate, sum(check.duplicates for _, check in checks)
 
     def start(self) -> float:
         """Start the matcher; when that was, in seconds since 1970."""
