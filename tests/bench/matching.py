@@ -23,7 +23,7 @@ from streams.manifest import Manifest
 from streams.progress import Progress
 from streams.state import State, state_of
 from tests.integration.world import World
-from tests.model import computed
+from tests.encodings import computed
 from tests.population import again, embeddings, individual_id
 
 COLLECTION, SOURCE = "c", "bench"

@@ -137,5 +137,5 @@ def gallery_of(segment: Segment | None, rest: Rows) -> Gallery:
     gallery, collection = Gallery(), Collection()
     scope = Scope(segments=[] if segment is None else [segment])
     gallery.collections[COLLECTION], collection.scopes[ENCODER] = collection, scope
-    collection.hold(scope.delta, rest)
+    collection.hold(ENCODER, rest)
     return gallery
