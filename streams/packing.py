@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events import EMBEDDING_DIMENSIONS
+from streams.bearers import Bearers
 from streams.delta import Rows
 from streams.roster import Absent, Roster
 from streams.segment import Ids, Quality, Segment
@@ -25,17 +26,24 @@ def memory_file() -> BinaryIO:
 def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
     """A segment, but for what is masked."""
     roster, index = memory_file(), memory_file()
-    _write(roster, *_arrays(segment.roster), segment.ids.text, segment.ids.ends)
+    _write(
+        roster,
+        *_arrays(segment.roster),
+        segment.ids.text,
+        segment.ids.ends,
+        segment.bearers.rows,
+        segment.bearers.begins,
+    )
     segment.index.save_index(_path(index))
     return {"roster": roster, "index": index}
 
 
 def unpack_segment(parts: Parts, quality: Quality) -> Segment:
     """A segment with nothing masked."""
-    hashes, revisions, offsets, text, ends = _read(parts["roster"])
+    hashes, revisions, offsets, text, ends, rows, begins = _read(parts["roster"])
     index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
     index.load_index(_path(parts["index"]))
-    return Segment(Roster(hashes, revisions, offsets), Ids(text, ends), index, quality)
+    return Segment(Roster(hashes, revisions, offsets), Ids(text, ends), Bearers(rows, begins), index, quality)
 
 
 def pack_absent(absent: Absent) -> dict[str, BinaryIO]:

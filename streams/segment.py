@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events import EMBEDDING_DIMENSIONS, Member
+from streams.bearers import Bearers
 from streams.delta import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
 from streams.roster import Roster, hash_of, hashes_of, order_of
 
 _SAMPLE = 4000
+_SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
 _SCAN_ROWS = 16_384
 
 
@@ -44,7 +46,7 @@ class Quality(BaseModel):
     m: int
     ef_construction: int
     ef: int
-    recall: float = Field(description="share of the pairs within the threshold that it found")
+    recall: float = Field(description="share of the pairs within the threshold that it found, of all or of a probe")
     sample_pairs: int = Field(description="of so many")
 
 
@@ -72,13 +74,13 @@ class Ids:
 
 
 class Segment:
-    """Rows are in the order of the roster, which is that of a hash: as good as shuffled.
+    """Rows are in the order of the roster, which is that of a hash: as good as shuffled. Nodes are borne by rows.
 
     Queries run without Python's lock. `remove` masks a row; the index stays as it is.
     """
 
-    def __init__(self, roster: Roster, ids: Ids, index: hnswlib.Index, quality: Quality) -> None:
-        self.roster, self.ids, self.index, self.quality = roster, ids, index, quality
+    def __init__(self, roster: Roster, ids: Ids, bearers: Bearers, index: hnswlib.Index, quality: Quality) -> None:
+        self.roster, self.ids, self.bearers, self.index, self.quality = roster, ids, bearers, index, quality
         self.alive = np.ones(len(roster), dtype=np.bool_)
         self.living = len(roster)
         index.set_ef(quality.ef)
@@ -120,7 +122,7 @@ class Segment:
 
         `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
         """
-        at, rows, distances = search_index(self.index, probes, threshold)
+        at, rows, distances = self.bearers.hits(search_index(self.index, probes, threshold))
         good = self.alive[rows] & (self.roster.offsets[rows] < offsets[at])
         return Hits(at[good], rows[good], distances[good])
 
@@ -133,7 +135,7 @@ def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float3
 
 
 def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
-    """What the index finds within the threshold of each probe, however much it is.
+    """The nodes that the index finds within the threshold of each probe, however many.
 
     The first k is ef: as many are looked at in any case. Where the farthest of k is within the threshold, k doubles.
     """
@@ -183,12 +185,12 @@ def build_segment(rows: Rows, threshold: float, floor: float, threads: int, at_l
     order = order_of(hashes)
     roster = Roster(hashes[order], rows.revisions[order], rows.offsets[order])
     ids = Ids.of([rows.ids[row] for row in order])
-    vectors = rows.vectors[order]
+    bearers, vectors = Bearers.of(rows.vectors[order])
     probes, expected = _sample(vectors, threshold)
     densities = [density for density in _DENSITIES if at_least is None or density.m >= at_least.m]
     for density in densities:
         index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
-        index.init_index(len(rows.ids), M=density.m, ef_construction=density.ef_construction)
+        index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
         index.add_items(vectors, np.arange(len(vectors)), num_threads=threads)
         index.set_num_threads(threads)
         for ef in _EFS:
@@ -196,17 +198,24 @@ def build_segment(rows: Rows, threshold: float, floor: float, threads: int, at_l
                 break
             index.set_ef(ef)
             at, found, _ = search_index(index, probes, threshold)
-            hit = np.isin(expected, at * len(vectors) + found)
-            quality = Quality(**density._asdict(), ef=ef, recall=float(hit.mean()), sample_pairs=len(expected))
+            recall = _recall(expected // len(vectors), np.isin(expected, at * len(vectors) + found))
+            quality = Quality(**density._asdict(), ef=ef, recall=recall, sample_pairs=len(expected))
             if quality.recall >= floor:
-                return Segment(roster, ids, index, quality)
-    return Segment(roster, ids, index, quality)
+                return Segment(roster, ids, bearers, index, quality)
+    return Segment(roster, ids, bearers, index, quality)
+
+
+def _recall(probes: NDArray[np.int64], hit: NDArray[np.bool_]) -> float:
+    """The share of pairs found, or the mean of the shares that probes find: in a crowd the many hide the lone."""
+    expected = np.bincount(probes)
+    shares = np.bincount(probes, weights=hit)[expected > 0] / expected[expected > 0]
+    return float(min(hit.mean(), shares.mean()))
 
 
 def _sample(vectors: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Probes to measure recall with, (m, 128), and each pair (probe, row) within the threshold as probe · n + row.
+    """Probes to measure recall with, (m, 128), and each pair (probe, node) within the threshold as probe · n + node.
 
-    A probe is a row, moved by half the threshold to all of it in a direction in which two others differ: another photo
+    A probe is a node, moved by half the threshold to all of it in a direction in which two others differ: another photo
     of someone, a lone near point among many that are farther away. All that is in reach of it counts, found by exact
     search. On `tests.population` less of it is found than of newcomers drawn like the rows, never more.
     """
@@ -216,5 +225,11 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.
     lengths = np.linalg.norm(direction, axis=1, keepdims=True)
     steps = random.uniform(0.5, 0.999, size=lengths.shape) * threshold
     probes = (vectors[chosen] + direction * (steps / np.maximum(lengths, 1e-9))).astype(np.float32)
-    at, rows, _ = search_block(probes, vectors, half_norms(vectors), threshold)
-    return probes, at * len(vectors) + rows
+    halves = half_norms(vectors)
+    pairs: list[NDArray[np.int64]] = []
+    begin = 0
+    while begin < len(probes) and sum(map(len, pairs)) < _SAMPLE_PAIRS:
+        at, nodes, _ = search_block(probes[begin : begin + _SAMPLE_AT_ONCE], vectors, halves, threshold)
+        pairs.append((at + begin) * len(vectors) + nodes)
+        begin += _SAMPLE_AT_ONCE
+    return probes[:begin], np.concatenate(pairs)

@@ -22,8 +22,8 @@ from streams.log import PartitionLog
 from streams.manifest import Manifest
 from streams.progress import Progress
 from streams.state import State, state_of
-from tests.integration.world import World
 from tests.encodings import computed
+from tests.integration.world import World
 from tests.population import again, embeddings, individual_id
 
 COLLECTION, SOURCE = "c", "bench"
