@@ -25,6 +25,7 @@ def kill_matchers(world: World, events: int, times: int, *names: str, seed: int 
     )
 
 
+@pytest.mark.faults
 def test_the_matcher_killed_while_it_seals(make_world: MakeWorld) -> None:
     world = begin(make_world, 4_000, collections=2)
     kill_matchers(world, 4_000, 1, "match")

@@ -90,6 +90,7 @@ def members(world: World) -> int:
     return len(description.members) if description.state == ConsumerGroupState.STABLE else 0
 
 
+@pytest.mark.faults
 def test_a_matcher_stopped_for_12_seconds_says_nothing_outdated(make_world: MakeWorld) -> None:
     stop_for(make_world, 12, 2_000)
 
