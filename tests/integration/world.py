@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,9 @@ class World:
         return {name: worker.restarts for name, worker in self.workers.items() if worker.restarts}
 
     def stop(self) -> None:
-        """Stop all workers."""
-        for worker in self.workers.values():
-            worker.stop()
+        """Stop all workers, at once."""
+        with ThreadPoolExecutor(max(1, len(self.workers))) as threads:
+            list(threads.map(Child.stop, self.workers.values()))
         self.engine.dispose()
 
     def wait(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
