@@ -64,6 +64,7 @@ def test_redis_emptied_killed_and_emptied_again(make_world: MakeWorld) -> None:
     assert world.restarts() == {}
 
 
+@pytest.mark.faults
 def test_a_redis_that_is_full_for_seconds_is_waited_for(make_world: MakeWorld) -> None:
     full_for(make_world, 4_000, 4)
 

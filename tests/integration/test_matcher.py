@@ -63,7 +63,8 @@ def test_redis_empty_after_a_restart_is_restored_from_the_log(world: World, embe
     world.publish(messages(first))
     world.wait(lambda: len(checked(world)) == 50, "the first are checked")
     Redis.from_url(world.settings.redis).flushall()
-    world.workers["match"].kill()
+    world.workers["match"].stop()  # those that are killed are in test_faults_matcher
+    world.workers["match"].start()
     world.publish(messages(second))
     world.wait(lambda: len(checked(world)) == 61, "the second are checked too")
     assert found(world) == expected_pairs(first + second)
@@ -127,7 +128,8 @@ def test_a_stale_record_ends_behind_the_right_one_and_the_erased_stay_erased(wor
     assert b'"revision":2' in (latest[b"c/a"].value or b"")
     # A matcher that comes later and sees only what Kafka's compaction would leave ends with the same.
     Redis.from_url(world.settings.redis).flushall()
-    world.workers["match"].kill()
+    world.workers["match"].stop()
+    world.workers["match"].start()
     world.publish(messages([computed("y", face)]))
     world.wait(lambda: ("y", 1) in checked(world), "y is checked")
     assert found(world) == {("c", "a", "z"), ("c", "a", "y"), ("c", "y", "z")}
