@@ -116,6 +116,8 @@ class Child:
         )
         self.process = process
         started.set()
+        if self._stopping.is_set():  # `stop` came while it was being started, and saw the one before
+            process.kill()
         lines = threading.Thread(target=self._pass_on, args=(process,), name=f"{self.name} lines", daemon=True)
         lines.start()
         status = process.wait()

@@ -1,15 +1,20 @@
 """Ports that are taken are no obstacle; children are kept running, and stopped."""
 
+import os
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.local import supervisor as supervisors
 from deploy.local.ports import free_ports, is_free
 from deploy.local.stack import Stack, StackBusyError, hold
-from deploy.local.supervisor import Supervisor
+from deploy.local.supervisor import Child, Supervisor
 
 
 def test_free_ports_are_different_and_free() -> None:
@@ -74,3 +79,32 @@ def test_stop_ends_a_child_that_ignores_sigterm_and_what_it_started() -> None:
     assert not child.running
     state = Path(f"/proc/{pids[0]}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_stop_ends_a_child_that_is_being_started_again_at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(lambda *_: None)
+    stopper = threading.Thread(target=supervisor.stop)
+    second = threading.Event()
+    start = subprocess.Popen
+    starts = 0
+
+    def popen(*arguments: Any, **options: Any) -> Any:
+        nonlocal starts
+        starts += 1
+        if starts == 2:
+            stopper.start()
+            second.set()
+            child._stopping.wait(5)
+            stopper.join(0.2)  # it looks at the process before, which has ended
+        return start(*arguments, **options)
+
+    script = "import os, sys, time; time.sleep(60) if os.path.exists(sys.argv[1]) else open(sys.argv[1], 'w')"
+    monkeypatch.setattr(supervisors, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with tempfile.TemporaryDirectory() as folder:
+        child = Child("again", [sys.executable, "-c", script, f"{folder}/started"], lambda *_: None, os.environ)
+        supervisor.children["again"] = child
+        child.start()
+        assert second.wait(20)
+        stopper.join(20)
+        assert not stopper.is_alive()
