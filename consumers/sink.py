@@ -71,7 +71,11 @@ class Sink:
 
         Raises StalledError, PublishError, and whatever Postgres says that waiting does not mend.
         """
-        messages = [message for message in self._consumer.consume(self._batch, _WAIT_S) if _has_value(message)]
+        # Told to wait for a whole batch, it would wait that long whenever there is less.
+        messages = self._consumer.consume(1, _WAIT_S)
+        if messages and self._batch > 1:
+            messages += self._consumer.consume(self._batch - 1, 0)
+        messages = [message for message in messages if _has_value(message)]
         records = [record_of(message, self._topics[str(message.topic())]) for message in messages]
         if not records:
             self._flow.check()
