@@ -82,7 +82,11 @@ class Matcher:
                 del self._partitions[partition]
         for partition in sorted(partitions):
             self._matcher_of(partition)
-        gc.freeze()  # what was restored stays: collections that go through all of it would take a tenth of the time
+        # What was restored stays: collections that go through all of it would take a tenth of the time. What was given
+        # up goes before: frozen, a gallery that something still refers to in a circle would never be freed.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _process(self, records: list[Record]) -> set[int]:
         lost = set()

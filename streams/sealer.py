@@ -34,17 +34,16 @@ class Sealer:
         self._saved = saved
         self._has_unsaved_segment = False
         self._not_before = 0.0
-        self._under_way: Future[None] | None = None
-        self._finish: Callable[[], None] = lambda: None
+        self._under_way: Future[Callable[[], None]] | None = None  # what is to be done with its outcome
 
     def tend(self, position: int, is_ours: Callable[[], bool]) -> None:
         """Put in place what is finished, and begin what is due. Raises what the background raised."""
         if self._under_way is not None:
             if not self._under_way.done():
                 return
-            self._under_way.result()
+            finish = self._under_way.result()
             self._under_way = None
-            self._finish()
+            finish()
         limit = self._settings.delta_limit
         self._gallery.put_away(limit)
         due = self._has_unsaved_segment or position - self._saved >= limit
@@ -101,7 +100,7 @@ class Sealer:
         self._begin(work, finish)
 
     def _begin(self, work: Callable[[], None], finish: Callable[[], None]) -> None:
-        outcome: Future[None] = Future()
+        outcome: Future[Callable[[], None]] = Future()
 
         def run() -> None:
             try:
@@ -110,8 +109,8 @@ class Sealer:
             except BaseException as error:  # noqa: BLE001 - raised again where the outcome is taken
                 outcome.set_exception(error)
             else:
-                outcome.set_result(None)
+                outcome.set_result(finish)
 
-        self._under_way, self._finish = outcome, finish
+        self._under_way = outcome
         # A daemon: a process that is told to stop does not wait for an index that takes minutes.
         threading.Thread(target=run, name="sealer", daemon=True).start()
