@@ -43,7 +43,7 @@ def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdF
     batch itself updates or erases is not compared: what takes its place is.
     """
     consequences = Consequences()
-    newcomers: dict[str, tuple[Message[Event], int]] = {}
+    newcomers: dict[str, tuple[Message[Event], Newcomer]] = {}
     for record in records:
         try:
             message = decode(record)
@@ -59,22 +59,20 @@ def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdF
             if gallery.owns(event.individual_id):
                 consequences.renew.append(gallery.latest_offset(event))
         elif applied is not Applied.PAST:
-            newcomers[event.key] = message, offset
-    living = [
-        (message, offset) for message, offset in newcomers.values() if isinstance(message.event, EncodingComputed)
-    ]
-    living.sort(key=lambda newcomer: newcomer[0].event.collection)
-    for collection, group in groupby(living, key=lambda newcomer: newcomer[0].event.collection):
-        messages = list(group)
+            newcomers.pop(event.key, None)
+            if isinstance(event, EncodingComputed):
+                newcomers[event.key] = message, Newcomer(event, offset)
+    living = sorted(newcomers.values(), key=_collection_of)
+    for collection, group in groupby(living, key=_collection_of):
+        messages, encodings = zip(*group, strict=True)
         threshold = threshold_for(collection)
-        encodings = [
-            Newcomer(message.event, offset)
-            for message, offset in messages
-            if isinstance(message.event, EncodingComputed)
-        ]
-        for (message, _), found in zip(messages, gallery.candidates(encodings, threshold, limit), strict=True):
+        for message, found in zip(messages, gallery.candidates(encodings, threshold, limit), strict=True):
             consequences.publish += _findings(message, found, threshold, gallery.shard)
     return consequences
+
+
+def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
+    return newcomer[1].encoding.collection
 
 
 def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Record]:
