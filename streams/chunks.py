@@ -94,7 +94,7 @@ class Chunks:
             except BaseException:
                 self.remove(f"{name}:{number}" for number in range(len(under_way)))
                 raise
-            return Part(size=size, checksums=tuple(one.result() for one in under_way))
+            return Part(checksums=tuple(one.result() for one in under_way))
 
 
 def _raise_first(under_way: "list[Future[Any]]") -> None:

@@ -20,7 +20,6 @@ class _Model(BaseModel):
 class Part(_Model):
     """A file, cut into chunks, each with its SHA-256."""
 
-    size: int
     checksums: tuple[str, ...]
 
 

@@ -13,7 +13,7 @@ QUALITY = Quality(m=16, ef_construction=100, ef=32, recall=0.9991, sample_pairs=
 
 def blob(name: str, *parts: str) -> Blob:
     """Of two chunks each part."""
-    return Blob(id=name, parts={part: Part(size=9, checksums=("a", "b")) for part in parts})
+    return Blob(id=name, parts={part: Part(checksums=("a", "b")) for part in parts})
 
 
 def manifest(age: timedelta = timedelta()) -> Manifest:
