@@ -27,8 +27,8 @@ from tests.bench.matching import COLLECTION, OTHERS, PARTITION, SEED, Matching, 
 from tests.population import embeddings, individual_id
 
 MILLION, FEW = 1_000_000, 10_000
-# Sparser ones miss the recall floor at this size, and the sealer ends here; to find it out anew takes 15 minutes.
-DENSE_ENOUGH = Quality(m=48, ef_construction=400, ef=0, recall=0, sample_pairs=0)
+# Sparser ones miss the recall floor at this size, and the sealer ends here; to find it out anew takes 10 minutes.
+DENSE_ENOUGH = Quality(m=32, ef_construction=200, ef=0, recall=0, sample_pairs=0)
 THRESHOLDS = (0.45, 0.40)
 PROBES = 2000
 BATCHES, DELTA = 11, 25_000
