@@ -33,19 +33,19 @@ _as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
     if isinstance(value, np.ndarray):
         embedding = value.astype("<f4", copy=True)
+        embedding.flags.writeable = False
     else:
         try:
-            raw = base64.b64decode(value, validate=True)
-        except (TypeError, ValueError, binascii.Error):
+            raw = binascii.a2b_base64(value, strict_mode=True)
+        except (TypeError, ValueError):
             raise ValueError("an embedding is base64 text") from None
         if len(raw) != _EMBEDDING_BYTES:
             raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
-        embedding = np.frombuffer(raw, dtype="<f4").copy()
+        embedding = np.frombuffer(raw, dtype="<f4")
     if embedding.shape != (EMBEDDING_DIMENSIONS,):
         raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
     if not np.isfinite(embedding).all():
         raise ValueError("an embedding holds finite numbers only")
-    embedding.flags.writeable = False
     return embedding
 
 
