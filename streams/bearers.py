@@ -31,6 +31,12 @@ class Bearers:
         begins = np.searchsorted(nodes[rows], np.arange(len(first) + 1))
         return cls(rows.astype(np.int32), begins.astype(np.int32)), vectors[np.sort(first)]
 
+    def nodes_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The nodes that those rows bear: (n,) int64."""
+        nodes = np.empty(len(self.rows), dtype=np.int64)
+        nodes[self.rows] = np.repeat(np.arange(len(self.begins) - 1), np.diff(self.begins))
+        return nodes[rows]
+
     def hits(self, of_nodes: Hits) -> Hits:
         """Hits of nodes as hits of all their rows."""
         begins = self.begins[of_nodes.rows]

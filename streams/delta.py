@@ -24,13 +24,28 @@ class Hits(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Living rows of a delta, in the order of their arrival. The arrays are not written to any more."""
+    """Living rows, of a delta in the order of their arrival. The arrays are not written to any more."""
 
     numbers: NDArray[np.int64]
     vectors: NDArray[np.float32]
     ids: list[str]
     revisions: NDArray[np.int64]
     offsets: NDArray[np.int64]
+
+    def chosen(self, which: NDArray[np.intp]) -> "Rows":
+        """Some of them, by their positions here, in that order."""
+        ids = [self.ids[position] for position in which.tolist()]
+        return Rows(self.numbers[which], self.vectors[which], ids, self.revisions[which], self.offsets[which])
+
+    @classmethod
+    def together(cls, parts: "Sequence[Rows]") -> "Rows":
+        """All of several, in the order of the log."""
+        numbers, vectors, ids, revisions, offsets = zip(*parts, strict=True)
+        names = [name for some in ids for name in some]
+        whole = cls(
+            np.concatenate(numbers), np.concatenate(vectors), names, np.concatenate(revisions), np.concatenate(offsets)
+        )
+        return whole.chosen(np.argsort(whole.offsets))
 
 
 def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ misses is a property of the data, so it is measured on the very segment that was
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +24,10 @@ _HELD_OUT = 10  # one of so many at most
 _ENOUGH_PAIRS = 4000
 _SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
 _SCAN_ROWS = 16_384
+_ADDED_AT_ONCE = 50_000
 
 
-class _Density(NamedTuple):
+class Density(NamedTuple):
     """hnswlib's parameters of construction: links of each node, and candidates looked at for them.
 
     `most_ef`: a larger ef costs more than it does to search the next denser index, which finds as much with a smaller.
@@ -38,7 +39,7 @@ class _Density(NamedTuple):
 
 
 # Sparse ones are built faster where they suffice, and searched faster while their ef is small.
-_DENSITIES = (_Density(16, 100, 96), _Density(24, 150, 192), _Density(32, 200, 512), _Density(48, 400, 1024))
+DENSITIES = (Density(16, 100, 96), Density(24, 150, 192), Density(32, 200, 512), Density(48, 400, 1024))
 _EFS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
@@ -121,6 +122,12 @@ class Segment:
         """Where in the log those rows stand: (n,) int64."""
         return self.roster.offsets[rows]
 
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """Those rows, as a delta has them."""
+        vectors = _vectors(self.index, self.bearers.nodes_of(rows))
+        ids = [self.ids[row] for row in rows.tolist()]
+        return Rows(rows, vectors, ids, self.roster.revisions[rows], self.roster.offsets[rows])
+
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
 
@@ -179,11 +186,18 @@ def _scan(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -
     return Hits(np.concatenate(probes_hit), np.concatenate(rows_hit), np.concatenate(distances))
 
 
-def build_segment(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None = None) -> Segment:
+def build_segment(
+    rows: Rows,
+    threshold: float,
+    floor: float,
+    threads: int,
+    at_least: Quality | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Segment:
     """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
 
     `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Where even the
-    densest does not reach the floor, its quality says so.
+    densest does not reach the floor, its quality says so. `progress` is told what is done, how far, and to where.
     """
     hashes = hashes_of(rows.ids)
     order = order_of(hashes)
@@ -191,20 +205,23 @@ def build_segment(rows: Rows, threshold: float, floor: float, threads: int, at_l
     ids = Ids.of([rows.ids[row] for row in order])
     bearers, vectors = Bearers.of(rows.vectors[order])
     sample = _sample(vectors, threshold)
-    densities = [density for density in _DENSITIES if at_least is None or density.m >= at_least.m]
+    densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
     for density in densities:
         index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
         index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
         index.set_num_threads(threads)
-        index.add_items(vectors[: sample.nodes], np.arange(sample.nodes))
-        quality = _measured(index, density, sample, threshold, floor)
+        for begin in range(0, sample.nodes, _ADDED_AT_ONCE):
+            progress(f"building, M {density.m}", begin, len(vectors))
+            end = min(begin + _ADDED_AT_ONCE, sample.nodes)
+            index.add_items(vectors[begin:end], np.arange(begin, end))
+        quality = measured(index, density, sample, threshold, floor)
         if quality.recall >= floor:
             break
     index.add_items(vectors[sample.nodes :], np.arange(sample.nodes, len(vectors)))
     return Segment(roster, ids, bearers, index, quality)
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """What recall is measured with: probes (m, 128), and which of the first `nodes` lie in reach of each.
 
     A pair is one int64, probe · nodes + node.
@@ -215,7 +232,7 @@ class _Sample(NamedTuple):
     pairs: NDArray[np.int64]
 
 
-def _measured(index: hnswlib.Index, density: _Density, sample: _Sample, threshold: float, floor: float) -> Quality:
+def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:
     """With the smallest ef that reaches the floor, else with the largest that is tried."""
     for ef in (ef for ef in _EFS if ef <= density.most_ef):
         index.set_ef(ef)
@@ -235,7 +252,7 @@ def _recall(probes: NDArray[np.int64], hit: NDArray[np.bool_]) -> float:
     return float(min(hit.mean(), shares.mean()))
 
 
-def _sample(vectors: NDArray[np.float32], threshold: float) -> _Sample:
+def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
     """The last nodes, held out of the index until it is measured: newcomers like any others, since nodes are shuffled.
 
     Where they have too few pairs to tell 0.999 from 1, probes are made up: a node, moved by half the threshold to all
@@ -243,7 +260,7 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> _Sample:
     missed as of newcomers', never fewer: they lie where no data leads to.
     """
     nodes = len(vectors) - min(_SAMPLE, len(vectors) // _HELD_OUT)
-    sample = _pairs(vectors[nodes:], vectors[:nodes], threshold)
+    sample = pairs_of(vectors[nodes:], vectors[:nodes], threshold)
     if len(sample.pairs) >= _ENOUGH_PAIRS:
         return sample
     random = np.random.default_rng(len(vectors))
@@ -252,10 +269,10 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> _Sample:
     lengths = np.linalg.norm(direction, axis=1, keepdims=True)
     steps = random.uniform(0.5, 0.999, size=lengths.shape) * threshold
     probes = (vectors[chosen] + direction * (steps / np.maximum(lengths, 1e-9))).astype(np.float32)
-    return _pairs(probes, vectors, threshold)
+    return pairs_of(probes, vectors, threshold)
 
 
-def _pairs(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: float) -> _Sample:
+def pairs_of(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: float) -> Sample:
     """As many of the probes as have enough pairs, and the pairs, by exact search."""
     halves = half_norms(nodes)
     pairs: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -264,4 +281,4 @@ def _pairs(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: f
         at, rows, _ = search_block(probes[begin : begin + _SAMPLE_AT_ONCE], nodes, halves, threshold)
         pairs.append((at + begin) * len(nodes) + rows)
         begin += _SAMPLE_AT_ONCE
-    return _Sample(len(nodes), probes[:begin], np.concatenate(pairs))
+    return Sample(len(nodes), probes[:begin], np.concatenate(pairs))

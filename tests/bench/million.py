@@ -2,7 +2,8 @@
 
 How many look alike grows with the gallery: at a threshold of 0.45 a newcomer meets about 30 strangers among a million
 (see `tests.population`), and what is said of them costs more than to find them. Whoever has a million would lower the
-threshold; 0.40 leaves about as many as 0.45 does among 100,000. Both are measured, on one index sealed for 0.45.
+threshold; 0.40 leaves about as many as 0.45 does among 100,000. Both are measured, on one graph that is dense enough
+for 0.45, each with the ef that reaches the recall floor.
 """
 
 import statistics
@@ -20,7 +21,7 @@ from streams.delta import Rows, half_norms, search_block
 from streams.gallery import Gallery
 from streams.matching import match
 from streams.scope import Scope
-from streams.segment import Quality, Segment, build_segment, cores
+from streams.segment import DENSITIES, Quality, Segment, build_segment, cores, measured, pairs_of
 from tests.bench.bare_index import memory_alone
 from tests.bench.machine import print_table, say
 from tests.bench.matching import COLLECTION, OTHERS, PARTITION, SEED, Matching, newcomers, records_of
@@ -44,31 +45,41 @@ def million(matching: Matching, settings: Settings) -> None:
     rows = rows_of(vectors, 0)
     segment = build_segment(rows, max(THRESHOLDS), settings.recall_floor, cores(), DENSE_ENOUGH)
     say(f"{MILLION} sealed in {time.monotonic() - begun:.0f} s on {cores()} cores: {segment.quality}")
-    recall(segment, vectors)
-    cost(segment, settings)
+    efs = {max(THRESHOLDS): segment.quality.ef, min(THRESHOLDS): enough_for(segment, vectors, settings.recall_floor)}
+    recall(segment, vectors, efs)
+    cost(segment, efs, settings)
+    segment.index.set_ef(segment.quality.ef)
     alone = memory_alone(segment.index)
     matching.store(vectors, gallery_of(segment, rows_of(vectors[:0], 0)))
     del vectors, rows, segment
     restart_and_memory(matching, alone)
 
 
-def recall(segment: Segment, vectors: NDArray[np.float32]) -> None:
+def enough_for(segment: Segment, vectors: NDArray[np.float32], floor: float) -> int:
+    """The ef with which the graph reaches the floor at the lower threshold, as sealing finds it out."""
+    in_order = vectors[segment.roster.offsets]  # of a row the offset is the number of its vector
+    sample = pairs_of(newcomers(MILLION, 2 * PROBES, PROBES), in_order, min(THRESHOLDS))
+    return measured(segment.index, DENSITIES[-2], sample, min(THRESHOLDS), floor).ef
+
+
+def recall(segment: Segment, vectors: NDArray[np.float32], efs: dict[float, int]) -> None:
     """Pairs of newcomers and the sealed million, against exact search."""
     probes = newcomers(MILLION, PROBES)
     halves, offsets = half_norms(vectors), np.full(PROBES, 2 * MILLION)
     order = segment.roster.offsets  # of a segment's row the offset, which is the number of the vector
     table = []
-    for threshold in THRESHOLDS:
+    for threshold, ef in efs.items():
+        segment.index.set_ef(ef)
         at, rows, _ = search_block(probes, vectors, halves, threshold)
         found = segment.search(probes, offsets, threshold)
         hit = np.isin(at * MILLION + rows, found.probes * MILLION + order[found.rows])
         each = np.bincount(at, minlength=PROBES)
         figures = f"{each.mean():.1f}", f"{np.median(each):.0f}", str(len(at)), f"{hit.mean():.4f}"
-        table.append((f"{threshold:.2f}", *figures))
-    print_table(("threshold, 1,000,000", "pairs of a newcomer, mean", "median", "pairs", "recall"), table)
+        table.append((f"{threshold:.2f}", str(ef), *figures))
+    print_table(("threshold, 1,000,000", "ef", "pairs of a newcomer, mean", "median", "pairs", "recall"), table)
 
 
-def cost(segment: Segment, settings: Settings) -> None:
+def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
     """What a newcomer costs in the core: records in, records out, in the matcher's batches."""
     many = gallery_of(segment, rows_of(embeddings(DELTA, OTHERS), MILLION))
     photos = newcomers(FEW, 2 * len(THRESHOLDS) * BATCHES * settings.match_batch, DELTA)
@@ -78,7 +89,8 @@ def cost(segment: Segment, settings: Settings) -> None:
     ]
     batches = [records[i : i + settings.match_batch] for i in range(0, len(records), settings.match_batch)]
     table = []
-    for threshold in THRESHOLDS:
+    for threshold, ef in efs.items():
+        segment.index.set_ef(ef)
         few = gallery_of(None, rows_of(embeddings(FEW, SEED), 0))
         taken: tuple[list[float], list[float]] = [], []
         said = [0, 0]

@@ -167,7 +167,7 @@ class Tried:
             return Hits(hits.probes[kept], hits.rows[kept], hits.distances[kept])
 
         monkeypatch.setattr(segments, "search_index", search)
-        monkeypatch.setattr(segments, "_DENSITIES", (segments._Density(4, 40, 20), segments._Density(8, 80, 80)))
+        monkeypatch.setattr(segments, "DENSITIES", (segments.Density(4, 40, 20), segments.Density(8, 80, 80)))
         monkeypatch.setattr(segments, "_EFS", (10, 20, 40, 80))
 
 
@@ -209,7 +209,7 @@ def test_the_quality_of_a_segment_that_does_not_reach_the_floor_says_so(monkeypa
 
 def test_recall_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index far too sparse for 3,000 rows: what its quality says is what newcomers meet."""
-    monkeypatch.setattr(segments, "_DENSITIES", (segments._Density(2, 4, 8),))
+    monkeypatch.setattr(segments, "DENSITIES", (segments.Density(2, 4, 8),))
     monkeypatch.setattr(segments, "_EFS", (8,))
     vectors, probes = embeddings(3000, seed=1), again(np.arange(3000), seed=1)
     segment = sealed(vectors, 0.95)
@@ -221,7 +221,7 @@ def test_recall_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_where_people_look_alike_recall_is_measured_with_rows_held_out_until_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(segments, "_DENSITIES", (segments._Density(4, 20, 16),))
+    monkeypatch.setattr(segments, "DENSITIES", (segments.Density(4, 20, 16),))
     monkeypatch.setattr(segments, "_EFS", (16,))
     vectors, probes = (np.float32(0.7) * embeddings(6000, seed) for seed in (1, 2))
     segment = sealed(vectors, 0.95)
