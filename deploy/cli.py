@@ -215,6 +215,35 @@ def setup() -> None:
     typer.echo("topics and tables are there")
 
 
+@app.command(rich_help_panel=OPERATE)
+def compact(
+    collection: Collection = None,
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            parser=_shard, metavar="NUMBER/COUNT", help="Only this shard. Default: all that matchers speak of."
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads that build; 0: one for each core.", min=0)] = 0,
+) -> None:
+    """Build the index of every collection anew from the log alone; the matchers take it up without stopping."""
+    from deploy.compact import run_compaction
+    from streams.compactor import BelowFloorError, UnknownCollectionError
+    from streams.lease import HeldError, LeaseLostError
+
+    console = Console()
+    try:
+        with _servers_expected():
+            run_compaction(console, _settings(), collection, shard, threads)
+    except UnknownCollectionError as error:
+        raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
+    except HeldError as error:
+        raise UserError(f"a compaction is under way: {error}") from None
+    except (BelowFloorError, LeaseLostError) as error:
+        console.print(f"[bold red]failed:[/] {error}")
+        raise typer.Exit(1) from None
+
+
 @app.command(rich_help_panel=WORK)
 def encode(
     pool: Annotated[

@@ -16,7 +16,8 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS
 from streams.chunks import Chunks
 from streams.connection import key
-from streams.manifest import AbsentEntry, Blob, Manifest, ScopeEntry, SegmentEntry, UnusableError
+from streams.inbox import Inbox, field_of
+from streams.manifest import AbsentEntry, Blob, Compacted, Manifest, ScopeEntry, SegmentEntry, UnusableError
 from streams.packing import (
     pack_absent,
     pack_rest,
@@ -31,12 +32,16 @@ from streams.state import ScopeState, State
 
 log = logging.getLogger(__name__)
 
-# In one step: only if nobody else has published since, and only if every chunk is there.
+# In one step: only if nobody else has published since, and only if every chunk is there. What it has from the inbox is
+# removed there: its chunks are named by one or the other at any time.
 _PUBLISH = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'changed' end
-for i = 2, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
-for i = 2, #KEYS do redis.call('PERSIST', KEYS[i]) end
+for i = 3, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
+for i = 3, #KEYS do redis.call('PERSIST', KEYS[i]) end
 redis.call('SET', KEYS[1], ARGV[2])
+for i = 3, #ARGV, 2 do
+  if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[2], ARGV[i]) end
+end
 return 'published'
 """
 _PUBLISHED, _CHANGED, _MISSING = "published", "changed", "missing"
@@ -50,6 +55,8 @@ class CheckpointStore:
         self._redis = redis
         self._manifest_key = key(settings, "manifest", shard, partition)
         self._chunks = Chunks(redis, key(settings, "chunk", shard, partition))
+        self._inbox = Inbox(settings, redis, shard, partition)
+        self._taken: dict[bytes, Compacted] = {}
         self._publish = redis.register_script(_PUBLISH)
         self._stored: WeakKeyDictionary[Segment | Absent, Blob] = WeakKeyDictionary()
 
@@ -73,6 +80,24 @@ class CheckpointStore:
                 self._redis.delete(self._manifest_key)
                 self._chunks.remove_all()
                 return None
+
+    def compacted(self) -> dict[bytes, Compacted]:
+        """What compaction left to be taken, by its value in Redis."""
+        return self._inbox.entries()
+
+    def take(self, value: bytes, compacted: Compacted) -> Segment | None:
+        """A segment that compaction made, None where it cannot be used; the log says why.
+
+        It is removed from where it lay once a state that has it is saved.
+        """
+        try:
+            segment = self._segment(compacted.segment)
+        except UnusableError as error:
+            log.warning("%s: a compacted segment of %s is not used: %s", self._name, compacted.collection, error)
+            self._inbox.remove(value, compacted)
+            return None
+        self._taken[value] = compacted
+        return segment
 
     def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
         """Write what Redis does not have yet, then the manifest in one step; then remove what it replaced.
@@ -130,7 +155,10 @@ class CheckpointStore:
 
     def _put_in_place(self, manifest: Manifest) -> str:
         chunks = manifest.chunks()
-        keys = [self._manifest_key, *(self._chunks.key(chunk) for chunk in chunks)]
+        keys = [self._manifest_key, self._inbox.key, *(self._chunks.key(chunk) for chunk in chunks)]
+        blobs = {blob.id for blob in manifest.blobs()}
+        in_it = {value: one for value, one in self._taken.items() if one.segment.blob.id in blobs}
+        taken = [argument for value, one in in_it.items() for argument in (field_of(one), value)]
         outcome = _CHANGED
         while outcome == _CHANGED:
             value = self._redis.get(self._manifest_key) or b""
@@ -139,10 +167,13 @@ class CheckpointStore:
             if before is not None and before.offset > manifest.offset:
                 log.warning("%s: Redis has a later checkpoint, this one is dropped", self._name)
                 return "late"
-            outcome = self._publish(keys=keys, args=[value, manifest.to_bytes()]).decode()
+            outcome = self._publish(keys=keys, args=[value, manifest.to_bytes(), *taken]).decode()
         if outcome == _PUBLISHED and before is not None:
             kept = set(chunks)
             self._chunks.remove(chunk for chunk in before.chunks() if chunk not in kept)
+        if outcome == _PUBLISHED:
+            for gone in in_it:
+                del self._taken[gone]
         if outcome == _MISSING:
             log.warning("%s: Redis lost parts of the checkpoint; it is written anew", self._name)
         return outcome

@@ -4,7 +4,7 @@ import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
@@ -20,11 +20,15 @@ _CONNECTIONS = 4
 
 
 class Chunks:
-    """The chunks of one shard's partition. Raises OutOfMemoryError where Redis is full."""
+    """The chunks of one shard's partition. Raises OutOfMemoryError where Redis is full.
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    The names of those that this process writes begin with `writer`.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, writer: str = "") -> None:
         self._redis = redis
         self._prefix = prefix
+        self._writer = writer
         self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="chunks")
 
     def key(self, chunk: str) -> str:
@@ -33,7 +37,7 @@ class Chunks:
 
     def put(self, parts: Parts) -> Blob:
         """Write files and close them. What was written of a blob that fails is removed."""
-        blob_id = uuid.uuid4().hex
+        blob_id = self._writer + uuid.uuid4().hex
         written: dict[str, Part] = {}
         try:
             with ExitStack() as stack:
@@ -78,6 +82,14 @@ class Chunks:
         """Remove every chunk, whatever names it."""
         for found in self._redis.scan_iter(match=f"{self._prefix}:*", count=1000):
             self._redis.unlink(found)
+
+    def remove_others(self, named: Container[str]) -> int:
+        """Remove those of this writer that are not named; returns how many."""
+        found = [key.decode() for key in self._redis.scan_iter(match=self.key(f"{self._writer}*"), count=1000)]
+        others = [key for key in found if key.removeprefix(f"{self._prefix}:") not in named]
+        if others:
+            self._redis.unlink(*others)
+        return len(others)
 
     def _put_part(self, name: str, file: BinaryIO) -> Part:
         size = os.fstat(file.fileno()).st_size

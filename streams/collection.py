@@ -1,6 +1,7 @@
 """Who is in a collection, with their latest records, and how they are held: by id at first, in little memory later."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,24 @@ class Collection:
         for position in np.flatnonzero(alive):
             del self.in_delta[sealed.ids[position]]
         scope.segments.append(segment)
+
+    def adopt_compacted(self, encoder: str, compacted: Segment, made_at: datetime) -> None:
+        """Put a segment in the place of all others of an encoder; what it lacks stays in the delta.
+
+        It may be of any time: a row counts as living if it is of a record that is still its individual's latest.
+        """
+        scope = self.scopes.setdefault(encoder, Scope())
+        delta = scope.delta.living_rows()
+        living = [(segment, np.flatnonzero(segment.alive)) for segment in scope.segments]
+        standing = [delta.offsets, *(segment.offsets_of(rows) for segment, rows in living)]
+        compacted.remove_rows(np.flatnonzero(~np.isin(compacted.roster.offsets, np.concatenate(standing))))
+        lacking = [np.flatnonzero(~np.isin(offsets, compacted.roster.offsets)) for offsets in standing]
+        rest = [delta.chosen(lacking[0])]
+        rest += [segment.take(rows[some]) for (segment, rows), some in zip(living, lacking[1:], strict=True)]
+        for individual_id in delta.ids:
+            del self.in_delta[individual_id]
+        scope.segments, scope.compacted_at = [compacted], made_at
+        self.hold(encoder, Rows.together(rest))
 
     def hold(self, encoder: str, rows: Rows) -> None:
         """Begin the delta of an encoder anew, with these rows alone."""

@@ -5,6 +5,7 @@ holds them does not matter to what is found: in the delta, searched exactly, or 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -118,6 +119,11 @@ class Gallery:
                 # Updates of a few people, again and again: most of it is masked.
                 self.collections[name].hold(encoder, scope.delta.living_rows())
         return None
+
+    def compacted_at(self, collection: str, encoder: str) -> datetime | None:
+        """When what stands there was last compacted, None where it never was."""
+        scope = self.collections[collection].scopes.get(encoder) if collection in self.collections else None
+        return None if scope is None else scope.compacted_at
 
     def put_away(self, limit: int) -> None:
         """Have individuals without a vector take little memory, once they are many."""

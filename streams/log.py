@@ -22,10 +22,15 @@ class PartitionLog:
         # The group is named so that its committed offsets can be asked for; nothing subscribes or commits here.
         self._consumer = Consumer(consumer_config(settings, group) | {"enable.partition.eof": True})
 
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """The offset of the first record that the partition may have, and that which its next record will get."""
+        place = TopicPartition(self._full_name, partition)
+        begin, end = patiently(lambda: self._consumer.get_watermark_offsets(place, timeout=5), "restore")
+        return int(begin), int(end)
+
     def end(self, partition: int) -> int:
         """The offset that the next record of the partition will get."""
-        place = TopicPartition(self._full_name, partition)
-        return int(patiently(lambda: self._consumer.get_watermark_offsets(place, timeout=5), "restore")[1])
+        return self.bounds(partition)[1]
 
     def committed(self, partition: int) -> int | None:
         """The group's committed offset, None where it has none."""

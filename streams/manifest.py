@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -63,10 +63,31 @@ class AbsentEntry(_Model):
     blob: Blob
 
 
-class Manifest(_Model):
-    """A state, and the offset of the log up to which it is complete."""
+class _Document(_Model):
+    """What stands in one value of Redis."""
 
     format: Literal[1] = 1
+
+    def to_bytes(self) -> bytes:
+        """JSON, after its SHA-256."""
+        text = self.model_dump_json().encode()
+        return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        """See `to_bytes`. Raises UnusableError."""
+        checksum, _, text = value.partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != checksum:
+            raise UnusableError("its manifest is corrupt")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            raise UnusableError("its manifest is of another format") from None
+
+
+class Manifest(_Document):
+    """A state, and the offset of the log up to which it is complete."""
+
     offset: int
     made_at: datetime
     scopes: tuple[ScopeEntry, ...]
@@ -81,24 +102,18 @@ class Manifest(_Model):
         """The names of all chunks."""
         return [chunk for blob in self.blobs() for chunk in blob.chunks()]
 
-    def to_bytes(self) -> bytes:
-        """JSON, after its SHA-256."""
-        text = self.model_dump_json().encode()
-        return hashlib.sha256(text).hexdigest().encode() + b"\n" + text
-
-    @classmethod
-    def from_bytes(cls, value: bytes) -> "Manifest":
-        """See `to_bytes`. Raises UnusableError."""
-        checksum, _, text = value.partition(b"\n")
-        if hashlib.sha256(text).hexdigest().encode() != checksum:
-            raise UnusableError("its manifest is corrupt")
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError:
-            raise UnusableError("its manifest is of another format") from None
-
     def check_age(self, longest: timedelta) -> None:
         """Raise UnusableError where an erasure that it does not know of may be gone from the log."""
         age = datetime.now(UTC) - self.made_at
         if age > longest:
             raise UnusableError(f"it is {age.days} days old, and Kafka keeps tombstones for {longest.days}")
+
+
+class Compacted(_Document):
+    """A segment that compaction made of all there was of an encoder in a collection below an offset of the log."""
+
+    collection: str
+    encoder: str
+    offset: int
+    made_at: datetime
+    segment: SegmentEntry

@@ -8,20 +8,25 @@ from concurrent.futures import Future
 
 from schemas.settings import Settings
 from streams.checkpoints import CheckpointStore
+from streams.collection import Collection
 from streams.delta import Rows
 from streams.gallery import Gallery
+from streams.manifest import Compacted
 from streams.segment import Segment, build_segment, cores
 from streams.state import state_of
 
 log = logging.getLogger(__name__)
 
 _PAUSE_AFTER_FAILURE_S = 30.0
+_LOOKS_EVERY_S = 2.0
 _THREADS = max(1, cores() - 1)  # one is left to matching
 _one_at_a_time = threading.Lock()  # of all partitions
 
 
 class Sealer:
     """Builds a segment of each delta that is full, and writes a checkpoint whenever as much has come since the last.
+
+    What compaction made is taken over in place of what it was made of.
 
     `tend` is called between batches by the thread that matches: only there the gallery changes. `saved` is the offset
     of the checkpoint that is there.
@@ -34,6 +39,7 @@ class Sealer:
         self._saved = saved
         self._has_unsaved_segment = False
         self._not_before = 0.0
+        self._look_again = 0.0
         self._under_way: Future[Callable[[], None]] | None = None  # what is to be done with its outcome
 
     def tend(self, position: int, is_ours: Callable[[], bool]) -> None:
@@ -47,10 +53,47 @@ class Sealer:
         limit = self._settings.delta_limit
         self._gallery.put_away(limit)
         due = self._has_unsaved_segment or position - self._saved >= limit
-        if due and time.monotonic() >= self._not_before:
+        if (left := self._left_by_compaction(position)) is not None:
+            self._begin_to_take(*left)
+        elif due and time.monotonic() >= self._not_before:
             self._begin_checkpoint(position, is_ours)
         elif (full := self._gallery.full(limit)) is not None:
             self._begin_segment(*full)
+
+    def _left_by_compaction(self, position: int) -> tuple[bytes, Compacted] | None:
+        """A segment to be taken over, of a part of the log that is matched."""
+        if time.monotonic() < self._look_again:
+            return None
+        self._look_again = time.monotonic() + _LOOKS_EVERY_S
+        for value, one in self._checkpoints.compacted().items():
+            at = self._gallery.compacted_at(one.collection, one.encoder)
+            if one.offset <= position and (at is None or at < one.made_at):
+                return value, one
+        return None
+
+    def _begin_to_take(self, value: bytes, compacted: Compacted) -> None:
+        taken: list[Segment] = []
+
+        def work() -> None:
+            segment = self._checkpoints.take(value, compacted)
+            if segment is not None:
+                taken.append(segment)
+
+        def finish() -> None:
+            if not taken:
+                return
+            collection = self._gallery.collections.setdefault(compacted.collection, Collection())
+            collection.adopt_compacted(compacted.encoder, taken[0], compacted.made_at)
+            self._has_unsaved_segment = True
+            log.info(
+                "%s: compacted segment of %s taken over, %d embeddings, %d since",
+                compacted.collection,
+                compacted.encoder,
+                taken[0].living,
+                len(collection.scopes[compacted.encoder].delta),
+            )
+
+        self._begin(work, finish)
 
     def _begin_checkpoint(self, position: int, is_ours: Callable[[], bool]) -> None:
         state = state_of(self._gallery, position)
@@ -70,8 +113,9 @@ class Sealer:
 
     def _begin_segment(self, collection: str, encoder: str, rows: Rows) -> None:
         settings = self._settings
-        before = self._gallery.collections[collection].scopes[encoder].segments
-        at_least = before[-1].quality if before else None
+        before = reversed(self._gallery.collections[collection].scopes[encoder].segments)
+        # Of a segment that is far larger it says nothing.
+        at_least = next((one.quality for one in before if len(one) <= 2 * len(rows.ids)), None)
         built: list[Segment] = []
 
         def work() -> None:

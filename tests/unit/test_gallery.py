@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from schemas.envelope import Record, decode
 from schemas.events import DuplicateFound, IndividualChecked
 from schemas.shard import Shard
+from streams.collection import Collection
 from streams.delta import Rows
+from streams.fold import Fold
 from streams.gallery import Applied, Gallery
 from streams.matching import Consequences, match
 from streams.packing import (
@@ -23,8 +26,9 @@ from streams.packing import (
     unpack_rest,
     unpack_segment,
 )
-from streams.segment import build_segment
+from streams.segment import Segment, build_segment
 from streams.state import ScopeState, State, gallery_of, state_of
+from tests.encodings import crowd
 from tests.unit.test_matching import Logged, computed, erased, log_of
 
 THRESHOLD = 0.3
@@ -40,8 +44,11 @@ class Holder:
     said: Consequences = field(default_factory=Consequences)
     offset: int = 0
     under_way: list[tuple[str, str, Rows]] = field(default_factory=list)
+    log: dict[int, Record] = field(default_factory=dict)
+    compacted: list[tuple[str, str, Segment]] = field(default_factory=list)
 
     def match(self, records: list[Record]) -> None:
+        self.log |= {record.offset: record for record in records if record.offset is not None}
         one = match(self.gallery, records, lambda _: THRESHOLD, self.limit)
         self.said.publish += one.publish
         self.said.renew += one.renew
@@ -59,6 +66,26 @@ class Holder:
             segment = build_segment(rows, THRESHOLD, 0.999, 1)
             self.gallery.collections[collection].adopt(encoder, rows, segment)
         self.under_way = []
+
+    def compact(self) -> None:
+        """Build a segment of all that the log has so far, as compaction does in another process."""
+        fold = Fold(shard=self.gallery.shard)
+        fold.add([self.log[offset] for offset in sorted(self.log)])
+        self.compacted = [
+            (collection, encoder, build_segment(rows, THRESHOLD, 0.999, 1))
+            for (collection, encoder), rows in fold.living().items()
+            if rows.ids
+        ]
+
+    def take_over(self) -> None:
+        """What was compacted; never while something is sealed."""
+        if not self.under_way:
+            for collection, encoder, segment in self.compacted:
+                scopes = self.gallery.collections.setdefault(collection, Collection())
+                scopes.adopt_compacted(encoder, segment, datetime.now(UTC))
+                scope = scopes.scopes[encoder]
+                assert scope.segments == [segment]
+            self.compacted = []
 
     def put_away(self) -> None:
         self.gallery.put_away(1)
@@ -97,7 +124,8 @@ def packed_and_unpacked(state: State) -> State:
     return State(state.offset, scopes, absent)
 
 
-STEPS = st.sampled_from(["match", "match", "begin_to_seal", "adopt", "put_away", "tidy", "pack", "again"])
+COMPACTION = ["compact", "take_over"]
+STEPS = st.sampled_from(["match", "match", "begin_to_seal", "adopt", "put_away", "tidy", "pack", "again", *COMPACTION])
 EVENTS = st.builds(
     lambda kind, who, revision, point, collection, encoder: (
         erased(who, revision, collection) if kind == 0 else computed(who, revision, point, collection, encoder)
@@ -157,6 +185,28 @@ def test_what_is_said_does_not_depend_on_how_the_gallery_holds_it(logged: list[L
     holder.pack()
     for one in (holder, plain):
         one.match(log)
+    check_same(holder, plain, logged)
+
+
+@pytest.mark.parametrize("sealed_every", [2, 100])
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_what_is_compacted_while_matching_goes_on_changes_nothing_that_is_said(late: int, sealed_every: int) -> None:
+    """Newcomers, updates and erasures arrive between the end of the log that compaction read and its taking over."""
+    logged = crowd(700, seed=1, collections=("c", "d"))
+    log = log_of(logged)
+    holder, plain = Holder(), Holder()
+    for number, begin in enumerate(range(0, len(log), 50)):
+        if number % 5 == 0:
+            holder.compact()
+        for one in (holder, plain):
+            one.match(log[begin : begin + 50])
+        if number % 5 == late:
+            holder.take_over()
+            check_same(holder, plain, logged)
+        elif number % sealed_every == 1:
+            holder.begin_to_seal()
+            holder.adopt()
+    assert len([event for event in events_of(plain.said) if isinstance(event, DuplicateFound)]) > 40
     check_same(holder, plain, logged)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from streams import sealer as module
 from streams.checkpoints import CheckpointStore
 from streams.delta import Rows
 from streams.gallery import Gallery
+from streams.manifest import Blob, Compacted, SegmentEntry
 from streams.sealer import Sealer
 from streams.segment import Quality, Segment, build_segment
 from streams.state import State
@@ -32,6 +34,17 @@ class Store:
         self.answers: list[bool | Exception] = []
         self.is_asked, self.may_go_on = threading.Event(), threading.Event()
         self.may_go_on.set()
+        self.left: dict[bytes, Compacted] = {}
+        self.made: dict[bytes, Segment] = {}
+
+    def compacted(self) -> dict[bytes, Compacted]:
+        return self.left
+
+    def take(self, value: bytes, compacted: Compacted) -> Segment | None:
+        assert self.left[value] == compacted
+        if value not in self.made:
+            del self.left[value]
+        return self.made.get(value)
 
     def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
         self.is_asked.set()
@@ -235,3 +248,75 @@ def test_whoever_is_without_a_vector_is_put_away(world: World) -> None:
     world.tend()
     assert world.gallery.collections["c"].lately_absent == {}
     assert sum(map(len, world.gallery.collections["c"].absent)) == LIMIT
+
+
+def leave(world: World, offset: int, days_from_now: int = 0) -> Segment:
+    """What compaction made of the first so many events, in a collection without updates."""
+    made_at = datetime.now(UTC) + timedelta(days=days_from_now)
+    rows = world.gallery.collections["c"].scopes["test"].delta.living_rows()
+    segment = build_segment(rows.chosen(np.flatnonzero(rows.offsets < offset)), 0.45, 0.999, 1)
+    entry = SegmentEntry(blob=Blob(id="b", parts={}), rows=len(segment), quality=segment.quality)
+    value = f"value {offset}".encode()
+    world.store.left[value] = Compacted(collection="c", encoder="test", offset=offset, made_at=made_at, segment=entry)
+    world.store.made[value] = segment
+    return segment
+
+
+def test_what_compaction_left_is_taken_over_once_and_saved(world: World) -> None:
+    world.arrive(60)
+    segment = leave(world, 40)
+    world.tend_until_idle()
+    scope = world.gallery.collections["c"].scopes["test"]
+    assert (scope.segments, len(segment), len(scope.delta), world.gallery.living) == ([segment], 40, 20, 60)
+    assert [state.offset for state in world.store.saved] == [60]
+    assert world.store.saved[0].scopes[0].compacted_at is not None
+    world.now += 2 * module._LOOKS_EVERY_S
+    world.tend()
+    assert not world.is_busy
+    world.now += 2 * module._LOOKS_EVERY_S
+    later = leave(world, 60, days_from_now=1)
+    world.tend_until_idle()
+    assert scope.segments == [later]
+
+
+def test_what_compaction_made_of_more_than_is_matched_waits(world: World) -> None:
+    world.arrive(60)
+    segment = leave(world, 60)
+    world.position = 59
+    world.tend()
+    assert not world.is_busy
+    world.position = 60
+    world.tend()
+    assert not world.is_busy  # Redis is not asked all the time
+    world.now += module._LOOKS_EVERY_S
+    world.tend_until_idle()
+    assert world.gallery.collections["c"].scopes["test"].segments == [segment]
+
+
+def test_what_compaction_left_and_cannot_be_used_changes_nothing(world: World) -> None:
+    world.arrive(60)
+    leave(world, 40)
+    world.store.made.clear()
+    world.tend_until_idle()
+    assert world.segments() == []
+    assert world.gallery.living == 60
+    assert world.store.saved == []
+
+
+def test_a_segment_far_larger_than_a_full_delta_says_nothing_of_what_the_next_needs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Quality | None] = []
+
+    def build(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None) -> Segment:
+        asked.append(at_least)
+        return build_segment(rows, threshold, floor, threads, at_least)
+
+    world.arrive(2 * LIMIT + 1)
+    leave(world, 2 * LIMIT + 1)
+    world.tend_until_idle()
+    monkeypatch.setattr(module, "build_segment", build)
+    world.arrive(LIMIT)
+    world.tend_until_idle()
+    assert world.segments() == [2 * LIMIT + 1, LIMIT]
+    assert asked == [None]

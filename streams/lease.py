@@ -1,0 +1,85 @@
+"""Who may write the result of a compaction: one process at a time, and none that was frozen while another took over."""
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import LockNotOwnedError
+from redis.lock import Lock
+
+log = logging.getLogger(__name__)
+
+_KEPT_S = 30.0  # without a sign of life
+_RENEWED_EVERY_S = 5.0
+
+
+class HeldError(Exception):
+    """Another process has the lease. The text says which."""
+
+
+class LeaseLostError(Exception):
+    """The lease ran out while this process stood still: another may have it, and whatever follows is its business."""
+
+
+class Lease:
+    """A key in Redis with a token that no other lease ever has. Use `lease_of`.
+
+    What is written under it is written by a script that compares the token: see `Inbox.put`.
+    """
+
+    def __init__(self, redis: Redis, key: str) -> None:
+        self.key = key
+        self.token = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+        self._redis = redis
+        self._lock = Lock(redis, key, timeout=_KEPT_S, blocking=False, thread_local=False)
+        self._renewed = 0.0
+        self._done = threading.Event()
+
+    def acquire(self) -> None:
+        """Take it. Raises HeldError."""
+        begun = time.monotonic()
+        if not self._lock.acquire(token=self.token):
+            holder = self._redis.get(self.key)
+            who = holder.decode().rpartition("/")[0] if isinstance(holder, bytes) else "another process"
+            raise HeldError(f"{who} is at it; a process that dies loses its lease within {_KEPT_S:.0f} s")
+        self._renewed = begun
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise LeaseLostError unless it is certain that nobody else has it."""
+        if time.monotonic() - self._renewed > 0.8 * _KEPT_S:
+            raise LeaseLostError(f"the lease was not renewed for {time.monotonic() - self._renewed:.0f} s")
+
+    def release(self) -> None:
+        """Give it back; one that was lost is another's already."""
+        self._done.set()
+        try:
+            self._lock.release()
+        except LockNotOwnedError:
+            log.warning("the lease was lost before it was given back")
+
+    def _keep(self) -> None:
+        while not self._done.wait(_RENEWED_EVERY_S):
+            begun = time.monotonic()
+            try:
+                self._lock.reacquire()
+            except LockNotOwnedError:
+                return  # `check` and whoever compares the token find out
+            self._renewed = begun
+
+
+@contextmanager
+def lease_of(redis: Redis, key: str) -> Iterator[Lease]:
+    """Hold a lease. Raises HeldError."""
+    lease = Lease(redis, key)
+    lease.acquire()
+    try:
+        yield lease
+    finally:
+        lease.release()

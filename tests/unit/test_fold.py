@@ -1,0 +1,69 @@
+"""The fold of a log holds what a gallery holds that was told every record in turn."""
+
+import numpy as np
+import pytest
+
+from schemas.envelope import Record
+from schemas.events import EncodingErased
+from schemas.shard import Shard
+from streams import fold as module
+from streams.delta import Rows
+from streams.fold import Fold
+from streams.gallery import Gallery
+from streams.matching import restore
+from tests.encodings import computed, crowd
+from tests.unit.test_matching import log_of
+
+Standing = dict[str, tuple[int, int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def log() -> list[Record]:
+    """Updates, erasures, repetitions, stale revisions, two collections, and one record that nobody can read."""
+    events = crowd(900, seed=1, collections=("c", "d"))
+    at, met = next((at, event) for at, event in enumerate(events) if isinstance(event, EncodingErased))
+    late = computed(met.individual_id, np.ones(128, np.float32), met.revision, met.collection)  # as old as the erasure
+    records = log_of([*events[: at + 1], late, *events[at + 1 :], *crowd(300, seed=2, prefix="q")])
+    records[500] = Record("encodings", records[500].key, b"garbage", records[500].headers, offset=500)
+    return records
+
+
+def told(log: list[Record], shard: Shard) -> dict[tuple[str, str], Standing]:
+    gallery = Gallery(shard)
+    restore(gallery, log)
+    return {(name, encoder): standing(scope.delta.living_rows()) for name, encoder, scope in gallery.scopes()}
+
+
+def standing(rows: Rows) -> Standing:
+    facts = zip(rows.revisions.tolist(), rows.offsets.tolist(), map(bytes, rows.vectors), strict=True)
+    assert rows.offsets.tolist() == sorted(rows.offsets)
+    return dict(zip(rows.ids, facts, strict=True))
+
+
+@pytest.mark.parametrize("limit", [10, 200_000])
+@pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)])
+def test_it_holds_what_a_gallery_holds(
+    log: list[Record], shard: Shard, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_LIMIT", limit)
+    fold = Fold(shard=shard)
+    for begin in range(0, len(log), 70):
+        fold.add(log[begin : begin + 70])
+    expected = told(log, shard)
+    assert {name: standing(rows) for name, rows in fold.living().items()} == expected
+    assert all(len(one) > 100 for one in expected.values())
+    assert {name: standing(rows) for name, rows in fold.living().items()} == expected  # asked again
+
+
+def test_of_one_collection_nothing_else_is_held(log: list[Record]) -> None:
+    fold = Fold("d")
+    fold.add(log)
+    assert {name: standing(rows) for name, rows in fold.living().items()} == {
+        ("d", "test"): told(log, Shard())["d", "test"]
+    }
+
+
+def test_nobody_lives_in_an_empty_log() -> None:
+    fold = Fold()
+    fold.add([])
+    assert fold.living() == {}
