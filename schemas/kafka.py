@@ -139,8 +139,11 @@ class Publisher:
             }
         )
 
-    def publish(self, record: Record, on_delivered: OnDelivered) -> None:
-        """Hand a record over. `on_delivered` is called from `poll` or `publish_all`, with the error if any."""
+    def publish(self, record: Record, on_delivered: OnDelivered, before: Callable[[], None] = lambda: None) -> None:
+        """Hand a record over. `on_delivered` is called from `poll` or `publish_all`, with the error if any.
+
+        `before` is called immediately before, and may raise.
+        """
         topic = full_name(record.topic, self._namespace)
         partition = record.partition
         if record.partition_by is not None:
@@ -151,6 +154,7 @@ class Publisher:
             on_delivered(error)
 
         while True:
+            before()
             try:
                 self._producer.produce(
                     topic,
@@ -171,19 +175,18 @@ class Publisher:
         """Call `on_delivered` of what has been delivered since, waiting for the first up to `seconds`."""
         self._producer.poll(seconds)
 
-    def publish_all(self, records: Iterable[Record], before_each_try: Callable[[], None] = lambda: None) -> None:
+    def publish_all(self, records: Iterable[Record], before_each: Callable[[], None] = lambda: None) -> None:
         """Publish records and return once all of them are acknowledged. Raises PublishError.
 
-        What was given up for the time is published again, without limit. `before_each_try` is called before, and may
-        raise.
+        What was given up for the time is published again, without limit. `before_each` is called immediately before
+        every record, and may raise: what a process that was stopped does next is to publish the next record.
         """
         waiting = list(records)
         while waiting:
-            before_each_try()
             outcomes: list[KafkaError | None] = []
             late: list[Record] = []
             for record in waiting:
-                self.publish(record, partial(_take_outcome, outcomes, late, record))
+                self.publish(record, partial(_take_outcome, outcomes, late, record), before_each)
             while len(outcomes) < len(waiting):
                 self._producer.poll(0.1)
             for error in outcomes:

@@ -52,8 +52,8 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-def publish(before_each_try: Callable[[], None]) -> None:
-    Publisher(Settings(_env_file=None), "test", give_up_after_s=5).publish_all(RECORDS, before_each_try)
+def publish(before_each: Callable[[], None]) -> None:
+    Publisher(Settings(_env_file=None), "test", give_up_after_s=5).publish_all(RECORDS, before_each)
 
 
 def nothing() -> None:
@@ -72,19 +72,36 @@ def test_what_timed_out_is_published_again_until_it_is_acknowledged(broker: Brok
     asked: list[int] = []
     publish(lambda: asked.append(len(broker.published)))
     assert broker.published == [b"a", b"b", b"c", b"a", b"c", b"c"]
-    assert asked == [0, 3, 5]
+    assert asked == [0, 1, 2, 3, 4, 5]
 
 
 def test_nothing_is_published_again_once_it_is_not_allowed(broker: Broker) -> None:
     broker.outcomes = {b"b": [TIMED_OUT]}
 
     def check() -> None:
-        if broker.published:
+        if len(broker.published) == 3:
             raise LostError
 
     with pytest.raises(LostError):
         publish(check)
     assert broker.published == [b"a", b"b", b"c"]
+
+
+def test_who_is_stopped_in_the_middle_publishes_nothing_more(broker: Broker) -> None:
+    def check() -> None:
+        if broker.published:
+            raise LostError
+
+    with pytest.raises(LostError):
+        publish(check)
+    assert broker.published == [b"a"]
+
+
+def test_who_waited_for_a_full_queue_is_asked_again(broker: Broker) -> None:
+    broker.at_once = {b"c": BufferError()}
+    asked: list[None] = []
+    publish(lambda: asked.append(None))
+    assert len(asked) == 4
 
 
 def test_nothing_leaves_if_it_is_not_allowed_at_first(broker: Broker) -> None:
