@@ -228,20 +228,15 @@ def compact(
 ) -> None:
     """Build the index of every collection anew from the log alone; the matchers take it up without stopping."""
     from deploy.compact import run_compaction
-    from streams.compactor import BelowFloorError, UnknownCollectionError
-    from streams.lease import HeldError, LeaseLostError
+    from streams.compactor import UnknownCollectionError
 
-    console = Console()
     try:
         with _servers_expected():
-            run_compaction(console, _settings(), collection, shard, threads)
+            is_done = run_compaction(Console(), _settings(), collection, shard, threads)
     except UnknownCollectionError as error:
         raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
-    except HeldError as error:
-        raise UserError(f"a compaction is under way: {error}") from None
-    except (BelowFloorError, LeaseLostError) as error:
-        console.print(f"[bold red]failed:[/] {error}")
-        raise typer.Exit(1) from None
+    if not is_done:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=WORK)

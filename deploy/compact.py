@@ -3,7 +3,9 @@
 import os
 
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
 
@@ -11,18 +13,21 @@ from schemas.kafka import partition_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
-from streams.compactor import BYTES_OF_A_RECORD, Compactor
+from streams.compactor import BYTES_OF_A_RECORD, Compactor, Result
+from streams.inbox import LostChunksError
+from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
 from streams.vitals import read_vitals
 
 
 def run_compaction(
     console: Console, settings: Settings, collection: str | None, shard: Shard | None, threads: int
-) -> None:
+) -> bool:
     """Rebuild all, one collection, or one shard, one after the other, and print a table of what was built.
 
-    Whatever else runs on the machine goes first.
+    Whatever else runs on the machine goes first. False where something is not in service: the others are.
     """
+    problems = []
     os.nice(10)
     partitions = range(ENCODINGS.partitions)
     if collection is not None:
@@ -48,19 +53,44 @@ def run_compaction(
                     f"partition {partition}: {records} records or fewer, "
                     f"{records * BYTES_OF_A_RECORD / 1e6:.0f} MB of memory at most"
                 )
-                for result in compactor.run(collection):
-                    quality = result.quality
-                    numbers = (quality.m, quality.ef_construction, quality.ef)
-                    name = result.collection if one.count == 1 else f"{result.collection}\n[dim]shard {one}[/]"
-                    table.add_row(
-                        f"{name}\n[dim]{result.encoder}[/]",
-                        str(result.people),
-                        f"{quality.recall:.4f}",
-                        *map(str, numbers),
-                        f"{result.built_s:.1f} s",
-                        f"{result.stored_s:.1f} s",
-                    )
-    console.print(table if table.row_count else "nobody is registered: there is nothing to compact")
+                try:
+                    for result in compactor.run(collection):
+                        table.add_row(*_row(result, one))
+                        if not result.is_put_into_service:
+                            problems.append(
+                                f"{result.collection}: what is in service stays, since an index with a recall of "
+                                f"{result.quality.recall:.4f} is below the floor of {settings.recall_floor}"
+                            )
+                except (HeldError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
+                    problems.append(f"partition {partition}: {_explain(error)}")
+    if table.row_count or problems:
+        console.print(table)
+    else:
+        console.print("nobody is registered: there is nothing to compact")
+    for problem in problems:
+        console.print(f"[bold red]failed:[/] {escape(problem)}", soft_wrap=True)
+    return not problems
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, HeldError):
+        return f"a compaction is under way: {error}"
+    if isinstance(error, OutOfMemoryError):
+        return "Redis has no memory left for another index; raise maxmemory"
+    return f"{error}; run it again"
+
+
+def _row(result: Result, shard: Shard) -> tuple[str, ...]:
+    name = escape(result.collection) if shard.count == 1 else f"{escape(result.collection)}\n[dim]shard {shard}[/]"
+    quality = result.quality
+    return (
+        f"{name}\n[dim]{result.encoder}[/]",
+        str(result.people),
+        f"{quality.recall:.4f}",
+        *map(str, (quality.m, quality.ef_construction, quality.ef)),
+        f"{result.built_s:.1f} s",
+        f"{result.stored_s:.1f} s",
+    )
 
 
 def shards_of(settings: Settings, partition: int) -> list[Shard]:

@@ -78,7 +78,8 @@ class CheckpointStore:
                     continue  # replaced while it was read
                 log.warning("%s: the checkpoint is not used: %s. The state comes from the log", self._name, error)
                 self._redis.delete(self._manifest_key)
-                self._chunks.remove_all()
+                left = self._inbox.entries().values()
+                self._chunks.remove_others({chunk for one in left for chunk in one.segment.blob.chunks()})
                 return None
 
     def compacted(self) -> dict[bytes, Compacted]:
@@ -156,8 +157,8 @@ class CheckpointStore:
     def _put_in_place(self, manifest: Manifest) -> str:
         chunks = manifest.chunks()
         keys = [self._manifest_key, self._inbox.key, *(self._chunks.key(chunk) for chunk in chunks)]
-        blobs = {blob.id for blob in manifest.blobs()}
-        in_it = {value: one for value, one in self._taken.items() if one.segment.blob.id in blobs}
+        has = {(scope.collection, scope.encoder, scope.compacted_at) for scope in manifest.scopes}
+        in_it = {value: one for value, one in self._taken.items() if (one.collection, one.encoder, one.made_at) in has}
         taken = [argument for value, one in in_it.items() for argument in (field_of(one), value)]
         outcome = _CHANGED
         while outcome == _CHANGED:
@@ -191,7 +192,10 @@ class CheckpointStore:
 
     def _segment(self, entry: SegmentEntry) -> Segment:
         with self._chunks.files_of(entry.blob) as parts:
-            segment = unpack_segment(parts, entry.quality)
+            try:
+                segment = unpack_segment(parts, entry.quality)
+            except (RuntimeError, ValueError, EOFError) as error:
+                raise UnusableError(f"a segment cannot be read: {error}") from error
         self._stored[segment] = entry.blob
         return segment
 

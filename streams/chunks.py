@@ -1,4 +1,4 @@
-"""Files in Redis, in chunks with checksums. Until a manifest names them they have a time to live."""
+"""Files in Redis, in chunks with checksums. Until a manifest or an inbox names them they have a time to live."""
 
 import hashlib
 import mmap
@@ -15,7 +15,7 @@ from streams.manifest import Blob, Part, UnusableError
 from streams.packing import Parts, memory_file
 
 _CHUNK_BYTES = 8 * 2**20
-_UNNAMED_FOR_S = 3600  # longer than it takes to write a checkpoint
+_UNNAMED_FOR_S = 3600  # longer than it takes to write all of a file
 _CONNECTIONS = 4
 
 
@@ -78,18 +78,14 @@ class Chunks:
         if keys:
             self._redis.unlink(*keys)
 
-    def remove_all(self) -> None:
-        """Remove every chunk, whatever names it."""
-        for found in self._redis.scan_iter(match=f"{self._prefix}:*", count=1000):
-            self._redis.unlink(found)
+    def names(self) -> list[str]:
+        """Of all that are there of this writer; of all writers where it has no name."""
+        found = self._redis.scan_iter(match=self.key(f"{self._writer}*"), count=1000)
+        return [key.decode().removeprefix(f"{self._prefix}:") for key in found]
 
-    def remove_others(self, named: Container[str]) -> int:
-        """Remove those of this writer that are not named; returns how many."""
-        found = [key.decode() for key in self._redis.scan_iter(match=self.key(f"{self._writer}*"), count=1000)]
-        others = [key for key in found if key.removeprefix(f"{self._prefix}:") not in named]
-        if others:
-            self._redis.unlink(*others)
-        return len(others)
+    def remove_others(self, named: Container[str]) -> None:
+        """Remove every chunk that is not named."""
+        self.remove(chunk for chunk in self.names() if chunk not in named)
 
     def _put_part(self, name: str, file: BinaryIO) -> Part:
         size = os.fstat(file.fileno()).st_size

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.delta import Delta, Rows
-from streams.roster import Absent, IdHash, hash_of
+from streams.roster import Absent, IdHash, hash_of, hashes_of
 from streams.scope import Scope
 from streams.segment import Segment
 
@@ -83,21 +83,38 @@ class Collection:
         scope.segments.append(segment)
 
     def adopt_compacted(self, encoder: str, compacted: Segment, made_at: datetime) -> None:
-        """Put a segment in the place of all others of an encoder; what it lacks stays in the delta.
+        """Put a segment in the place of what it was made of, of an encoder; what it lacks stays.
 
         It may be of any time: a row counts as living if it is of a record that is still its individual's latest.
+        A segment that was sealed since stays one; what it lacks of others goes to the delta.
         """
         scope = self.scopes.setdefault(encoder, Scope())
         delta = scope.delta.living_rows()
-        living = [(segment, np.flatnonzero(segment.alive)) for segment in scope.segments]
-        standing = [delta.offsets, *(segment.offsets_of(rows) for segment, rows in living)]
-        compacted.remove_rows(np.flatnonzero(~np.isin(compacted.roster.offsets, np.concatenate(standing))))
-        lacking = [np.flatnonzero(~np.isin(offsets, compacted.roster.offsets)) for offsets in standing]
-        rest = [delta.chosen(lacking[0])]
-        rest += [segment.take(rows[some]) for (segment, rows), some in zip(living, lacking[1:], strict=True)]
+        is_living = np.zeros(len(compacted), dtype=np.bool_)
+
+        def lacking(hashes: NDArray[np.uint64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+            """Which of those records, each of whom is living, it lacks. Those it has are living in it."""
+            _, here, there = np.intersect1d(compacted.roster.offsets, offsets, assume_unique=True, return_indices=True)
+            same = (compacted.roster.hashes[here] == hashes[there]).all(axis=1)
+            is_living[here[same]] = True
+            lacks = np.ones(len(offsets), dtype=np.bool_)
+            lacks[there[same]] = False
+            return lacks
+
+        rest = [delta.chosen(np.flatnonzero(lacking(hashes_of(delta.ids), delta.offsets)))]
+        kept = []
+        for segment in scope.segments:
+            rows = np.flatnonzero(segment.alive)
+            lacks = lacking(segment.roster.hashes[rows], segment.offsets_of(rows))
+            if 2 * lacks.sum() > len(rows):
+                segment.remove_rows(rows[~lacks])
+                kept.append(segment)
+            else:
+                rest.append(segment.take(rows[lacks]))
+        compacted.remove_rows(np.flatnonzero(~is_living))
         for individual_id in delta.ids:
             del self.in_delta[individual_id]
-        scope.segments, scope.compacted_at = [compacted], made_at
+        scope.segments, scope.compacted_at = [compacted, *kept], made_at
         self.hold(encoder, Rows.together(rest))
 
     def hold(self, encoder: str, rows: Rows) -> None:

@@ -125,6 +125,13 @@ class Gallery:
         scope = self.collections[collection].scopes.get(encoder) if collection in self.collections else None
         return None if scope is None else scope.compacted_at
 
+    def drop_empty(self) -> bool:
+        """Forget segments in which nobody lives any more, of an earlier encoder, say; whether there were any."""
+        before = sum(len(scope.segments) for _, _, scope in self.scopes())
+        for _, _, scope in self.scopes():
+            scope.segments = [segment for segment in scope.segments if segment.living]
+        return sum(len(scope.segments) for _, _, scope in self.scopes()) < before
+
     def put_away(self, limit: int) -> None:
         """Have individuals without a vector take little memory, once they are many."""
         for collection in self.collections.values():

@@ -22,6 +22,12 @@ redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 return 'put'
 """
 _REMOVE = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end"
+# Only if the manifest names no more than it did.
+_UNLINK = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+return 1
+"""
 _WRITER = "compaction-"
 
 
@@ -39,6 +45,7 @@ class Inbox:
         self.chunks = Chunks(redis, key(settings, "chunk", shard, partition), writer=_WRITER)
         self._put = redis.register_script(_PUT)
         self._remove = redis.register_script(_REMOVE)
+        self._unlink = redis.register_script(_UNLINK)
 
     def entries(self) -> dict[bytes, Compacted]:
         """What lies in it, by its value there. What cannot be read is removed."""
@@ -65,7 +72,7 @@ class Inbox:
             keys=[lease.key, self.key, *chunks], args=[lease.token, field, compacted.to_bytes()]
         ).decode()
         if outcome == "lost":
-            raise LeaseLostError("another compaction has taken over meanwhile: its result stays")
+            raise LeaseLostError("the lease ran out, or Redis lost it: what is in service stays")
         if outcome == "missing":
             raise LostChunksError("Redis lost a part of the segment before it was complete")
 
@@ -78,18 +85,27 @@ class Inbox:
 
         Only for who has the lease.
         """
-        manifest = self.manifest()
-        named = set() if manifest is None else set(manifest.chunks())
-        named |= {chunk for compacted in self.entries().values() for chunk in compacted.segment.blob.chunks()}
-        return self.chunks.remove_others(named)
+        while True:
+            there = self.chunks.names()
+            # In this order: a segment moves from the inbox to the manifest.
+            named = {chunk for compacted in self.entries().values() for chunk in compacted.segment.blob.chunks()}
+            value, manifest = self._manifest()
+            named |= set() if manifest is None else set(manifest.chunks())
+            litter = [self.chunks.key(chunk) for chunk in there if chunk not in named]
+            if self._unlink(keys=[self._manifest_key, *litter], args=[value]):
+                return len(litter)
 
     def manifest(self) -> Manifest | None:
         """That of the matcher's checkpoint, None where there is none that can be read."""
-        value = self._redis.get(self._manifest_key)
+        return self._manifest()[1]
+
+    def _manifest(self) -> tuple[bytes, Manifest | None]:
+        value = self._redis.get(self._manifest_key) or b""
+        assert isinstance(value, bytes)
         try:
-            return Manifest.from_bytes(value) if isinstance(value, bytes) else None
+            return value, Manifest.from_bytes(value)
         except UnusableError:
-            return None  # the matcher finds out, and removes whatever belongs to it
+            return value, None  # the matcher finds out, and removes whatever belongs to it
 
 
 def field_of(compacted: Compacted) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis import Redis
-from redis.exceptions import LockNotOwnedError
+from redis.exceptions import LockError
 from redis.lock import Lock
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Lease:
         self._done.set()
         try:
             self._lock.release()
-        except LockNotOwnedError:
+        except LockError:
             log.warning("the lease was lost before it was given back")
 
     def _keep(self) -> None:
@@ -69,7 +69,7 @@ class Lease:
             begun = time.monotonic()
             try:
                 self._lock.reacquire()
-            except LockNotOwnedError:
+            except LockError:
                 return  # `check` and whoever compares the token find out
             self._renewed = begun
 

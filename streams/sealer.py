@@ -26,7 +26,7 @@ _one_at_a_time = threading.Lock()  # of all partitions
 class Sealer:
     """Builds a segment of each delta that is full, and writes a checkpoint whenever as much has come since the last.
 
-    What compaction made is taken over in place of what it was made of.
+    What compaction made is taken over in place of what it was made of; segments in which nobody lives are dropped.
 
     `tend` is called between batches by the thread that matches: only there the gallery changes. `saved` is the offset
     of the checkpoint that is there.
@@ -37,7 +37,7 @@ class Sealer:
         self._gallery = gallery
         self._checkpoints = checkpoints
         self._saved = saved
-        self._has_unsaved_segment = False
+        self._is_unsaved = False
         self._not_before = 0.0
         self._look_again = 0.0
         self._under_way: Future[Callable[[], None]] | None = None  # what is to be done with its outcome
@@ -52,7 +52,8 @@ class Sealer:
             finish()
         limit = self._settings.delta_limit
         self._gallery.put_away(limit)
-        due = self._has_unsaved_segment or position - self._saved >= limit
+        self._is_unsaved |= self._gallery.drop_empty()
+        due = self._is_unsaved or position - self._saved >= limit
         if (left := self._left_by_compaction(position)) is not None:
             self._begin_to_take(*left)
         elif due and time.monotonic() >= self._not_before:
@@ -67,7 +68,7 @@ class Sealer:
         self._look_again = time.monotonic() + _LOOKS_EVERY_S
         for value, one in self._checkpoints.compacted().items():
             at = self._gallery.compacted_at(one.collection, one.encoder)
-            if one.offset <= position and (at is None or at < one.made_at):
+            if one.offset <= position and at != one.made_at:
                 return value, one
         return None
 
@@ -80,11 +81,12 @@ class Sealer:
                 taken.append(segment)
 
         def finish() -> None:
+            self._look_again = 0.0  # the others are taken before all are saved
             if not taken:
                 return
             collection = self._gallery.collections.setdefault(compacted.collection, Collection())
             collection.adopt_compacted(compacted.encoder, taken[0], compacted.made_at)
-            self._has_unsaved_segment = True
+            self._is_unsaved = True
             log.info(
                 "%s: compacted segment of %s taken over, %d embeddings, %d since",
                 compacted.collection,
@@ -105,7 +107,7 @@ class Sealer:
 
         def finish() -> None:
             if saved:
-                self._saved, self._has_unsaved_segment = position, False
+                self._saved, self._is_unsaved = position, False
             else:
                 self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_S
 
@@ -139,7 +141,7 @@ class Sealer:
 
         def finish() -> None:
             self._gallery.collections[collection].adopt(encoder, rows, built[0])
-            self._has_unsaved_segment = True
+            self._is_unsaved = True
 
         self._begin(work, finish)
 

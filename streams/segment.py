@@ -21,7 +21,7 @@ from streams.roster import Roster, hash_of, hashes_of, order_of
 
 _SAMPLE = 4000
 _HELD_OUT = 10  # one of so many at most
-_ENOUGH_PAIRS = 4000
+_ENOUGH_PAIRS, _ENOUGH_PROBES = 4000, 500  # that have any: in a crowd a few have all the pairs
 _SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
 _SCAN_ROWS = 16_384
 _ADDED_AT_ONCE = 50_000
@@ -261,7 +261,8 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
     """
     nodes = len(vectors) - min(_SAMPLE, len(vectors) // _HELD_OUT)
     sample = pairs_of(vectors[nodes:], vectors[:nodes], threshold)
-    if len(sample.pairs) >= _ENOUGH_PAIRS:
+    found = len(np.unique(sample.pairs // sample.nodes))
+    if len(sample.pairs) >= _ENOUGH_PAIRS and found >= _ENOUGH_PROBES:
         return sample
     random = np.random.default_rng(len(vectors))
     chosen, left, right = (random.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False) for _ in range(3))

@@ -59,7 +59,8 @@ def enough_for(segment: Segment, vectors: NDArray[np.float32], floor: float) -> 
     """The ef with which the graph reaches the floor at the lower threshold, as sealing finds it out."""
     in_order = vectors[segment.roster.offsets]  # of a row the offset is the number of its vector
     sample = pairs_of(newcomers(MILLION, 2 * PROBES, PROBES), in_order, min(THRESHOLDS))
-    return measured(segment.index, DENSITIES[-2], sample, min(THRESHOLDS), floor).ef
+    (density,) = [density for density in DENSITIES if density.m == segment.quality.m]
+    return measured(segment.index, density, sample, min(THRESHOLDS), floor).ef
 
 
 def recall(segment: Segment, vectors: NDArray[np.float32], efs: dict[float, int]) -> None:

@@ -83,12 +83,12 @@ class Holder:
             for collection, encoder, segment in self.compacted:
                 scopes = self.gallery.collections.setdefault(collection, Collection())
                 scopes.adopt_compacted(encoder, segment, datetime.now(UTC))
-                scope = scopes.scopes[encoder]
-                assert scope.segments == [segment]
+                assert scopes.scopes[encoder].segments[0] is segment
             self.compacted = []
 
     def put_away(self) -> None:
         self.gallery.put_away(1)
+        self.gallery.drop_empty()
 
     def tidy(self) -> None:
         """What `Gallery.full` does with deltas most of whose rows are masked; never of what is being sealed."""
@@ -208,6 +208,48 @@ def test_what_is_compacted_while_matching_goes_on_changes_nothing_that_is_said(l
             holder.adopt()
     assert len([event for event in events_of(plain.said) if isinstance(event, DuplicateFound)]) > 40
     check_same(holder, plain, logged)
+
+
+def test_what_was_sealed_since_compaction_read_the_log_stays_sealed() -> None:
+    log = log_of(crowd(900, seed=1))
+    holder, plain = Holder(), Holder()
+    steps = ((0, 300, "seal"), (300, 450, "compact"), (450, 500, "seal"), (500, 800, "seal"), (800, 850, ""))
+    for begin, end, step in steps:
+        for one in (holder, plain):
+            one.match(log[begin:end])
+        if step == "compact":
+            holder.compact()
+        elif step == "seal":
+            holder.begin_to_seal()
+            holder.adopt()
+    scope = holder.gallery.collections["c"].scopes["test"]
+    *_, later = scope.segments
+    holder.take_over()
+    assert scope.segments[1:] == [later]
+    assert 60 < len(scope.delta) < 120  # of what was sealed with what compaction has, what came later
+    for one in (holder, plain):
+        one.match(log[850:])
+    assert holder.said.publish == plain.said.publish
+    assert holder.gallery.living == plain.gallery.living
+
+
+def test_a_segment_of_another_log_brings_nobody_and_hides_nobody() -> None:
+    """The topic was made anew, and the same offsets are other people's."""
+    other = log_of([*(computed(f"x{i}", 1, 7) for i in range(8))])
+    log = log_of([*(computed(f"y{i}", 1, 0) for i in range(8)), computed("z", 1, 0)])
+    holder, old = Holder(), Holder()
+    old.match(other)
+    old.compact()
+    holder.match(log[:8])
+    holder.compacted = old.compacted
+    holder.take_over()
+    assert holder.gallery.living == 8
+    assert holder.gallery.drop_empty()
+    assert not holder.gallery.drop_empty()
+    holder.match(log[8:])
+    last = events_of(holder.said)[-1]
+    assert isinstance(last, IndividualChecked)
+    assert (last.individual_id, last.duplicates) == ("z", 8)
 
 
 @pytest.mark.parametrize(("others", "parts"), [(0, 1), (10, 2)])

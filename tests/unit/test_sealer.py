@@ -257,6 +257,7 @@ def leave(world: World, offset: int, days_from_now: int = 0) -> Segment:
     segment = build_segment(rows.chosen(np.flatnonzero(rows.offsets < offset)), 0.45, 0.999, 1)
     entry = SegmentEntry(blob=Blob(id="b", parts={}), rows=len(segment), quality=segment.quality)
     value = f"value {offset}".encode()
+    world.store.left.clear()
     world.store.left[value] = Compacted(collection="c", encoder="test", offset=offset, made_at=made_at, segment=entry)
     world.store.made[value] = segment
     return segment
@@ -276,7 +277,7 @@ def test_what_compaction_left_is_taken_over_once_and_saved(world: World) -> None
     world.now += 2 * module._LOOKS_EVERY_S
     later = leave(world, 60, days_from_now=1)
     world.tend_until_idle()
-    assert scope.segments == [later]
+    assert scope.segments == [later, segment]  # what it was made of was sealed since the first
 
 
 def test_what_compaction_made_of_more_than_is_matched_waits(world: World) -> None:
