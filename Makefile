@@ -25,7 +25,7 @@ bench: bench-encoder bench-matcher ## the figures in the README, measured again
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
 
-bench-matcher: $(INSTALLED) ## those of the matcher, an hour; PARTS="throughput latency" for some of them
+bench-matcher: $(INSTALLED) ## those of the matcher, 20 minutes; PARTS="throughput latency" for some of them
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.matcher $(PARTS)
 
 check: $(INSTALLED) ## lint, format, types, import rules
