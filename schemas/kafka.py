@@ -29,6 +29,8 @@ _AWAY = (
     KafkaError._WAIT_COORD,
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # of a topic created a moment ago
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.LEADER_NOT_AVAILABLE,
