@@ -17,7 +17,7 @@ from streams.compactor import BYTES_OF_A_RECORD, Compactor, Result
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
-from streams.vitals import read_vitals
+from streams.vitals import PartitionVitals, read_vitals
 
 
 def run_compaction(
@@ -32,6 +32,7 @@ def run_compaction(
     partitions = range(ENCODINGS.partitions)
     if collection is not None:
         partitions = range(at := partition_of(collection, ENCODINGS.partitions), at + 1)
+    said = list(read_vitals(Redis.from_url(settings.redis), settings))
     table = Table(title="compacted", title_justify="left")
     for name in ("collection", "people", "recall", "M", "ef_construction", "ef", "built in", "stored in"):
         table.add_column(name, overflow="fold")
@@ -44,7 +45,7 @@ def run_compaction(
             bar.update(task, completed=done)
 
         for partition in partitions:
-            for one in [shard] if shard is not None else shards_of(settings, partition):
+            for one in [shard] if shard is not None else shards_of(said, partition):
                 compactor = Compactor(settings, one, partition, threads or cores(), progress)
                 records = compactor.records()
                 if not records and collection is None:
@@ -93,8 +94,8 @@ def _row(result: Result, shard: Shard) -> tuple[str, ...]:
     )
 
 
-def shards_of(settings: Settings, partition: int) -> list[Shard]:
+def shards_of(said: list[PartitionVitals], partition: int) -> list[Shard]:
     """Those that matchers divide a partition into, by what they said last; one where they said nothing."""
-    said = [one for one in read_vitals(Redis.from_url(settings.redis), settings) if one.partition == partition]
-    count = Shard.parse(max(said, key=lambda one: one.at).shard).count if said else 1
+    last = max((one for one in said if one.partition == partition), key=lambda one: one.at, default=None)
+    count = 1 if last is None else Shard.parse(last.shard).count
     return [Shard(number, count) for number in range(1, count + 1)]

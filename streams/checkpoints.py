@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
-from streams.chunks import Chunks
+from streams.chunks import KEEP_CHUNKS, Chunks
 from streams.connection import key
 from streams.inbox import Inbox, field_of
 from streams.manifest import AbsentEntry, Blob, Compacted, Manifest, ScopeEntry, SegmentEntry, UnusableError
@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 
 # In one step: only if nobody else has published since, and only if every chunk is there. What it has from the inbox is
 # removed there: its chunks are named by one or the other at any time.
-_PUBLISH = """
+_PUBLISH = f"""
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'changed' end
-for i = 3, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
-for i = 3, #KEYS do redis.call('PERSIST', KEYS[i]) end
+{KEEP_CHUNKS}
 redis.call('SET', KEYS[1], ARGV[2])
 for i = 3, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[2], ARGV[i]) end

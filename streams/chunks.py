@@ -18,6 +18,12 @@ _CHUNK_BYTES = 8 * 2**20
 _UNNAMED_FOR_S = 3600  # longer than it takes to write all of a file
 _CONNECTIONS = 4
 
+# Of a script that names chunks, KEYS[3] and after: they must be there, and stay from then on.
+KEEP_CHUNKS = """
+for i = 3, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
+for i = 3, #KEYS do redis.call('PERSIST', KEYS[i]) end
+"""
+
 
 class Chunks:
     """The chunks of one shard's partition. Raises OutOfMemoryError where Redis is full.

@@ -6,7 +6,7 @@ from redis import Redis
 
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.chunks import Chunks
+from streams.chunks import KEEP_CHUNKS, Chunks
 from streams.connection import key
 from streams.lease import Lease, LeaseLostError
 from streams.manifest import Compacted, Manifest, UnusableError
@@ -14,10 +14,9 @@ from streams.manifest import Compacted, Manifest, UnusableError
 log = logging.getLogger(__name__)
 
 # In one step: only under the lease, only if every chunk is there.
-_PUT = """
+_PUT = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end
-for i = 3, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
-for i = 3, #KEYS do redis.call('PERSIST', KEYS[i]) end
+{KEEP_CHUNKS}
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 return 'put'
 """

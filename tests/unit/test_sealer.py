@@ -109,6 +109,18 @@ def world(embedding: Make, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
+def what_is_asked(monkeypatch: pytest.MonkeyPatch) -> list[Quality | None]:
+    """The quality that each segment built from now on is to have at least."""
+    asked: list[Quality | None] = []
+
+    def build(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None) -> Segment:
+        asked.append(at_least)
+        return build_segment(rows, threshold, floor, threads, at_least)
+
+    monkeypatch.setattr(module, "build_segment", build)
+    return asked
+
+
 def test_nothing_is_done_of_little(world: World) -> None:
     world.arrive(LIMIT - 1)
     world.tend()
@@ -143,13 +155,7 @@ def test_what_comes_while_it_is_sealed_stays_in_the_delta(world: World) -> None:
 def test_every_full_delta_is_sealed_and_the_next_builds_on_what_the_last_needed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Quality | None] = []
-
-    def build(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None) -> Segment:
-        asked.append(at_least)
-        return build_segment(rows, threshold, floor, threads, at_least)
-
-    monkeypatch.setattr(module, "build_segment", build)
+    asked = what_is_asked(monkeypatch)
     for _ in range(2):
         world.arrive(LIMIT)
         world.arrive(LIMIT + 1, "d")
@@ -307,16 +313,10 @@ def test_what_compaction_left_and_cannot_be_used_changes_nothing(world: World) -
 def test_a_segment_far_larger_than_a_full_delta_says_nothing_of_what_the_next_needs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Quality | None] = []
-
-    def build(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None) -> Segment:
-        asked.append(at_least)
-        return build_segment(rows, threshold, floor, threads, at_least)
-
     world.arrive(2 * LIMIT + 1)
     leave(world, 2 * LIMIT + 1)
     world.tend_until_idle()
-    monkeypatch.setattr(module, "build_segment", build)
+    asked = what_is_asked(monkeypatch)
     world.arrive(LIMIT)
     world.tend_until_idle()
     assert world.segments() == [2 * LIMIT + 1, LIMIT]
