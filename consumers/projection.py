@@ -12,6 +12,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from schemas.envelope import Message
 from schemas.events import (
+    CompactionCertified,
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
@@ -24,7 +25,7 @@ from schemas.events import (
     PairEvent,
     Registration,
 )
-from schemas.tables import checks, duplicates, individuals
+from schemas.tables import certificates, checks, duplicates, individuals, retractions
 
 Row = Mapping[str, Any]
 CHECKED = "checked_revision"
@@ -40,6 +41,8 @@ class Rows:
     individuals: dict[str, list[Row]]  # by the revision column that guards them
     checks: list[Row]
     duplicates: list[Row]
+    retractions: list[Row]
+    certificates: list[Row]
 
 
 def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
@@ -47,6 +50,8 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
     by_guard: dict[str, dict[tuple[str, str], Row]] = defaultdict(dict)
     reports: dict[tuple[str, str, int, int], Row] = {}
     pairs: dict[str, Row] = {}
+    retracted: dict[tuple[str, str], Row] = {}
+    certified: dict[str, Row] = {}
     for message, timestamp in events:
         event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
         if isinstance(event, PairEvent):
@@ -54,6 +59,10 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
             known = pairs.get(event.pair_id)
             if known is None or _pair_version(pair) > _pair_version(known):
                 pairs[event.pair_id] = pair
+            if isinstance(event, DuplicateRetracted):
+                retracted[event.pair_id, message.id] = _retraction_row(message, event)
+        elif isinstance(event, CompactionCertified):
+            certified[event.certificate_id] = _certificate_row(message, event)
         elif isinstance(event, IndividualChecked) and event.shards > 1:
             place = (event.collection, event.individual_id, event.revision, event.shards)
             reports[place] = _with_report(reports.get(place), event, published)
@@ -67,6 +76,8 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
         {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
         [row for _, row in sorted(reports.items())],
         [row for _, row in sorted(pairs.items())],
+        [row for _, row in sorted(retracted.items())],
+        [row for _, row in sorted(certified.items())],
     )
 
 
@@ -141,6 +152,16 @@ def upsert_duplicates(columns: Iterable[str]) -> Insert:
     )
 
 
+def add_retractions() -> Insert:
+    """Writes retractions that are not there yet."""
+    return insert(retractions).on_conflict_do_nothing()
+
+
+def add_certificates() -> Insert:
+    """Writes certificates that are not there yet."""
+    return insert(certificates).on_conflict_do_nothing()
+
+
 def _individual_row(message: Message[Event], published: datetime) -> tuple[str, Row]:
     """The revision column that guards an event's column group, and the row."""
     event = message.event
@@ -193,8 +214,7 @@ def _with_report(row: Row | None, event: IndividualChecked, published: datetime)
 
 
 def _pair_row(message: Message[Event], event: PairEvent) -> Row:
-    found = event if isinstance(event, DuplicateFound) else None
-    retracted = event.reason.value if isinstance(event, DuplicateRetracted) else None
+    assert isinstance(event, DuplicateFound | DuplicateRetracted)
     return {
         "pair_id": event.pair_id,
         "collection": event.collection,
@@ -203,10 +223,43 @@ def _pair_row(message: Message[Event], event: PairEvent) -> Row:
         "individual_b": event.b.individual_id,
         "revision_a": event.a.revision,
         "revision_b": event.b.revision,
-        "distance": found.distance if found else None,
-        "threshold": found.threshold if found else None,
-        "retracted": retracted,
+        "distance": event.distance,
+        "threshold": event.threshold,
+        "retracted": event.reason.value if isinstance(event, DuplicateRetracted) else None,
         "found_at": message.time,
+    }
+
+
+def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> Row:
+    return {
+        "pair_id": event.pair_id,
+        "event_id": message.id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "individual_a": event.a.individual_id,
+        "individual_b": event.b.individual_id,
+        "revision_a": event.a.revision,
+        "revision_b": event.b.revision,
+        "reason": event.reason.value,
+        "distance": event.distance,
+        "threshold": event.threshold,
+        "retracted_at": message.time,
+    }
+
+
+def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row:
+    return {
+        "certificate_id": event.certificate_id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "people": event.people,
+        "recall": None if event.recall is None else event.recall.recall,
+        "pairs_kept": event.pairs.kept,
+        "pairs_found": event.pairs.found,
+        "pairs_retracted": event.pairs.retracted,
+        "in_service": event.in_service,
+        "certified_at": message.time,
+        "certificate": event.model_dump(mode="json", exclude_none=True),
     }
 
 

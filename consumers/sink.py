@@ -15,6 +15,8 @@ from consumers.projection import (
     CHECKED,
     Row,
     Rows,
+    add_certificates,
+    add_retractions,
     completed,
     merge_checks,
     rows_of,
@@ -27,18 +29,18 @@ from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.settings import Settings
 from schemas.stopping import stop_in_any_case
-from schemas.topics import DUPLICATES, REJECTIONS, SINK
+from schemas.topics import CERTIFICATES, DUPLICATES, REJECTIONS, SINK
 
 log = logging.getLogger(__name__)
 
 # The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
-_LETTERS_OF = (REJECTIONS.name, DUPLICATES.name)
+_LETTERS_OF = (REJECTIONS.name, DUPLICATES.name, CERTIFICATES.name)
 _WAIT_S = 0.05
 _LONGEST_PAUSE_S = 10.0
 
 
 def run(settings: Settings) -> None:
-    """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads four."""
+    """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads five."""
     sink = Sink(settings)
     stopping = False
 
@@ -147,6 +149,10 @@ def _execute(connection: Connection, rows: Rows) -> None:
         _write_individuals(connection, CHECKED, completed(dict(row) for row in merged))
     if rows.duplicates:
         connection.execute(upsert_duplicates(rows.duplicates[0]), rows.duplicates)
+    if rows.retractions:
+        connection.execute(add_retractions(), rows.retractions)
+    if rows.certificates:
+        connection.execute(add_certificates(), rows.certificates)
 
 
 def _write_individuals(connection: Connection, guard: str, rows: list[Row]) -> None:

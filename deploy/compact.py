@@ -1,4 +1,4 @@
-"""`facematch compact`: what is going to be rebuilt, how far it is, and what came of it."""
+"""`facematch compact`: what is going to be done, how far it is, and the certificates of it."""
 
 import os
 
@@ -7,35 +7,37 @@ from redis.exceptions import OutOfMemoryError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TimeRemainingColumn
-from rich.table import Table
 
+from deploy.certificates import certificate_table, problem_of
+from schemas.events import CompactionCertified
 from schemas.kafka import partition_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
-from streams.compactor import BYTES_OF_A_RECORD, Compactor, Result
+from streams.compactor import BYTES_OF_A_FINDING, BYTES_OF_A_RECORD, Compactor, Plan
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
 from streams.vitals import PartitionVitals, read_vitals
 
 
-def run_compaction(
-    console: Console, settings: Settings, collection: str | None, shard: Shard | None, threads: int
-) -> bool:
-    """Rebuild all, one collection, or one shard, one after the other, and print a table of what was built.
+class UnknownEncoderError(Exception):
+    """Nobody's embedding is of that encoder."""
 
-    Whatever else runs on the machine goes first. False where something is not in service: the others are.
+
+def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shard | None, threads: int) -> bool:
+    """Compact all, one collection, or one shard, one after the other, and print the certificates.
+
+    Whatever else runs on the machine goes first. False where something went wrong: the rest is done. Raises
+    UnknownCollectionError, UnknownEncoderError.
     """
-    problems = []
+    problems: list[str] = []
+    certificates: list[CompactionCertified] = []
     os.nice(10)
     partitions = range(ENCODINGS.partitions)
-    if collection is not None:
-        partitions = range(at := partition_of(collection, ENCODINGS.partitions), at + 1)
+    if plan.collection is not None:
+        partitions = range(at := partition_of(plan.collection, ENCODINGS.partitions), at + 1)
     said = list(read_vitals(Redis.from_url(settings.redis), settings))
-    table = Table(title="compacted", title_justify="left")
-    for name in ("collection", "people", "recall", "M", "ef_construction", "ef", "built in", "stored in"):
-        table.add_column(name, overflow="fold")
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 
@@ -47,26 +49,27 @@ def run_compaction(
         for partition in partitions:
             for one in [shard] if shard is not None else shards_of(said, partition):
                 compactor = Compactor(settings, one, partition, threads or cores(), progress)
-                records = compactor.records()
-                if not records and collection is None:
+                records, findings = compactor.records()
+                if not records and plan.collection is None:
                     continue
+                memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
                 console.print(
-                    f"partition {partition}: {records} records or fewer, "
-                    f"{records * BYTES_OF_A_RECORD / 1e6:.0f} MB of memory at most"
+                    f"partition {partition}: at most {records} encodings and {findings} findings, "
+                    f"{memory / 1e6:.0f} MB of memory beyond the program's own"
                 )
                 try:
-                    for result in compactor.run(collection):
-                        table.add_row(*_row(result, one))
-                        if not result.is_put_into_service:
-                            problems.append(
-                                f"{result.collection}: what is in service stays, since an index with a recall of "
-                                f"{result.quality.recall:.4f} is below the floor of {settings.recall_floor}"
-                            )
+                    for certificate in compactor.run(plan):
+                        certificates.append(certificate)
+                        if problem := problem_of(certificate):
+                            problems.append(problem)
                 except (HeldError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
                     problems.append(f"partition {partition}: {_explain(error)}")
-    if table.row_count or problems:
-        console.print(table)
-    else:
+    if plan.encoder is not None and not certificates and not problems:
+        raise UnknownEncoderError(plan.encoder)
+    if certificates:
+        title = "what a compaction would do; nothing is changed" if plan.dry_run else "certificates"
+        console.print(certificate_table(certificates, title))
+    elif not problems:
         console.print("nobody is registered: there is nothing to compact")
     for problem in problems:
         console.print(f"[bold red]failed:[/] {escape(problem)}", soft_wrap=True)
@@ -79,19 +82,6 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OutOfMemoryError):
         return "Redis has no memory left for another index; raise maxmemory"
     return f"{error}; run it again"
-
-
-def _row(result: Result, shard: Shard) -> tuple[str, ...]:
-    name = escape(result.collection) if shard.count == 1 else f"{escape(result.collection)}\n[dim]shard {shard}[/]"
-    quality = result.quality
-    return (
-        f"{name}\n[dim]{result.encoder}[/]",
-        str(result.people),
-        f"{quality.recall:.4f}",
-        *map(str, (quality.m, quality.ef_construction, quality.ef)),
-        f"{result.built_s:.1f} s",
-        f"{result.stored_s:.1f} s",
-    )
 
 
 def shards_of(said: list[PartitionVitals], partition: int) -> list[Shard]:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from schemas.events import EVENT_TYPES, EncodingErased, Event, IndividualChecked, IndividualEvent
+from schemas.events import EVENT_TYPES, CompactionCertified, EncodingErased, Event, IndividualChecked, IndividualEvent
 from schemas.identity import uuid_of
 from schemas.topics import DEAD_LETTERS, topic_named, topic_of
 
@@ -207,6 +207,8 @@ def _explain(event_type: type[Event], error: ValidationError) -> str:
 def _key_rule(event: Event) -> str:
     if isinstance(event, IndividualChecked) and event.shards > 1:
         return "@shard/shards/collection/individual_id"
+    if isinstance(event, CompactionCertified):
+        return "the certificate's id"
     return "collection/individual_id" if isinstance(event, IndividualEvent) else "the pair id"
 
 

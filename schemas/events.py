@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -324,9 +325,11 @@ class RetractionReason(StrEnum):
 
 
 class DuplicateRetracted(PairEvent):
-    """A pair that was found no longer holds."""
+    """A pair that was found at these revisions no longer holds. What is found at higher ones is not touched by it."""
 
     reason: RetractionReason = Field(description="Why it no longer holds.")
+    distance: Distance | None = Field(default=None, description="How far apart they were found to be.")
+    threshold: Distance | None = Field(default=None, description="The threshold under which they were found.")
 
 
 class IndividualChecked(IndividualEvent):
@@ -360,6 +363,71 @@ class IndividualChecked(IndividualEvent):
         return key if self.shards == 1 else f"@{Shard(self.shard, self.shards)}/{key}"
 
 
+class IndexParameters(BaseModel):
+    """hnswlib's parameters of an index."""
+
+    model_config = ConfigDict(frozen=True)
+
+    m: int = Field(description="Links of each node.")
+    ef_construction: int = Field(description="Candidates looked at for them.")
+    ef: int = Field(description="Candidates looked at in a search.")
+
+
+class MeasuredRecall(BaseModel):
+    """The share of pairs within the threshold that an index finds, against exact search of a random sample."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recall: float = Field(ge=0, le=1, description="Of all pairs, or the mean over people: whichever is less.")
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % confidence interval.")
+    high: float = Field(ge=0, le=1, description="Upper end of the 95 % confidence interval.")
+    people: int = Field(ge=0, description="Size of the sample.")
+    pairs: int = Field(ge=0, description="Pairs that exact search finds of it.")
+    floor: float = Field(ge=0, le=1, description="The least that is good enough.")
+
+
+class PairCounts(BaseModel):
+    """What a compaction came to."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kept: int = Field(ge=0, description="Known before, and right.")
+    found: int = Field(ge=0, description="Missed before: published as DuplicateFound.")
+    retracted: int = Field(ge=0, description="No longer right: published as DuplicateRetracted.")
+
+
+class CompactionCertified(Event):
+    """The index of a collection was built anew from the log, and its pairs compared with what had been found.
+
+    Of several shards each certifies its own part; of several encoders each has a certificate.
+    """
+
+    certificate_id: str = Field(pattern=r"^[0-9a-f-]{36}$", description="Of this certificate alone: a UUID.")
+    encoder: EncoderId | None = Field(default=None, description="Absent where nobody ever had an embedding.")
+    shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards this is, from 1.")
+    shards: int = Field(default=1, ge=1, le=MOST_SHARDS, description="How many shards share the collection.")
+    partition: int = Field(ge=0, description="Of the topic encodings.")
+    offset: int = Field(ge=0, description="The log below this offset was read.")
+    people: int = Field(ge=0, description="Living individuals in the index.")
+    threshold: Distance = Field(description="Pairs at most this far apart hold.")
+    index: IndexParameters | None = Field(default=None, description="Absent where nobody is living.")
+    recall: MeasuredRecall | None = Field(default=None, description="Absent where nobody is living.")
+    pairs: PairCounts = Field(description="What was known of pairs, and what was put right.")
+    in_service: bool = Field(
+        description="Whether matchers were handed the index. One below the recall floor is not: the one before stays."
+    )
+    checksum: str | None = Field(
+        default=None, description="SHA-256 of the SHA-256s of the segment's chunks, in their order, in hexadecimal."
+    )
+    began_at: datetime = Field(description="When the work on this collection began.")
+    seconds: dict[str, float] = Field(description="What took how long, by the part of the work.")
+    memory_mb: float = Field(ge=0, description="The most memory that the process had.")
+
+    @property
+    def key(self) -> str:
+        return self.certificate_id
+
+
 class PairDecided(Event):
     """What a reviewer said of a pair."""
 
@@ -388,5 +456,6 @@ EVENT_TYPES: dict[str, type[Event]] = {
         DuplicateRetracted,
         IndividualChecked,
         PairDecided,
+        CompactionCertified,
     )
 }

@@ -14,6 +14,7 @@ from schemas.envelope import Message, Record, encode
 from schemas.events import (
     EMBEDDING_DIMENSIONS,
     EVENT_TYPES,
+    CompactionCertified,
     Detector,
     DuplicateFound,
     DuplicateRetracted,
@@ -22,11 +23,14 @@ from schemas.events import (
     EncodingRejected,
     Event,
     FaceBox,
+    IndexParameters,
     IndividualChecked,
     IndividualCreated,
     IndividualDeleted,
     IndividualUpdated,
+    MeasuredRecall,
     Member,
+    PairCounts,
     PairDecided,
     Photo,
     Quality,
@@ -37,6 +41,7 @@ from schemas.topics import TOPICS, Topic, topic_of
 
 FOLDER = Path(__file__).parent
 _TIME = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+_CE_TIME = "when the individual was registered; of what compaction says, when it did"
 _ID = "7d9f2f0e-5d4b-4b8e-9d53-0d6f1c1f3a11"
 _WHO = {"collection": "camp-a", "individual_id": "A-1001", "revision": 1}
 _PAIR = {
@@ -75,11 +80,18 @@ def examples() -> dict[str, Record]:
             event_id=_ID,
         ),
         DuplicateFound(**_PAIR, distance=0.346, threshold=0.45),
-        DuplicateRetracted(**_PAIR, reason=RetractionReason.UPDATED),
+        DuplicateRetracted(**_PAIR, reason=RetractionReason.UPDATED, distance=0.346, threshold=0.45),
         IndividualChecked(**_WHO, encoder="dlib-resnet-v1-db0eeebc.1", duplicates=1),
         PairDecided(
             collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", a="A-1001", b="A-2417",
             verdict="different", by="reviewer-7", note="twins",
+        ),
+        CompactionCertified(
+            certificate_id=_ID, collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", partition=4, offset=41230,
+            people=39817, threshold=0.45, index=IndexParameters(m=16, ef_construction=100, ef=64),
+            recall=MeasuredRecall(recall=0.9994, low=0.9987, high=0.9998, people=3981, pairs=6120, floor=0.999),
+            pairs=PairCounts(kept=61093, found=4, retracted=17), in_service=True, checksum="5f" * 32,
+            began_at=_TIME, seconds={"reading": 0.9, "building": 14.2, "comparing": 11.8}, memory_mb=412.6,
         ),
     )  # fmt: skip
     return {
@@ -121,6 +133,7 @@ def asyncapi() -> dict[str, Any]:
             "register": _operation("send", "individuals", "A registration system says who was registered."),
             "decide": _operation("send", "decisions", "A review tool says what a reviewer decided."),
             "readDuplicates": _operation("receive", "duplicates", "Downstream reads the candidates."),
+            "readCertificates": _operation("receive", "certificates", "Downstream reads what each compaction found."),
             "readRejections": _operation("receive", "rejections", "Downstream reads which photos to take again."),
         },
         "components": {"messages": {name: _message(name) for name in EVENT_TYPES}},
@@ -150,7 +163,11 @@ def _message(name: str) -> dict[str, Any]:
         "ce_type": {"const": name},
         "ce_id": {"type": "string", "description": "unique with ce_source"},
         "ce_source": {"type": "string", "description": "who says so"},
-        "ce_time": {"type": "string", "format": "date-time", "description": "when the individual was registered"},
+        "ce_time": {
+            "type": "string",
+            "format": "date-time",
+            "description": "when the individual was registered; of what compaction says, when it did",
+        },
     }
     if event is EncodingErased:
         headers["revision"] = {"type": "string", "pattern": "^[0-9]+$"}

@@ -146,6 +146,11 @@ class Settings(BaseSettings):
         ge=100,
         description="Embeddings that the matcher compares exactly; as many are sealed into an index in the background.",
     )
+    compact_at: str = Field(
+        default="0 2 * * *",
+        description="When the worker compacts that `facematch up` starts, as a cron expression.",
+    )
+    time_zone: str = Field(default="UTC", description="Of compact_at, as the tz database names it.")
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")
     data_folder: Path = Field(
         default=STACK_FOLDER, description="Where the local stack and the list of submitted photo roots live."

@@ -4,6 +4,7 @@ Each column group of `individuals` belongs to one kind of event and is overwritt
 the rows come out the same in whatever order, and however often, events arrive. What state an individual is in
 follows from them: see the view `individual_duplicates`. Where several shards check, `checks` gathers what they
 say; once the last has spoken, their sum goes to `individuals`, as the word of a single matcher does at once.
+`duplicates` has the last word on each pair; `retractions` and `certificates` only grow.
 """
 
 from sqlalchemy import (
@@ -91,6 +92,42 @@ duplicates = Table(
     Index("duplicates_b", "collection", "individual_b"),
     Index("duplicates_recorded", "recorded_at"),
     comment="pairs of registrations that look like the same person: candidates for review, never verdicts",
+)
+
+retractions = Table(
+    "retractions",
+    metadata,
+    Column("pair_id", UUID(as_uuid=False), primary_key=True),
+    Column("event_id", String, primary_key=True, comment="ce_id of the DuplicateRetracted"),
+    Column("collection", String, nullable=False),
+    Column("encoder", String, nullable=False),
+    Column("individual_a", String, nullable=False),
+    Column("individual_b", String, nullable=False),
+    Column("revision_a", BigInteger, nullable=False, comment="the revision of a at which the pair had been found"),
+    Column("revision_b", BigInteger, nullable=False),
+    Column("reason", String, nullable=False, comment="updated, erased or threshold"),
+    Column("distance", Double, comment="of the finding that was retracted"),
+    Column("threshold", Double, comment="of the finding that was retracted"),
+    Column("retracted_at", DateTime(timezone=True), nullable=False, comment="ce_time of the DuplicateRetracted"),
+    comment="every retraction of a pair, for good; what holds now stands in duplicates",
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("certificate_id", UUID(as_uuid=False), primary_key=True),
+    Column("collection", String, nullable=False),
+    Column("encoder", String),
+    Column("people", BigInteger, nullable=False, comment="living individuals in the index"),
+    Column("recall", Double, comment="share of pairs that the index finds, measured; NULL where nobody is living"),
+    Column("pairs_kept", BigInteger, nullable=False),
+    Column("pairs_found", BigInteger, nullable=False, comment="missed before"),
+    Column("pairs_retracted", BigInteger, nullable=False, comment="no longer right"),
+    Column("in_service", Boolean, nullable=False, comment="whether matchers were handed the index"),
+    Column("certified_at", DateTime(timezone=True), nullable=False, comment="ce_time of the CompactionCertified"),
+    Column("certificate", JSONB, nullable=False, comment="the whole event"),
+    Index("certificates_certified", "certified_at"),
+    comment="what each compaction found and built",
 )
 
 individual_duplicates = Table(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from schemas.events import (
+    CompactionCertified,
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
@@ -100,6 +101,14 @@ DECISIONS = Topic(
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
 )
+CERTIFICATES = Topic(
+    name="certificates",
+    carries=(CompactionCertified,),
+    key="the certificate's id",
+    purpose="what every compaction found and built",
+    partitions=1,
+    extra_config={"retention.ms": "-1"},  # a few lines a night, for good
+)
 REJECTIONS = Topic(
     name="rejections",
     carries=(EncodingRejected,),
@@ -116,7 +125,7 @@ DEAD_LETTERS = Topic(
     retention=timedelta(days=30),
 )
 
-TOPICS = (INDIVIDUALS, ESCALATIONS, ENCODINGS, DUPLICATES, DECISIONS, REJECTIONS, DEAD_LETTERS)
+TOPICS = (INDIVIDUALS, ESCALATIONS, ENCODINGS, DUPLICATES, DECISIONS, CERTIFICATES, REJECTIONS, DEAD_LETTERS)
 
 _BY_NAME = {topic.name: topic for topic in TOPICS}
 _HOME = {event: topic for topic in reversed(TOPICS) for event in topic.carries}
@@ -143,7 +152,7 @@ class ConsumerGroup:
 CPU_POOL = ConsumerGroup("encoder-cpu", (INDIVIDUALS,))
 GPU_POOL = ConsumerGroup("encoder-gpu", (ESCALATIONS,))
 MATCHER = ConsumerGroup("matcher", (ENCODINGS,))
-SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES))
+SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES, CERTIFICATES))
 
 CONSUMER_GROUPS = (CPU_POOL, GPU_POOL, MATCHER, SINK)
 

@@ -1,10 +1,10 @@
-"""The log of a partition → who is living in it, as arrays: what `Gallery` holds one by one, for millions at once.
+"""The log of a partition → who is in it, as arrays: what `Gallery` holds one by one, for millions at once.
 
 Pure. Which record is an individual's latest does not depend on the order in which they come: it is the one of the
 highest revision, of several the erasure, else the one that stands last in the log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,43 +14,77 @@ from schemas.envelope import Record, UnreadableError, decode
 from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.delta import Rows
-from streams.roster import hashes_of
+from streams.roster import Roster, hashes_of
 
 _FIRST_LIMIT = 200_000
-_ERASED = -1
+ERASED = -1
 _NO_VECTOR = np.zeros(EMBEDDING_DIMENSIONS, np.float32)
 
 
-class _Part(NamedTuple):
-    """Records, (n,) of each: the key, numbers, the scope or _ERASED, and (n, 128) vectors."""
+class Census(NamedTuple):
+    """Everyone of a collection of whom the log has a record, the erased too, in the order of the roster.
 
-    keys: list[str]
+    `encoders` is (n,) int64: which of `names` made the vector, or ERASED; `vectors` is (n, 128) float32.
+    """
+
+    collection: str
+    roster: Roster
+    ids: list[str]
+    encoders: NDArray[np.int64]
+    names: list[str]
+    vectors: NDArray[np.float32]
+
+    def code_of(self, encoder: str) -> int:
+        """What stands for that encoder in `encoders`, if anything does."""
+        return self.names.index(encoder) if encoder in self.names else len(self.names)
+
+    def in_use(self) -> list[str]:
+        """The encoders of which anyone's latest vector is."""
+        return [self.names[code] for code in np.unique(self.encoders).tolist() if code != ERASED]
+
+    def living(self, encoder: str) -> Rows:
+        """Those whose latest vector is of that encoder, numbered as they stand here."""
+        code = self.code_of(encoder)
+        rows = np.flatnonzero(self.encoders == code)
+        everyone = len(rows) == len(self.ids)
+        return Rows(
+            rows,
+            self.vectors if everyone else self.vectors[rows],  # spares a copy
+            self.ids if everyone else [self.ids[row] for row in rows.tolist()],
+            self.roster.revisions[rows],
+            self.roster.offsets[rows],
+        )
+
+
+class _Part(NamedTuple):
+    """Records, (n,) of each: ids, numbers, places in lists of names (encoders ERASED of who is), (n, 128) vectors."""
+
+    ids: list[str]
+    collections: NDArray[np.int64]
     revisions: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    scopes: NDArray[np.int64]
+    encoders: NDArray[np.int64]
     vectors: NDArray[np.float32]
 
 
 class Fold:
-    """Takes the records of one partition, of one collection or of all, and hands out the living.
+    """Takes the records of one partition, of one collection or of all, and hands out who is in it.
 
-    `is_empty` is whether nobody was ever in it, be it to be erased. Memory: at most twice the records of as many
-    individuals as there are, or 200,000, at 0.7 kB each.
+    Memory: at most twice the records of as many individuals as there are, or 200,000, at 0.7 kB each.
     """
 
-    def __init__(self, collection: str | None = None, shard: Shard = Shard()) -> None:
+    def __init__(self, collection: str | None = None) -> None:
         self._prefix = b"" if collection is None else f"{collection}/".encode()
-        self.is_empty = True
-        self._shard = shard
-        self._scopes: dict[tuple[str, str], int] = {}
+        self._collections: dict[str, int] = {}
+        self._encoders: dict[str, int] = {}
         self._parts: list[_Part] = []
         self._held = 0
         self._limit = _FIRST_LIMIT
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records in; what cannot be read is a dead letter already."""
-        keys: list[str] = []
-        numbers: list[tuple[int, int, int]] = []
+        ids: list[str] = []
+        numbers: list[tuple[int, int, int, int]] = []
         vectors: list[NDArray[np.float32]] = []
         for record in records:
             if record.key is None or not record.key.startswith(self._prefix):
@@ -61,60 +95,64 @@ class Fold:
                 continue
             assert isinstance(event, EncodingComputed | EncodingErased)
             assert record.offset is not None
-            scope, vector = _ERASED, _NO_VECTOR
+            encoder, vector = ERASED, _NO_VECTOR
             if isinstance(event, EncodingComputed):
-                scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
+                encoder = self._encoders.setdefault(event.encoder, len(self._encoders))
                 vector = event.embedding
-            keys.append(event.key)
-            numbers.append((event.revision, record.offset, scope))
+            collection = self._collections.setdefault(event.collection, len(self._collections))
+            ids.append(event.individual_id)
+            numbers.append((collection, event.revision, record.offset, encoder))
             vectors.append(vector)
-        if keys:
-            self.is_empty = False
-            revisions, offsets, scopes = np.array(numbers, dtype=np.int64).T
-            self._parts.append(_Part(keys, revisions, offsets, scopes, np.stack(vectors)))
-            self._held += len(keys)
+        if ids:
+            collections, revisions, offsets, encoders = np.array(numbers, dtype=np.int64).T
+            self._parts.append(_Part(ids, collections, revisions, offsets, encoders, np.stack(vectors)))
+            self._held += len(ids)
         if self._held >= self._limit:
-            self._limit = max(_FIRST_LIMIT, 2 * len(self._settled().keys))
+            self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0].ids))
 
-    def living(self) -> dict[tuple[str, str], Rows]:
-        """By collection and encoder the latest records of the living that fall to the shard, in the log's order."""
-        latest = self._settled()
-        ids = [key.partition("/")[2] for key in latest.keys]
-        ours = latest.scopes != _ERASED
-        if self._shard.count > 1 and ids:
-            ours &= hashes_of(ids)[:, 1] % np.uint64(self._shard.count) == self._shard.number - 1
-        found = {}
-        for name, scope in self._scopes.items():
-            rows = np.flatnonzero(ours & (latest.scopes == scope))
-            names = [ids[row] for row in rows.tolist()]
-            whole = len(rows) == len(ids)  # spares a copy
-            found[name] = Rows(
-                np.arange(len(rows)),
-                latest.vectors if whole else latest.vectors[rows],
-                names,
-                latest.revisions[rows],
-                latest.offsets[rows],
+    def collections(self) -> Iterator[Census]:
+        """Everyone, by collection, in the order of the collections' names."""
+        latest, hashes = self._settled()
+        for name, code in sorted(self._collections.items()):
+            here = slice(*np.searchsorted(latest.collections, [code, code + 1]).tolist())
+            yield Census(
+                name,
+                Roster(hashes[here], latest.revisions[here], latest.offsets[here]),
+                latest.ids[here],
+                latest.encoders[here],
+                list(self._encoders),
+                latest.vectors[here],
             )
-        return found
 
-    def _settled(self) -> _Part:
-        """Of each individual the latest record, in the order of the log; the others are forgotten."""
+    def _settled(self) -> tuple[_Part, NDArray[np.uint64]]:
+        """Of each individual the latest record, by collection and hash, and the hashes; the others are forgotten."""
         parts, self._parts = self._parts, []
-        keys = [key for part in parts for key in part.keys]
+        ids = [one for part in parts for one in part.ids]
         empty = np.empty(0, np.int64)
-        revisions, offsets, scopes = (
-            np.concatenate([empty, *(part[column] for part in parts)]) for column in (1, 2, 3)
+        collections, revisions, offsets, encoders = (
+            np.concatenate([empty, *(part[column] for part in parts)]) for column in (1, 2, 3, 4)
         )
-        hashes = hashes_of(keys)
-        order = np.lexsort((offsets, scopes == _ERASED, revisions, hashes[:, 1], hashes[:, 0]))
+        hashes = hashes_of(ids)
+        order = np.lexsort((offsets, encoders == ERASED, revisions, hashes[:, 1], hashes[:, 0], collections))
         is_last = np.ones(len(order), dtype=np.bool_)
-        is_last[:-1] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
+        whose = np.column_stack([hashes[order], collections[order].astype(np.uint64)])
+        is_last[:-1] = (whose[1:] != whose[:-1]).any(axis=1)
         kept = order[is_last]
-        kept = kept[np.argsort(offsets[kept])]
         vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
         del parts
         latest = _Part(
-            [keys[row] for row in kept.tolist()], revisions[kept], offsets[kept], scopes[kept], vectors[kept]
+            [ids[row] for row in kept.tolist()],
+            collections[kept],
+            revisions[kept],
+            offsets[kept],
+            encoders[kept],
+            vectors[kept],
         )
-        self._parts, self._held = [latest], len(latest.keys)
-        return latest
+        self._parts, self._held = [latest], len(latest.ids)
+        return latest, hashes[kept]
+
+
+def falling_to(shard: Shard, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Of ids by their hashes (n, 2), which fall to a shard: (n,) bool. See `IdHash.falls_to`."""
+    falls: NDArray[np.bool_] = hashes[:, 1] % np.uint64(shard.count) == shard.number - 1
+    return falls

@@ -33,6 +33,11 @@ class Blob(_Model):
         """The names of all chunks."""
         return [chunk for name in self.parts for chunk in self.chunks_of(name)]
 
+    def checksum(self) -> str:
+        """SHA-256 of the SHA-256s of its chunks, in their order, in hexadecimal."""
+        checksums = (checksum for part in self.parts.values() for checksum in part.checksums)
+        return hashlib.sha256("".join(checksums).encode()).hexdigest()
+
     def chunks_of(self, name: str) -> list[str]:
         """The names of a part's chunks, in their order."""
         return [f"{self.id}:{name}:{number}" for number in range(len(self.parts[name].checksums))]

@@ -46,6 +46,11 @@ class Roster:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    @classmethod
+    def empty(cls) -> "Roster":
+        """Of nobody."""
+        return cls(np.empty((0, 2), np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+
     def row_of(self, wanted: IdHash) -> int | None:
         """The row of an id, None where it is not here."""
         row = int(np.searchsorted(self._high, np.uint64(wanted.high)))
@@ -55,20 +60,17 @@ class Roster:
             row += 1
         return None
 
-    def rows_of(self, other: "Roster") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the two have the same ids: rows here, and rows there, (n,) int64 each."""
+    def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The rows of hashes (n, 2): (n,) int64, -1 of those that are not here."""
         if not len(self):
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        rows = np.minimum(np.searchsorted(self._high, other._high), len(self) - 1)
-        there = np.flatnonzero((self.hashes[rows] == other.hashes).all(axis=1))
-        here = rows[there]
-        # Two ids with the same high half: found one by one.
-        half = np.flatnonzero((self._high[rows] == other._high) & (self.hashes[rows, 1] != other.hashes[:, 1]))
-        for row in half:
-            found = self.row_of(IdHash(int(other.hashes[row, 0]), int(other.hashes[row, 1])))
-            if found is not None:
-                here, there = np.append(here, found), np.append(there, row)
-        return here, there
+            return np.full(len(hashes), -1)
+        rows = np.minimum(np.searchsorted(self._high, hashes[:, 0]), len(self) - 1)
+        found = np.where((self.hashes[rows] == hashes).all(axis=1), rows, -1)
+        # Two ids with the same high half: looked for one by one.
+        for at in np.flatnonzero((self._high[rows] == hashes[:, 0]) & (found < 0)):
+            row = self.row_of(IdHash(int(hashes[at, 0]), int(hashes[at, 1])))
+            found[at] = -1 if row is None else row
+        return found
 
 
 def order_of(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -98,9 +100,9 @@ class Absent:
 
     def with_earlier(self, earlier: "Absent") -> "Absent":
         """Both in one; of an id that is in both the later record."""
-        gone, _ = earlier.roster.rows_of(self.roster)
+        gone = earlier.roster.find(self.roster.hashes)
         kept = np.ones(len(earlier), dtype=np.bool_)
-        kept[gone] = False
+        kept[gone[gone >= 0]] = False
         both = Roster(
             np.concatenate([earlier.roster.hashes[kept], self.roster.hashes]),
             np.concatenate([earlier.roster.revisions[kept], self.roster.revisions]),

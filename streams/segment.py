@@ -52,7 +52,10 @@ class Quality(BaseModel):
     ef_construction: int
     ef: int
     recall: float = Field(description="share of the pairs within the threshold that it found, of all or of a probe")
+    recall_low: float = Field(default=0, description="between this and")
+    recall_high: float = Field(default=1, description="this in 95 of 100 samples")
     sample_pairs: int = Field(description="of so many")
+    sample_probes: int = Field(default=0, description="of so many people, drawn at random")
 
 
 def cores() -> int:
@@ -145,10 +148,16 @@ def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float3
     return found
 
 
-def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
+def search_index(
+    index: hnswlib.Index,
+    probes: NDArray[np.float32],
+    threshold: float,
+    vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+) -> Hits:
     """The nodes that the index finds within the threshold of each probe, however many.
 
     The first k is ef: as many are looked at in any case. Where the farthest of k is within the threshold, k doubles.
+    Distances are exact, by what `vectors_of` says of nodes: the index itself, unless there is a faster way.
     """
     count = index.get_current_count()
     limit = threshold**2 + SLACK
@@ -169,7 +178,7 @@ def search_index(index: hnswlib.Index, probes: NDArray[np.float32], threshold: f
         k = min(2 * k, count)
     at = np.concatenate([np.empty(0, np.int64), *(one for one, _ in found)])
     rows = np.concatenate([np.empty(0, np.int64), *(one for _, one in found)])
-    distances = distances_of_pairs(probes, at, lambda some: _vectors(index, some), rows)
+    distances = distances_of_pairs(probes, at, vectors_of or (lambda some: _vectors(index, some)), rows)
     near = distances <= threshold
     return Hits(at[near], rows[near], distances[near])
 
@@ -204,9 +213,9 @@ def build_segment(
     roster = Roster(hashes[order], rows.revisions[order], rows.offsets[order])
     ids = Ids.of([rows.ids[row] for row in order])
     bearers, vectors = Bearers.of(rows.vectors[order])
+    progress("measuring", 0, 1)
     sample = _sample(vectors, threshold)
-    densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
-    for density in densities:
+    for density in [density for density in DENSITIES if at_least is None or density.m >= at_least.m]:
         index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
         index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
         index.set_num_threads(threads)
@@ -214,9 +223,11 @@ def build_segment(
             progress(f"building, M {density.m}", begin, len(vectors))
             end = min(begin + _ADDED_AT_ONCE, sample.nodes)
             index.add_items(vectors[begin:end], np.arange(begin, end))
+        progress("measuring", 0, 1)
         quality = measured(index, density, sample, threshold, floor)
         if quality.recall >= floor:
             break
+    progress(f"building, M {density.m}", sample.nodes, len(vectors))
     index.add_items(vectors[sample.nodes :], np.arange(sample.nodes, len(vectors)))
     return Segment(roster, ids, bearers, index, quality)
 
@@ -238,18 +249,58 @@ def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: 
         index.set_ef(ef)
         at, found, _ = search_index(index, sample.probes, threshold)
         hit = np.isin(sample.pairs, at * sample.nodes + found)
-        recall = _recall(sample.pairs // sample.nodes, hit)
-        if recall >= floor:
+        recall = recall_of(sample.pairs // sample.nodes, hit)
+        if recall.share >= floor:
             break
-    pairs = len(sample.pairs)
-    return Quality(m=density.m, ef_construction=density.ef_construction, ef=ef, recall=recall, sample_pairs=pairs)
+    return Quality(
+        m=density.m,
+        ef_construction=density.ef_construction,
+        ef=ef,
+        recall=recall.share,
+        recall_low=recall.low,
+        recall_high=recall.high,
+        sample_pairs=len(sample.pairs),
+        sample_probes=len(sample.probes),
+    )
 
 
-def _recall(probes: NDArray[np.int64], hit: NDArray[np.bool_]) -> float:
-    """The share of pairs found, or the mean of the shares that probes find: in a crowd the many hide the lone."""
+class Recall(NamedTuple):
+    """The share of pairs that are found, and its 95 % confidence interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def recall_of(probes: NDArray[np.int64], hit: NDArray[np.bool_]) -> Recall:
+    """Of pairs, by the probe that each is of and whether it was found.
+
+    The share is that of all pairs, or the mean of the shares that probes find, whichever is less: in a crowd the many
+    hide the lone. The interval is Wilson's (1927), of as many independent observations as have the variance that was
+    observed between probes (Kish's effective sample size: the pairs of one probe are missed together); where nothing
+    was missed, of as many as there are probes with pairs.
+    """
     expected = np.bincount(probes)
-    shares = np.bincount(probes, weights=hit)[expected > 0] / expected[expected > 0]
-    return float(min(hit.mean(), shares.mean()))
+    found = np.bincount(probes, weights=hit)[expected > 0]
+    expected = expected[expected > 0]
+    count = len(expected)
+    if not count:
+        return Recall(1.0, 0.0, 1.0)
+    by_pair = found.sum() / expected.sum(), (found - found.sum() / expected.sum() * expected) / expected.mean()
+    shares = found / expected
+    by_probe = shares.mean(), shares - shares.mean()
+    share, residuals = min(by_pair, by_probe, key=lambda one: one[0])
+    variance = float((residuals**2).sum()) / (count * max(count - 1, 1))
+    observations = min(expected.sum(), share * (1 - share) / variance) if variance else count
+    return Recall(float(share), *_wilson(float(share), float(observations)))
+
+
+def _wilson(share: float, observations: float) -> tuple[float, float]:
+    """https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval"""
+    z = 1.959964
+    middle = (share + z**2 / (2 * observations)) / (1 + z**2 / observations)
+    half = z / (1 + z**2 / observations) * (share * (1 - share) / observations + z**2 / (4 * observations**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:

@@ -27,18 +27,26 @@ _SAME = 1e-6
 _SHOWN = 5
 
 
-def assert_as_the_oracle(world: World, *, missing: int = 0, dead_letters: int = 0, limit_s: float = 120) -> None:
+def assert_as_the_oracle(
+    world: World,
+    *,
+    missing: int = 0,
+    untrue: int = 0,
+    dead_letters: int = 0,
+    limit_s: float = 120,
+    compacted: bool = False,
+) -> None:
     """Wait until all is processed, then compare what `duplicates` and Postgres say with the oracle.
 
     Pairs are judged whose two sides are living at exactly their latest revisions: that others are retracted is
-    promised by nobody yet. `missing` is how many of the oracle's pairs an approximate index may have missed, for
-    data that is not well separated.
+    promised once all is `compacted`; then there are none. `missing` is how many of the oracle's pairs an approximate
+    index may have missed, for data that is not well separated; `untrue`, how many findings the test made up.
     """
     world.wait(world.settled, "every consumer group has processed its topics", limit_s)
     truth = Truth.of(world)
     problems = [
-        *_problems_of_the_topic(world, truth, missing),
-        *_problems_of_the_tables(world, truth, missing),
+        *_problems_of_the_topic(world, truth, missing, untrue, compacted),
+        *_problems_of_the_tables(world, truth, missing, compacted),
     ]
     letters = len(world.read(DEAD_LETTERS))
     if letters != dead_letters:
@@ -105,7 +113,7 @@ class Truth:
         return together and distance <= threshold and abs(distance - event.distance) <= _SAME
 
 
-def _problems_of_the_topic(world: World, truth: Truth, missing: int) -> list[str]:
+def _problems_of_the_topic(world: World, truth: Truth, missing: int, untrue: int, compacted: bool) -> list[str]:
     """A consumer that keeps the latest record of each key ends with the oracle's pairs, and everyone checked."""
     latest: dict[str, Event] = {}
     never: list[Pair] = []
@@ -120,15 +128,15 @@ def _problems_of_the_topic(world: World, truth: Truth, missing: int) -> list[str
         (key, e.revision, checked.get(key)) for key, e in truth.living.items() if checked.get(key) != e.revision
     ]
     return [
-        *_listed("findings on the topic that were never true", never),
-        *_differences("the topic", found, truth, missing),
+        *_listed("findings on the topic that were never true", never, allowed=untrue),
+        *_differences("the topic", found, truth, missing, compacted),
         *_listed("(key, living revision, checked revision) not checked on the topic", unchecked),
         *_listed("registered and never answered", sorted(truth.unanswered)),
         *_listed("keys of which Kafka's compaction would keep a stale encoding", truth.left_stale),
     ]
 
 
-def _problems_of_the_tables(world: World, truth: Truth, missing: int) -> list[str]:
+def _problems_of_the_tables(world: World, truth: Truth, missing: int, compacted: bool) -> list[str]:
     """Postgres holds the same pairs, and everyone is in the right state."""
     view, columns = individual_duplicates.c, duplicates.c
     sides = (columns.individual_a, columns.revision_a, columns.individual_b, columns.revision_b)
@@ -139,12 +147,12 @@ def _problems_of_the_tables(world: World, truth: Truth, missing: int) -> list[st
         found = {Pair(*row[:6]): row[6] for row in connection.execute(pairs)}
     wrong = [(key, state, states.get(key)) for key, state in truth.states.items() if states.get(key) != state]
     return [
-        *_differences("Postgres", found, truth, missing),
+        *_differences("Postgres", found, truth, missing, compacted),
         *_listed("(key, state that it should have, state in Postgres)", wrong),
     ]
 
 
-def _differences(where: str, found: dict[Pair, float], truth: Truth, missing: int) -> list[str]:
+def _differences(where: str, found: dict[Pair, float], truth: Truth, missing: int, compacted: bool) -> list[str]:
     held = {pair: distance for pair, distance in found.items() if truth.holds(pair)}
     absent = [pair for pair in truth.pairs if pair not in held]
     beyond = [pair for pair in held if pair not in truth.pairs]
@@ -153,6 +161,7 @@ def _differences(where: str, found: dict[Pair, float], truth: Truth, missing: in
         *_listed(f"pairs missing in {where}", absent, allowed=missing),
         *_listed(f"pairs beyond the threshold in {where}", beyond),
         *_listed(f"pairs with another distance in {where}", apart),
+        *_listed(f"pairs of earlier revisions in {where}", (found.keys() - held.keys()) if compacted else ()),
     ]
 
 

@@ -1,27 +1,47 @@
 """`facematch compact` on real servers: matchers take up what it builds while they match, and nothing is lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import numpy as np
 import pytest
 from redis import Redis
+from sqlalchemy import select
+from typer.testing import CliRunner
 
+from deploy import queries
+from deploy.certificates import latest_certificates
+from deploy.cli import app
 from deploy.queries import galleries
-from schemas.events import EncodingErased
+from schemas.envelope import announce
+from schemas.events import (
+    CompactionCertified,
+    DuplicateFound,
+    DuplicateRetracted,
+    EncodingErased,
+    Member,
+    PairCounts,
+    RetractionReason,
+)
 from schemas.shard import Shard
+from schemas.tables import duplicates, retractions
+from schemas.topics import CERTIFICATES, DUPLICATES
 from streams import lease as leases
 from streams import segment as segments
-from streams.compactor import Compactor, Progress
+from streams.compactor import Compactor, OnProgress, Plan
 from streams.connection import connect, key
 from streams.inbox import Inbox, LostChunksError
 from streams.lease import Lease, LeaseLostError, lease_of
 from streams.vitals import ScopeVitals
 from tests import oracle
 from tests.conftest import Make
-from tests.encodings import crowd, twins
+from tests.encodings import computed, crowd, twins
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import publish
 from tests.integration.judge import assert_as_the_oracle
@@ -29,19 +49,22 @@ from tests.integration.test_checkpoints import PARTITION, chunk_keys, manifest, 
 from tests.integration.test_matcher import checked, expected_pairs, found, people
 from tests.integration.test_shards import SHARDS, start_shard
 from tests.integration.world import World
+from tests.oracle import Pair
 
 LIMIT = 500
+AHEAD = datetime.now(UTC) + timedelta(days=1000)
 KILLED = """
 import os, signal, sys
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.tables import duplicates, retractions
 from streams.compactor import Compactor
 
 def progress(what, done, total):
     if what.startswith(sys.argv[1]) and done == total * int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-list(Compactor(Settings(), Shard(), int(sys.argv[3]), 1, progress).run(None))
+list(Compactor(Settings(), Shard(), int(sys.argv[3]), 1, progress).run())
 """
 
 
@@ -61,12 +84,26 @@ def compacted(world: World, *arguments: str) -> str:
     return done.stdout
 
 
-def compactor(world: World, progress: Progress = lambda *_: None) -> Compactor:
+def compactor(world: World, progress: OnProgress = lambda *_: None) -> Compactor:
     return Compactor(world.settings, Shard(), PARTITION, 1, progress)
 
 
 def inbox(world: World, shard: Shard = Shard()) -> Inbox:
     return Inbox(world.settings, connect(world.settings), shard, PARTITION)
+
+
+def sides(pair: Pair) -> dict[str, Any]:
+    a, b = (Member(individual_id=who, revision=revision) for _, who, revision in pair.sides)
+    return {"collection": pair.collection, "encoder": pair.encoder, "a": a, "b": b}
+
+
+def current(world: World) -> list[queries.Pair]:
+    with world.connect() as connection:
+        return queries.current_pairs(connection)
+
+
+def certificates(world: World) -> list[CompactionCertified]:
+    return latest_certificates(world.settings, None, 10)
 
 
 def lease_key(world: World) -> str:
@@ -126,10 +163,54 @@ def test_a_matcher_takes_up_one_segment_of_all_while_it_matches(make_world: Make
     publish(world, crowd(400, seed=3, prefix="r"))
     assert_as_the_oracle(world)
     assert world.restarts() == {}
+    world.wait(world.settled, "all is matched")
+    compacted(world)
+    assert_as_the_oracle(world, compacted=True)
+
+
+def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeWorld) -> None:
+    """Pairs are retracted that hold, by somebody whose clock is ahead; others are found that do not."""
+    world = matched(make_world, 1200)
+    assert_as_the_oracle(world)
+    living = oracle.living(crowd(1200, seed=1)).values()
+    true = list(oracle.pairs(living, world.settings.threshold_for))
+    wrong = list(oracle.pairs(living, lambda _: 0.6).keys() - true)[:15]
+    world.publish(
+        [announce(DuplicateRetracted(**sides(one), reason=RetractionReason.UPDATED), "t", AHEAD) for one in true[:20]]
+    )
+    world.publish([announce(DuplicateFound(**sides(one), distance=0.4, threshold=0.45), "t") for one in wrong])
+    world.wait(world.settled, "all of that is in the tables")
+    before = {pair.pair_id for pair in current(world)}
+    whatif = compact(world, "--dry-run")
+    assert (whatif.returncode, "nothing is changed" in whatif.stdout) == (0, True)
+    assert {pair.pair_id for pair in current(world)} == before
+    compacted(world)
+    assert_as_the_oracle(world, untrue=len(wrong), compacted=True)
+    (certificate,) = certificates(world)
+    stale = certificate.pairs.retracted - len(wrong)
+    assert (certificate.people, certificate.threshold, certificate.in_service) == (len(living), 0.45, True)
+    assert (certificate.pairs.found, certificate.pairs.kept) == (20, len(true) - 20)
+    assert certificate.recall is not None
+    assert certificate.recall.low < certificate.recall.recall == 1
+    assert stale > 10
+    assert {"reading", "measuring", "building", "comparing", "publishing", "storing"} <= certificate.seconds.keys()
+    with world.connect() as connection:
+        kept = connection.execute(select(retractions.c.reason, retractions.c.distance)).all()
+        last = connection.execute(select(duplicates.c.distance).where(duplicates.c.retracted.is_not(None))).all()
+    assert {reason for reason, _ in kept} == {"updated", "erased", "threshold"}
+    assert len(kept) == certificate.pairs.retracted + 20
+    assert len(last) == certificate.pairs.retracted
+    assert all(distance is not None for (distance,) in last)
+    compacted(world)  # nothing is left to be done
+    world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
+    assert certificates(world)[1].pairs == PairCounts(kept=len(true), found=0, retracted=0)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("phase", "end"), [("reading", "1"), ("building", "0"), ("storing", "0"), ("storing", "1")])
+@pytest.mark.parametrize(
+    ("phase", "end"),
+    [("reading", "1"), ("building", "0"), ("comparing", "1"), ("publishing", "1"), ("storing", "0"), ("storing", "1")],
+)
 def test_one_that_is_killed_leaves_all_as_it_was_and_the_next_removes_its_litter(
     make_world: MakeWorld, phase: str, end: str
 ) -> None:
@@ -144,8 +225,8 @@ def test_one_that_is_killed_leaves_all_as_it_was_and_the_next_removes_its_litter
     assert bool(litter) == ((phase, end) == ("storing", "1"))
     assert all(0 < redis.ttl(name) <= 3600 for name in chunk_keys(world) if name.partition(":chunk:")[2] in litter)
     redis.delete(lease_key(world))  # as it is after half a minute
-    (result,) = compactor(world).run("c")
-    assert result.quality.recall >= 0.999
+    (result,) = compactor(world).run(Plan("c"))
+    assert result.in_service
     assert chunks(world) == named(world)
     assert all(redis.ttl(name) == -1 for name in chunk_keys(world))  # it waits for the matcher, however long
     world.workers["match"].start()
@@ -160,7 +241,7 @@ def test_what_of_the_inbox_cannot_be_used_is_said_and_removed(make_world: MakeWo
     """A chunk that is missing, a value that nobody can read: the matcher goes on with what it has."""
     world = matched(make_world, 1500)
     world.workers["match"].stop()
-    list(compactor(world).run(None))
+    list(compactor(world).run())
     redis = Redis.from_url(world.settings.redis)
     left = {chunk for one in inbox(world).entries().values() for chunk in one.segment.blob.chunks()}
     redis.delete(next(name for name in chunk_keys(world) if name.partition(":chunk:")[2] in left))
@@ -213,15 +294,15 @@ def test_one_that_was_frozen_past_its_lease_changes_nothing(
         if what == "storing" and done == total and not finished:
             Redis.from_url(world.settings.redis).delete(lease_key(world))  # it ran out
             publish(world, crowd(50, seed=2, prefix="q"))
-            finished.extend(compactor(world).run(None))
+            finished.extend(compactor(world).run())
             finished.append(inbox(world).entries())
 
     monkeypatch.setattr(Lease, "check", lambda _: None)  # that it was frozen it has not noticed
     with pytest.raises(LeaseLostError):
-        list(compactor(world, freeze).run(None))
+        list(compactor(world, freeze).run())
     assert inbox(world).entries() == finished[1]
     assert [one.offset for one in inbox(world).entries().values()] == [150]
-    list(compactor(world).run(None))
+    list(compactor(world).run())
     assert chunks(world) == named(world)
 
 
@@ -233,7 +314,7 @@ def test_one_that_stood_still_finds_out_before_it_stores_anything(
     monkeypatch.setattr(leases, "_KEPT_S", 0.01)
     monkeypatch.setattr(leases, "_RENEWED_EVERY_S", 100)
     with pytest.raises(LeaseLostError, match="not renewed"):
-        list(compactor(world, lambda *_: None).run(None))
+        list(compactor(world, lambda *_: None).run())
     assert chunks(world) == set()
 
 
@@ -251,7 +332,7 @@ def test_a_redis_that_is_emptied_in_the_middle_ends_it(make_world: MakeWorld, le
                 redis.set(lease_key(world), kept)
 
     with pytest.raises(LostChunksError if lease_survives else LeaseLostError):
-        list(compactor(world, empty).run(None))
+        list(compactor(world, empty).run())
     assert inbox(world).entries() == {}
     compacted(world)
     publish(world, crowd(700, seed=2, prefix="q"))
@@ -267,8 +348,8 @@ def test_an_index_below_the_floor_is_not_put_into_service(
     publish(world, crowd(400, seed=1))
     monkeypatch.setattr(segments, "DENSITIES", (segments.Density(2, 4, 8),))
     monkeypatch.setattr(segments, "_EFS", (8,))
-    (result,) = compactor(world).run(None)
-    assert not result.is_put_into_service
+    (result,) = compactor(world).run()
+    assert not result.in_service
     assert (inbox(world).entries(), chunks(world)) == ({}, set())
 
 
@@ -291,11 +372,118 @@ def test_shards_are_compacted_each_by_itself(make_world: MakeWorld, embedding: M
     assert found(world) == expected_pairs([*everyone, *later])
 
 
+def test_what_if_the_threshold_were_another(make_world: MakeWorld) -> None:
+    """What a dry run says of it is what a compaction with that setting then does."""
+    world = matched(make_world, 1200)
+    assert_as_the_oracle(world)
+    compacted(world)
+    world.wait(lambda: is_taken_over(world), "what was compacted is taken up")
+    ends, redis = [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)], chunks(world)
+    said = compacted(world, "--dry-run", "--threshold", "0.40")
+    assert [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)] == ends
+    assert (chunks(world), inbox(world).entries()) == (redis, {})
+    assert "nothing is changed" in said
+    world.workers["match"].stop()
+    world.env["FACEMATCH_THRESHOLD"] = "0.40"
+    compacted(world)
+    world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
+    done = certificates(world)[1].pairs
+    assert done.retracted > 20
+    assert done.found == 0
+    for name, count in (("kept", done.kept), ("found", 0), ("retracted", done.retracted)):
+        assert re.search(rf"pairs {name} +│ {count} ", said), said
+    living = oracle.living(crowd(1200, seed=1)).values()
+    near = {(pair.a, pair.b) for pair in oracle.pairs(living, lambda _: 0.4)}
+    world.wait(lambda: world.pairs() == near, "Postgres has the pairs of the lower threshold alone")
+
+
+def test_a_collection_in_which_nobody_is_left_is_certified(make_world: MakeWorld, embedding: Make) -> None:
+    world = matched(make_world, 600)
+    everyone = {event.individual_id: event.revision for event in crowd(600, seed=1)}
+    gone = [EncodingErased(collection="c", individual_id=who, revision=9) for who in everyone]
+    publish(world, gone)
+    world.wait(world.settled, "all are erased")
+    assert world.pairs() != set()
+    assert "nobody is living in it" in compacted(world)
+    world.wait(lambda: len(certificates(world)) == 1, "the certificate")
+    (certificate,) = certificates(world)
+    assert (certificate.people, certificate.encoder, certificate.index) == (0, "test", None)
+    assert certificate.pairs.retracted > 50
+    world.wait(lambda: world.pairs() == set(), "no pair is left")
+    with world.connect() as connection:
+        assert set(connection.scalars(select(retractions.c.reason))) == {"erased"}
+    assert "0: nobody is living in it" in run(world, "-m", "deploy.cli", "certificates").stdout
+
+
+def test_what_others_said_meanwhile_is_not_hidden(make_world: MakeWorld) -> None:
+    """Kafka keeps the last record of a pair: a retraction that comes late must not be it."""
+    world = matched(make_world, 600)
+    assert_as_the_oracle(world)
+    *_, event = (event for event in world.events(DUPLICATES) if isinstance(event, DuplicateFound))
+    updated = event.model_copy(update={"b": Member(individual_id=event.b.individual_id, revision=event.b.revision + 1)})
+    publish(world, [computed(event.b.individual_id, np.ones(128, np.float32), event.b.revision + 1)])
+    world.wait(world.settled, "the update is matched: the pair does not hold any more")
+
+    def find_again(what: str, done: int, total: int) -> None:
+        if (what, done) == ("publishing", 0):
+            world.publish([announce(updated, "t")])
+
+    (certificate,) = compactor(world, find_again).run()
+    assert certificate.pairs.retracted >= 1
+    of_pair = [one for one in world.events(DUPLICATES) if one.key == event.key]
+    assert of_pair[-1] == updated
+    assert any(isinstance(one, DuplicateRetracted) for one in of_pair)
+    world.wait(world.settled, "all of that is in the tables")
+    assert tuple(sorted((event.a.individual_id, event.b.individual_id))) in world.pairs()
+
+
+def test_a_missed_run_is_made_up_for(make_world: MakeWorld) -> None:
+    world = make_world()
+    publish(world, crowd(100, seed=1))
+    done = f"{world.name}:compaction-done"
+    redis = Redis.from_url(world.settings.redis)
+    before = (datetime.now(UTC) - timedelta(days=3)).isoformat().encode()
+    redis.set(done, before)
+    world.start("sink")
+    arguments = ("compact", "--schedule", "0 2 * * *", "--time-zone", "Europe/Zurich")
+    world.workers["compact"] = world.stack.start_worker("compact", *arguments, env=world.env)
+    world.wait(lambda: len(certificates(world)) == 1, "what was missed is made up for")
+    world.wait(lambda: redis.get(done) != before, "that it was")
+    world.workers["compact"].stop()
+    world.workers["compact"].start()
+    begin = len(world.lines)
+    world.wait(lambda: any("next at" in line for line in world.lines.since(begin)), "it is there again")
+    assert len(certificates(world)) == 1
+    assert any("was missed" in line for line in world.lines.since(0))
+    assert world.restarts() == {}
+
+
+def test_what_makes_no_sense_is_said() -> None:
+    """With exit status 2, before any server is asked."""
+    for arguments, said in (
+        (("--threshold", "2", "--dry-run"), "a threshold is above 0 and below 2"),
+        (("--threshold", "0.4"), "are for --dry-run"),
+        (("--recall-floor", "1", "--dry-run"), "a recall floor is above 0 and below 1"),
+        (("--schedule", "0 25 * * *"), "Bad hour. Five fields are expected"),
+        (("--schedule", "0 2 30 2 *"), "Bad day-of-month"),
+        (("--schedule", "nightly"), "Five fields are expected"),
+        (("--schedule", "0 2 * * *", "--time-zone", "Zurich"), "not in the tz database"),
+        (("--schedule", "0 2 * * *", "--collection", "c"), "compacts everything"),
+    ):
+        wrong = CliRunner().invoke(app, ["compact", *arguments])
+        assert wrong.exit_code == 2, arguments
+        assert said in re.sub(r"[\s│]+", " ", wrong.output)
+
+
 def test_what_cannot_be_compacted_is_said(make_world: MakeWorld) -> None:
     world = make_world()
     unknown = compact(world, "--collection", "nowhere")
     assert unknown.returncode == 2
     assert "nobody was ever registered in collection nowhere" in unknown.stderr.replace("\n", " ")
+    unused = compact(world, "--encoder", "none")
+    assert unused.returncode == 2
+    assert "nobody has an embedding of encoder none" in re.sub(r"[\s│]+", " ", unused.stderr)
     assert "there is nothing to compact" in compacted(world)
+    assert world.ends(CERTIFICATES) == {0: 0}
     publish(world, [EncodingErased(collection="c", individual_id="a", revision=1)])
-    assert "nobody is registered" in compacted(world, "--collection", "c")
+    assert "0: nobody is living in it" in compacted(world, "--collection", "c")

@@ -18,8 +18,9 @@ from sqlalchemy.engine import Connection
 from consumers.sink import write
 from deploy import migrations as migrations_folder
 from deploy.queries import lags
-from schemas.envelope import Message, announce, full_name
+from schemas.envelope import Message, announce, decode, full_name
 from schemas.events import (
+    CompactionCertified,
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
@@ -35,9 +36,10 @@ from schemas.events import (
     RetractionReason,
 )
 from schemas.flow import is_behind
+from schemas.generate import examples
 from schemas.kafka import consumer_config, partition_of
 from schemas.shard import Shard
-from schemas.tables import individual_duplicates, individuals, metadata
+from schemas.tables import certificates, individual_duplicates, individuals, metadata, retractions
 from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
@@ -80,7 +82,7 @@ def story() -> list[Message[Event]]:
         IndividualChecked(**who("b", 2), encoder="e", duplicates=1),
         DuplicateFound(**pair(("a", 1), ("b", 2)), distance=0.2, threshold=0.45),
         IndividualUpdated(**who("b", 3), photo=PHOTO),
-        DuplicateRetracted(**pair(("a", 1), ("b", 3)), reason=RetractionReason.UPDATED),
+        DuplicateRetracted(**pair(("a", 1), ("b", 2)), reason=RetractionReason.UPDATED, distance=0.2, threshold=0.45),
         DuplicateFound(**pair(("a", 1), ("z", 9)), distance=0.1, threshold=0.45),
         IndividualCreated(**who("gone", 1), photo=PHOTO),
         IndividualDeleted(**who("gone", 2)),
@@ -96,9 +98,13 @@ def story() -> list[Message[Event]]:
         by_shard("resharded", 1, 1, 3, found=1),
         encoded("resharded", 1),
         by_shard("resharded", 1, 2, 2, found=1),
+        decode(examples()["CompactionCertified"]).event,
     ]
     times = (datetime(2026, 1, 31, 9, 0, second, tzinfo=UTC) for second in range(60))
-    return [announce(event, "test", time) for event, time in zip(events, times, strict=False)]
+    return [
+        Message(event, f"id-{number}", time, "test")
+        for number, (event, time) in enumerate(zip(events, times, strict=False))
+    ]
 
 
 def check_of(world: World, name: str) -> tuple[str, int | None, bool] | None:
@@ -129,6 +135,10 @@ def test_rows_do_not_depend_on_the_order_or_number_of_events(make_world: MakeWor
     in_order.wait(lambda: caught_up(in_order), "all written")
     expected = in_order.tables()
     assert in_order.pairs() == {("a", "z")}
+    with in_order.connect() as connection:
+        assert connection.execute(select(retractions.c.individual_b, retractions.c.distance)).all() == [("b", 0.2)]
+        (certificate,) = connection.scalars(select(certificates.c.certificate))
+    assert CompactionCertified.model_validate(certificate) == story()[-1].event
     assert in_order.states() == {
         "a": ("checked", None),
         "b": ("registered", None),

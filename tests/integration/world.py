@@ -26,7 +26,14 @@ from schemas.envelope import Message, Record, decode, encode, full_name
 from schemas.events import Detector, Event, IndividualCreated, Photo
 from schemas.kafka import Publisher, consumer_config, patiently, record_of
 from schemas.settings import Settings
-from schemas.tables import checks, duplicates, individual_duplicates, individuals
+from schemas.tables import (
+    certificates,
+    checks,
+    duplicates,
+    individual_duplicates,
+    individuals,
+    retractions,
+)
 from schemas.topics import Topic
 
 _numbers = itertools.count(1)
@@ -177,7 +184,7 @@ class World:
         """Every row of every table, without the columns that say when something was observed."""
         rows: list[dict[str, Any]] = []
         with self.connect() as connection:
-            for table in (individuals, checks, duplicates):
+            for table in (individuals, checks, duplicates, retractions, certificates):
                 found = connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()
                 rows += [{key: value for key, value in row.items() if not key.endswith("_at")} for row in found]
         return rows

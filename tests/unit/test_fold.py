@@ -8,9 +8,10 @@ from schemas.events import EncodingErased
 from schemas.shard import Shard
 from streams import fold as module
 from streams.delta import Rows
-from streams.fold import Fold
+from streams.fold import ERASED, Fold, falling_to
 from streams.gallery import Gallery
 from streams.matching import restore
+from streams.roster import hashes_of
 from tests.encodings import computed, crowd
 from tests.unit.test_matching import log_of
 
@@ -34,9 +35,19 @@ def told(log: list[Record], shard: Shard) -> dict[tuple[str, str], Standing]:
     return {(name, encoder): standing(scope.delta.living_rows()) for name, encoder, scope in gallery.scopes()}
 
 
+def folded(fold: Fold, shard: Shard = Shard()) -> dict[tuple[str, str], Standing]:
+    found = {}
+    for census in fold.collections():
+        assert census.roster.hashes.tolist() == hashes_of(census.ids).tolist() == sorted(census.roster.hashes.tolist())
+        for encoder in census.in_use():
+            rows = census.living(encoder)
+            ours = np.flatnonzero(falling_to(shard, census.roster.hashes[rows.numbers]))
+            found[census.collection, encoder] = standing(rows.chosen(ours))
+    return found
+
+
 def standing(rows: Rows) -> Standing:
     facts = zip(rows.revisions.tolist(), rows.offsets.tolist(), map(bytes, rows.vectors), strict=True)
-    assert rows.offsets.tolist() == sorted(rows.offsets)
     return dict(zip(rows.ids, facts, strict=True))
 
 
@@ -46,24 +57,38 @@ def test_it_holds_what_a_gallery_holds(
     log: list[Record], shard: Shard, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FIRST_LIMIT", limit)
-    fold = Fold(shard=shard)
+    fold = Fold()
     for begin in range(0, len(log), 70):
         fold.add(log[begin : begin + 70])
     expected = told(log, shard)
-    assert {name: standing(rows) for name, rows in fold.living().items()} == expected
+    assert folded(fold, shard) == expected
     assert all(len(one) > 100 for one in expected.values())
-    assert {name: standing(rows) for name, rows in fold.living().items()} == expected  # asked again
+    assert folded(fold, shard) == expected  # asked again
 
 
 def test_of_one_collection_nothing_else_is_held(log: list[Record]) -> None:
     fold = Fold("d")
     fold.add(log)
-    assert {name: standing(rows) for name, rows in fold.living().items()} == {
-        ("d", "test"): told(log, Shard())["d", "test"]
-    }
+    assert folded(fold) == {("d", "test"): told(log, Shard())["d", "test"]}
+
+
+def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[Record]) -> None:
+    fold = Fold()
+    fold.add(log)
+    gallery = Gallery()
+    restore(gallery, log)
+    erased = 0
+    for census in fold.collections():
+        for row in np.flatnonzero(census.encoders == ERASED):
+            latest = gallery.collections[census.collection].find(census.ids[row])
+            assert latest is not None
+            assert (latest.revision, latest.erased) == (census.roster.revisions[row], True)
+            assert not census.vectors[row].any()
+            erased += 1
+    assert erased > 10
 
 
 def test_nobody_lives_in_an_empty_log() -> None:
     fold = Fold()
     fold.add([])
-    assert fold.living() == {}
+    assert list(fold.collections()) == []

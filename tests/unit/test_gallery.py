@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from schemas.events import DuplicateFound, IndividualChecked
 from schemas.shard import Shard
 from streams.collection import Collection
 from streams.delta import Rows
-from streams.fold import Fold
+from streams.fold import Fold, falling_to
 from streams.gallery import Applied, Gallery
 from streams.matching import Consequences, match
 from streams.packing import (
@@ -69,13 +70,15 @@ class Holder:
 
     def compact(self) -> None:
         """Build a segment of all that the log has so far, as compaction does in another process."""
-        fold = Fold(shard=self.gallery.shard)
+        fold = Fold()
         fold.add([self.log[offset] for offset in sorted(self.log)])
-        self.compacted = [
-            (collection, encoder, build_segment(rows, THRESHOLD, 0.999, 1))
-            for (collection, encoder), rows in fold.living().items()
-            if rows.ids
-        ]
+        self.compacted = []
+        for census in fold.collections():
+            for encoder in census.in_use():
+                rows = census.living(encoder)
+                ours = rows.chosen(np.flatnonzero(falling_to(self.gallery.shard, census.roster.hashes[rows.numbers])))
+                if ours.ids:
+                    self.compacted.append((census.collection, encoder, build_segment(ours, THRESHOLD, 0.999, 1)))
 
     def take_over(self) -> None:
         """What was compacted; never while something is sealed."""

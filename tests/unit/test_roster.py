@@ -23,9 +23,8 @@ def roster_of(hashes: list[tuple[int, int]]) -> Roster:
 
 
 def shared(one: Roster, other: Roster) -> set[tuple[int, int]]:
-    here, there = one.rows_of(other)
-    assert len(here) == len(there)
-    return set(zip(here.tolist(), there.tolist(), strict=True))
+    rows = one.find(other.hashes)
+    return {(row, there) for there, row in enumerate(rows.tolist()) if row >= 0}
 
 
 def test_an_id_is_found_if_and_only_if_it_is_there() -> None:

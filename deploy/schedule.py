@@ -1,0 +1,134 @@
+"""Compaction at set times: a worker that starts `facematch compact` when it is due, and makes up for what it missed."""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from redis import Redis
+
+from schemas.settings import Settings
+from schemas.stopping import stop_in_any_case
+from streams.connection import connect_patiently
+
+log = logging.getLogger(__name__)
+
+_LOOKED_AT_EVERY_S = 10.0  # the clock: it may be set, and a machine may sleep
+_LATE = timedelta(minutes=1)
+
+
+class ScheduleError(Exception):
+    """A schedule that cannot be read. The text says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression, read as Debian's cron reads it, in a time zone."""
+
+    expression: str
+    zone: ZoneInfo
+
+    @classmethod
+    def parse(cls, expression: str, time_zone: str) -> "Schedule":
+        """Raises ScheduleError."""
+        try:
+            zone = ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ScheduleError(
+                f"--time-zone {time_zone!r}: not in the tz database; Europe/Zurich is, or UTC"
+            ) from None
+        schedule = cls(expression, zone)
+        try:
+            if len(expression.split()) != 5:  # with six, the first would be seconds
+                raise CronSimError("Bad number of fields")
+            schedule.next_after(datetime.now(UTC))
+        except (CronSimError, StopIteration) as error:
+            why = str(error) or "it never comes"
+            raise ScheduleError(
+                f"--schedule {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), day of the "
+                "month (1-31), month (1-12), day of the week (0-7, 0 and 7 are Sunday); "
+                '"0 2 * * *" is every night at two'
+            ) from None
+        return schedule
+
+    def next_after(self, time: datetime) -> datetime:
+        """When it is due for the first time after a time, both with a time zone."""
+        due: datetime = next(CronSim(self.expression, time.astimezone(self.zone)))
+        return due
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Does what is due. `done` is up to when everything due has been done, kept by `keep_done`."""
+
+    schedule: Schedule
+    work: Callable[[], None]
+    now: Callable[[], datetime]
+    done: datetime
+    keep_done: Callable[[datetime], None]
+
+    def step(self) -> timedelta:
+        """Work if it is due, once for all that was missed; returns how long there is nothing to do, zero if it was."""
+        begun, due = self.now(), self.schedule.next_after(self.done)
+        if due > begun:
+            return due - begun
+        if begun - due > _LATE:
+            log.warning("what was due at %s was missed: it is made up for now", due.isoformat(" ", "minutes"))
+        self.work()
+        self.done = begun
+        self.keep_done(begun)
+        return timedelta()
+
+
+def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
+    """Compact whenever it is due, until SIGTERM or SIGINT; then what is under way is given up, and nothing is lost."""
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stop_in_any_case()
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"
+    redis.set(name, datetime.now(UTC).isoformat(), nx=True)
+    kept = redis.get(name)
+    assert isinstance(kept, bytes)
+    keeper = Keeper(
+        schedule,
+        lambda: _compact(threads, stopped),
+        lambda: datetime.now(UTC),
+        datetime.fromisoformat(kept.decode()),
+        lambda time: None if stopped.is_set() else _put(redis, name, time),
+    )
+    log.info(
+        "compaction at %r, time zone %s; next at %s",
+        schedule.expression,
+        schedule.zone.key,
+        schedule.next_after(keeper.done).isoformat(" ", "minutes"),
+    )
+    while not stopped.is_set():
+        stopped.wait(min(keeper.step().total_seconds(), _LOOKED_AT_EVERY_S))
+
+
+def _compact(threads: int, stopped: threading.Event) -> None:
+    """In a process of its own, so that the memory that it takes is given back."""
+    command = [sys.executable, "-m", "deploy.cli", "compact", "--threads", str(threads)]
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if stopped.wait(0.2):
+                process.terminate()
+                return
+    if process.returncode:
+        log.error("the compaction failed with status %d; its lines say why", process.returncode)
+
+
+def _put(redis: Redis, name: str, time: datetime) -> None:
+    redis.set(name, time.isoformat())

@@ -1,0 +1,143 @@
+"""What a compaction says: pairs that were missed, pairs that no longer hold, and its certificate."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+from schemas.envelope import Message, Record, UnreadableError, announce, decode, encode
+from schemas.events import (
+    CompactionCertified,
+    DuplicateFound,
+    DuplicateRetracted,
+    Event,
+    Member,
+    PairEvent,
+    RetractionReason,
+)
+from schemas.identity import uuid_of
+from schemas.kafka import Publisher
+from schemas.settings import Settings
+from streams.audit import REASONS, Difference
+from streams.delta import Rows
+from streams.findings import in_microseconds
+from streams.log import PartitionLog
+
+SOURCE = "facematch/compaction"
+_NAMESPACE = UUID("b3f1f1a6-8f1e-5a53-9b0e-2f6c0a7d4c55")
+_AT_ONCE = 5_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Correction:
+    """Publishes to `duplicates` what a compaction that read it up to offset `said` has to say.
+
+    `check` is called immediately before every record, and raises where another compaction may be under way.
+    """
+
+    def __init__(
+        self, settings: Settings, duplicates: PartitionLog, partition: int, said: int, check: Callable[[], None]
+    ) -> None:
+        self._publisher = Publisher(settings, "compactor")
+        self._duplicates, self._partition, self._said, self._check = duplicates, partition, said, check
+        self._now = datetime.now(UTC)
+        self._versions: dict[str, tuple[int, int]] = {}
+
+    def publish(self, collection: str, encoder: str, rows: Rows, judged: Difference, threshold: float) -> None:
+        """Publish a difference; returns once all of it is acknowledged, and hides nothing that others said since."""
+        self._publish(self._retractions(judged))
+        self._publish(self._found(collection, encoder, rows, judged, threshold))
+        if self._versions:
+            self._publisher.publish_all(self._hidden(), self._check)
+
+    def publish_certificate(self, certificate: CompactionCertified) -> None:
+        """Publish a certificate."""
+        self._publisher.publish_all([encode(announce(certificate, SOURCE))], self._check)
+
+    def _publish(self, messages: Iterator[Message[Event]]) -> None:
+        while batch := list(islice(messages, _AT_ONCE)):
+            for message in batch:
+                assert isinstance(message.event, PairEvent)
+                self._versions[message.event.pair_id] = _version(message)
+            self._publisher.publish_all([encode(message) for message in batch], self._check)
+
+    def _found(
+        self, collection: str, encoder: str, rows: Rows, judged: Difference, threshold: float
+    ) -> Iterator[Message[Event]]:
+        pairs = zip(judged.found.codes.tolist(), judged.found.distances.tolist(), judged.after.tolist(), strict=True)
+        for code, distance, after in pairs:
+            members = (
+                Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))
+                for row in divmod(code, len(rows.ids))
+            )
+            a, b = sorted(members, key=lambda member: member.individual_id)
+            found = DuplicateFound(
+                collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold
+            )
+            name = f"{found.key}/{a.revision}/{b.revision}/{distance}/{after}"
+            yield self._message(found, name, _EPOCH + timedelta(microseconds=after))
+
+    def _retractions(self, judged: Difference) -> Iterator[Message[Event]]:
+        """Of findings where they stand; read again, since what is known of them in memory has no ids."""
+        reasons = dict(zip(judged.retracted.tolist(), judged.reasons.tolist(), strict=True))
+        if not reasons:
+            return
+        for batch in self._duplicates.read(self._partition, min(reasons), max(reasons) + 1):
+            for record in batch:
+                if record.offset in reasons:
+                    message = decode(record)
+                    assert isinstance(message.event, DuplicateFound)
+                    retracted = _retracted(message.event, REASONS[reasons[record.offset]])
+                    yield self._message(retracted, f"{retracted.key}/{message.id}", message.time)
+
+    def _message(self, event: PairEvent, name: str, after: datetime) -> Message[Event]:
+        """Later than what was said before, whatever clock that was said by; the same id if it is said again."""
+        event_id = uuid_of(_NAMESPACE, f"{type(event).__name__}/{name}")
+        return Message(event, event_id, max(self._now, after + timedelta(microseconds=1)), SOURCE)
+
+    def _hidden(self) -> list[Record]:
+        """What others said of the same pairs meanwhile, of higher revisions, and stands before what was said here.
+
+        Kafka's compaction keeps the last record of a pair: that is to be the right one.
+        """
+        better: dict[bytes, Record] = {}
+        hidden: dict[bytes, Record] = {}
+        for batch in self._duplicates.read(self._partition, self._said, self._duplicates.end(self._partition)):
+            for record in batch:
+                assert record.key is not None
+                version = self._versions.get(record.key.decode(errors="replace"))
+                if version is None:
+                    continue
+                try:
+                    message = decode(record)
+                except UnreadableError:
+                    continue
+                if message.source == SOURCE:
+                    if record.key in better:
+                        hidden[record.key] = better[record.key]
+                elif _version(message) > version:
+                    better[record.key] = record
+                    hidden.pop(record.key, None)
+        return [
+            Record(record.topic, record.key, record.value, record.headers, partition=self._partition)
+            for record in hidden.values()
+        ]
+
+
+def _version(message: Message[Event]) -> tuple[int, int]:
+    """The higher one counts, in whatever order they arrive: see `consumers.projection`."""
+    event = message.event
+    assert isinstance(event, PairEvent)
+    return event.a.revision + event.b.revision, in_microseconds(message.time)
+
+
+def _retracted(found: DuplicateFound, reason: RetractionReason) -> DuplicateRetracted:
+    return DuplicateRetracted(
+        collection=found.collection,
+        encoder=found.encoder,
+        a=found.a,
+        b=found.b,
+        reason=reason,
+        distance=found.distance,
+        threshold=found.threshold,
+    )

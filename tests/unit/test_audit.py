@@ -1,0 +1,247 @@
+"""Whatever `duplicates` says, after an audit it says what comparing all with all says."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.envelope import Record, decode
+from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, IndividualChecked, RetractionReason
+from schemas.shard import Shard
+from streams.audit import REASONS, Difference, Due, difference, due
+from streams.delta import Rows
+from streams.findings import Findings
+from streams.fold import Census, Fold, falling_to
+from streams.gallery import Gallery
+from streams.matching import match
+from streams.roster import Roster
+from streams.segment import build_segment
+from tests import oracle
+from tests.encodings import EncodingEvent, crowd, twins
+from tests.unit.test_matching import log_of
+
+THRESHOLD, LIMIT = 0.45, 1000
+ALL = 10**9
+Pairs = dict[tuple[str, int, str, int], float]
+
+
+@pytest.fixture(scope="module")
+def events() -> list[EncodingEvent]:
+    return crowd(1500, seed=1)
+
+
+def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[Record]:
+    """What a matcher publishes of pairs, with offsets."""
+    gallery, log, published = Gallery(), log_of(events), []
+    for begin in range(0, len(log), 50):
+        published += match(gallery, log[begin : begin + 50], lambda _: threshold, limit).publish
+    pairs = [record for record in published if not isinstance(decode(record).event, IndividualChecked)]
+    return [replace(record, offset=3 * number) for number, record in enumerate(pairs)]
+
+
+def census_of(events: list[EncodingEvent]) -> Census:
+    fold = Fold()
+    fold.add(log_of(events))
+    (census,) = fold.collections()
+    return census
+
+
+def audited(
+    census: Census,
+    records: list[Record],
+    shard: Shard = Shard(),
+    threshold: float = THRESHOLD,
+    limit: int = LIMIT,
+    matched: int = ALL,
+    changed: Roster | None = None,
+) -> tuple[Rows, Difference]:
+    findings = Findings()
+    for begin in range(0, len(records), 100):
+        findings.add(records[begin : begin + 100])
+    rows = census.living("test")
+    ours = np.flatnonzero(falling_to(shard, census.roster.hashes[rows.numbers]))
+    segment = build_segment(rows.chosen(ours), threshold, 0.999, 1)
+    must = due(segment, ours, rows, threshold, limit, lambda _: None)
+    known = findings.known("c", "test")
+    judged = difference(
+        census, "test", rows, must, known, threshold, matched, Roster.empty() if changed is None else changed, shard
+    )
+    return rows, judged
+
+
+def said(records: list[Record]) -> Pairs:
+    """What a reader that keeps the last record of each pair ends with."""
+    last = {record.key: decode(record).event for record in records}
+    return {
+        (event.a.individual_id, event.a.revision, event.b.individual_id, event.b.revision): event.distance
+        for event in last.values()
+        if isinstance(event, DuplicateFound)
+    }
+
+
+def pairs_in(rows: Rows, found: Due) -> Pairs:
+    pairs = {}
+    for code, distance in zip(found.codes.tolist(), found.distances.tolist(), strict=True):
+        one, other = divmod(code, len(rows.ids))
+        a, b = sorted((rows.ids[row], int(rows.revisions[row])) for row in (one, other))
+        pairs[*a, *b] = distance
+    return pairs
+
+
+def after(records: list[Record], *audits: tuple[Rows, Difference]) -> Pairs:
+    """What `duplicates` says once a difference is published."""
+    gone = {offset for _, judged in audits for offset in judged.retracted.tolist()}
+    assert len(gone) == sum(len(judged.retracted) for _, judged in audits)
+    last = {record.key: record for record in records}
+    assert gone <= {record.offset for record in last.values()}
+    pairs = said([record for record in last.values() if record.offset not in gone])
+    ids = {(a, b): (a, revision_a, b, revision_b) for a, revision_a, b, revision_b in pairs}
+    for rows, judged in audits:
+        for pair, distance in pairs_in(rows, judged.found).items():
+            pairs.pop(ids.get((pair[0], pair[2]), pair), None)
+            pairs[pair] = distance
+    return pairs
+
+
+def true(events: list[EncodingEvent], threshold: float = THRESHOLD) -> Pairs:
+    pairs = oracle.pairs(oracle.living(events).values(), lambda _: threshold)
+    return {(pair.a, pair.revision_a, pair.b, pair.revision_b): distance for pair, distance in pairs.items()}
+
+
+def assert_same(found: Pairs, expected: Pairs) -> None:
+    assert found.keys() == expected.keys()
+    assert all(found[pair] == pytest.approx(distance, abs=1e-9) for pair, distance in expected.items())
+
+
+@pytest.mark.parametrize("at_the_time", [0.45, 0.40, 0.50])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_was_missed_is_found_and_what_does_not_hold_retracted(
+    events: list[EncodingEvent], at_the_time: float, shards: int
+) -> None:
+    random = np.random.default_rng(1)
+    records = [record for record in matched(events, at_the_time) if random.random() > 0.1]  # some are lost
+    expected = true(events)
+    assert said(records).keys() != expected.keys()
+    census = census_of(events)
+    audits = [audited(census, records, Shard(number, shards)) for number in range(1, shards + 1)]
+    assert_same(after(records, *audits), expected)
+    kept, found = (sum(counts) for counts in zip(*((one.kept, len(one.found.codes)) for _, one in audits), strict=True))
+    assert kept == len(said(records).keys() & expected.keys()) > 100
+    assert kept + found == len(expected)
+
+
+def test_each_retraction_has_its_reason(events: list[EncodingEvent]) -> None:
+    records = matched(events, 0.5)
+    _, judged = audited(census_of(events), records)
+    latest = oracle.latest(events)
+    reasons: Counter[RetractionReason] = Counter()
+    by_offset = {record.offset: decode(record).event for record in records}
+    for offset, place in zip(judged.retracted.tolist(), judged.reasons.tolist(), strict=True):
+        event = by_offset[offset]
+        assert isinstance(event, DuplicateFound)
+        now = [latest[f"c/{member.individual_id}"] for member in (event.a, event.b)]
+        if any(isinstance(one, EncodingErased) for one in now):
+            expected = RetractionReason.ERASED
+        elif [one.revision for one in now] != [event.a.revision, event.b.revision]:
+            expected = RetractionReason.UPDATED
+        else:
+            assert event.distance > THRESHOLD
+            expected = RetractionReason.THRESHOLD
+        assert REASONS[place] is expected
+        reasons[expected] += 1
+    assert all(reasons[reason] > 5 for reason in RetractionReason)
+
+
+def test_a_pair_of_someone_whose_tombstone_kafka_dropped_is_retracted(events: list[EncodingEvent]) -> None:
+    gone = {event.key for event in events if isinstance(event, EncodingErased)}
+    left = [event for event in events if event.key not in gone]
+    records = matched(events, THRESHOLD)
+    assert_same(after(records, audited(census_of(left), records)), true(left))
+
+
+def test_what_the_matcher_has_not_reached_is_its_business(events: list[EncodingEvent]) -> None:
+    records = matched(events[:1000], THRESHOLD)
+    census = census_of(events)
+    rows, judged = audited(census, records, matched=1000)
+    assert len(judged.found.codes) == 0
+    assert judged.kept > 100
+    rows, judged = audited(census, records, matched=1200)
+    later = {rows.ids[row] for row in np.flatnonzero(rows.offsets >= 1200)}
+    found = pairs_in(rows, judged.found)
+    assert len(found) > 20
+    assert not any(a in later or b in later for a, _, b, _ in found)
+
+
+def test_of_whom_changed_since_nothing_is_said(events: list[EncodingEvent]) -> None:
+    """Not retracted, not found: neither who came, nor who was updated or erased between the census and now."""
+    records = matched(events, THRESHOLD)
+    census, since = census_of(events[:1000]), census_of(events[1000:]).roster
+    _, judged = audited(census, records, changed=since)
+    changed = {event.individual_id for event in events[1000:]}
+    touched = {record.offset for record in records if _members(record) & changed}
+    assert touched.isdisjoint(judged.retracted.tolist())
+    assert len(touched) > 50
+    assert len(judged.found.codes) == 0
+    assert len(judged.retracted) > 10
+    _, careless = audited(census, records)
+    assert len(careless.retracted) > len(judged.retracted)  # it takes newcomers for erased
+
+
+def test_a_finding_with_a_wrong_distance_is_said_anew(events: list[EncodingEvent]) -> None:
+    records = matched(events, THRESHOLD)
+    findings = [decode(record).event for record in records]
+    wrong = next(at for at, one in enumerate(findings) if said(records[at : at + 1]).keys() <= true(events).keys())
+    assert isinstance(findings[wrong], DuplicateFound)
+    value = (records[wrong].value or b"").replace(b'"distance":0.', b'"distance":0.0')
+    records[wrong] = replace(records[wrong], value=value)
+    rows, judged = audited(census_of(events), records)
+    assert pairs_in(rows, judged.found).keys() == said([records[wrong]]).keys()
+    assert_same(after(records, (rows, judged)), true(events))
+
+
+def test_what_is_found_comes_after_what_was_said_of_the_pair(events: list[EncodingEvent]) -> None:
+    records = matched(events, THRESHOLD)
+    findings = Findings()
+    findings.add(records)
+    times = set(findings.known("c", "test").times.tolist())
+    _, judged = audited(census_of(events), records, threshold=0.5)
+    assert set(judged.after.tolist()) <= {0, *times}
+    assert (judged.after == 0).any()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_of_each_newcomer_the_nearest_are_due(events: list[EncodingEvent], limit: int) -> None:
+    """Those that the matcher publishes; and what it published beyond, under another limit, is true and stays."""
+    everyone = list(oracle.living(events).values())[:200]
+    alike = [*everyone, *twins(everyone, "x"), *twins(everyone, "y"), *twins(everyone, "z")]
+    capped, census, expected = matched(alike, THRESHOLD, limit), census_of(alike), true(alike)
+    rows, judged = audited(census, [], limit=limit)
+    assert_same(pairs_in(rows, judged.found), said(capped))
+    assert len(capped) < len(expected) - 100
+    _, again = audited(census, matched(alike, THRESHOLD), limit=limit)
+    assert (again.kept, len(again.found.codes), len(again.retracted)) == (len(expected), 0, 0)
+
+
+def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEvent]) -> None:
+    """An encoder that nobody's latest embedding is of any more."""
+    records = matched(events, THRESHOLD)
+    moved = [
+        event.model_copy(update={"encoder": "newer"}) if isinstance(event, EncodingComputed) else event
+        for event in oracle.latest(events).values()
+    ]
+    census = census_of([*events, *moved])
+    findings = Findings()
+    findings.add(records)
+    rows = census.living("test")
+    assert rows.ids == []
+    known = findings.known("c", "test")
+    judged = difference(census, "test", rows, Due.nothing(), known, THRESHOLD, ALL, Roster.empty())
+    assert after(records, (rows, judged)) == {}
+    assert judged.kept == 0
+
+
+def _members(record: Record) -> set[str]:
+    event = decode(record).event
+    assert isinstance(event, DuplicateFound)
+    return {event.a.individual_id, event.b.individual_id}
