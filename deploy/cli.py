@@ -280,6 +280,7 @@ def compact(
         keep(_ready(tables=False), when, threads)
         return
     plan = Plan(collection, encoder, dry_run, threshold, recall_floor)
+    os.nice(10)  # whatever else runs on the machine goes first
     try:
         with _servers_expected():
             is_done = run_compaction(Console(), _settings(), plan, shard, threads)

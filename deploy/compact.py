@@ -1,7 +1,5 @@
 """`facematch compact`: what is going to be done, how far it is, and the certificates of it."""
 
-import os
-
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from rich.console import Console
@@ -28,12 +26,10 @@ class UnknownEncoderError(Exception):
 def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shard | None, threads: int) -> bool:
     """Compact all, one collection, or one shard, one after the other, and print the certificates.
 
-    Whatever else runs on the machine goes first. False where something went wrong: the rest is done. Raises
-    UnknownCollectionError, UnknownEncoderError.
+    False where something went wrong: the rest is done. Raises UnknownCollectionError, UnknownEncoderError.
     """
     problems: list[str] = []
     certificates: list[CompactionCertified] = []
-    os.nice(10)
     partitions = range(ENCODINGS.partitions)
     if plan.collection is not None:
         partitions = range(at := partition_of(plan.collection, ENCODINGS.partitions), at + 1)
@@ -54,8 +50,9 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
                     continue
                 memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
                 console.print(
-                    f"partition {partition}: at most {records} encodings and {findings} findings, "
-                    f"{memory / 1e6:.0f} MB of memory beyond the program's own"
+                    f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
+                    f"{max(1, memory / 1e6):.0f} MB or less, and the program's own",
+                    soft_wrap=True,
                 )
                 try:
                     for certificate in compactor.run(plan):

@@ -16,6 +16,7 @@ from rich.table import Table
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.engine import Connection
 
+from deploy.compact import run_compaction
 from deploy.local.stack import Stack, StackBusyError, hold
 from deploy.photos import fetch_demo_photos, pairs_to_find
 from deploy.queries import Pair, count_states, current_pairs
@@ -23,6 +24,7 @@ from producers.manifest import Entry, read_paths
 from producers.submit import submit
 from schemas.settings import Settings
 from schemas.tables import individual_duplicates
+from streams.compactor import Plan
 
 _PROCESSED = ("checked", "rejected")
 _SHOWN = 20
@@ -34,7 +36,7 @@ class DemoFailedError(Exception):
 
 
 def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
-    """Submit photos, show each duplicate as it arrives in Postgres, sum up. Raises DemoFailedError."""
+    """Submit photos, show each duplicate as it arrives in Postgres, sum up, compact. Raises DemoFailedError."""
     chosen = photos or fetch_demo_photos(folder / "photos")
     collection = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     entries = list(read_paths([chosen], collection))
@@ -43,6 +45,9 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
         with engine.connect() as connection:
             pairs = _submit_and_watch(console, settings, connection, entries, collection)
             _summary(console, connection, collection, len(entries), len(pairs))
+            is_anyone_encoded = count_states(connection).get(collection, {}).get("checked", 0) > 0
+        if is_anyone_encoded:
+            _compact(console, settings, collection)
         engine.dispose()
     if photos is None:
         ids = [entry.registration.individual_id for entry in entries if entry.registration]
@@ -53,7 +58,8 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
         f"\nIts data stays in {folder}. Where to look next ([bold]source .venv/bin/activate[/] first):\n"
         "  [bold]facematch up[/]              servers and workers in the foreground; beside it, in another terminal:\n"
         "  [bold]facematch status[/]          individuals by state, and how far each worker is\n"
-        f"  [bold]facematch duplicates --collection {collection}[/]",
+        f"  [bold]facematch duplicates --collection {collection}[/]\n"
+        "  [bold]facematch certificates[/]    what each compaction found",
         soft_wrap=True,
         highlight=False,
     )
@@ -157,6 +163,13 @@ def _summary(console: Console, connection: Connection, collection: str, submitte
         console.print(f"rejected   [bold]{escape(individual_id)}[/]: {escape(detail)}", soft_wrap=True, highlight=False)
     if len(rejections) > _SHOWN:
         console.print(f"… and {len(rejections) - _SHOWN} more")
+
+
+def _compact(console: Console, settings: Settings, collection: str) -> None:
+    """What happens every night: the index built anew, the pairs put right, and a certificate of it."""
+    console.print()
+    if not run_compaction(console, settings, Plan(collection), None, 0):
+        raise DemoFailedError("the compaction went wrong")
 
 
 def _times(connection: Connection, collection: str) -> tuple[float, float] | None:

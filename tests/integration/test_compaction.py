@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from deploy import queries
-from deploy.certificates import latest_certificates
+from deploy.certificates import latest_certificates, problem_of
 from deploy.cli import app
 from deploy.queries import galleries
 from schemas.envelope import announce
@@ -257,6 +258,35 @@ def test_what_of_the_inbox_cannot_be_used_is_said_and_removed(make_world: MakeWo
     assert world.restarts() == {}
 
 
+@pytest.mark.faults
+def test_all_comes_right_while_everyone_arrives_and_compactions_die(make_world: MakeWorld) -> None:
+    """Arrivals, updates and erasures at full speed; each compaction is killed a little later than the one before."""
+    world = matched(make_world, 1500)
+    later = crowd(30_000, seed=2, prefix="q")
+    arriving = threading.Thread(target=lambda: [publish(world, later[at : at + 500]) for at in range(0, 30_000, 500)])
+    arriving.start()
+    redis, kills, ends = Redis.from_url(world.settings.redis), 0, 0
+    while arriving.is_alive():
+        env = os.environ | world.stack.addresses | world.env
+        with subprocess.Popen([sys.executable, "-m", "deploy.cli", "compact"], env=env) as one:
+            try:
+                one.wait(2 + 0.5 * kills)
+                ends += 1
+            except subprocess.TimeoutExpired:
+                one.kill()
+                kills += 1
+        redis.delete(lease_key(world))  # as it is after half a minute
+    arriving.join()
+    assert kills > 2
+    world.wait(world.settled, "all is matched", 120)
+    compacted(world)
+    assert_as_the_oracle(world, compacted=True)
+    world.wait(lambda: is_taken_over(world), "the last is taken up")
+    compacted(world)
+    world.wait(lambda: is_taken_over(world) and chunks(world) == named(world), "no chunk is left over")
+    assert world.restarts() == {}
+
+
 def test_two_at_once_are_impossible(make_world: MakeWorld) -> None:
     world = make_world()
     publish(world, crowd(100, seed=1))
@@ -350,6 +380,8 @@ def test_an_index_below_the_floor_is_not_put_into_service(
     monkeypatch.setattr(segments, "_EFS", (8,))
     (result,) = compactor(world).run()
     assert not result.in_service
+    assert "less than the floor of 0.999; it is not put into service" in str(problem_of(result))
+    assert result.pairs == PairCounts(kept=0, found=0, retracted=0)  # no matcher has been at work yet
     assert (inbox(world).entries(), chunks(world)) == ({}, set())
 
 

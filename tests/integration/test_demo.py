@@ -44,6 +44,8 @@ def test_demo_finds_the_pairs_the_first_time_and_again(folder: Path) -> None:
         assert re.search(r"encoded and checked\s*│ 7 ", done.stdout)
         assert re.search(r"pairs found\s*│ 15 ", done.stdout)
         assert re.search(r"p99\s*│ \d+\.\d\d s", done.stdout)
+        for name, value in (("people", "7"), ("pairs kept", "15"), ("pairs found", "0"), ("in service", "yes")):
+            assert re.search(rf"certificates.*{name}\s*│ {value} ", done.stdout, re.S)
     with hold(folder / ".facematch"):
         pass  # nothing runs any more
 
