@@ -263,7 +263,12 @@ def test_all_comes_right_while_everyone_arrives_and_compactions_die(make_world: 
     """Arrivals, updates and erasures at full speed; each compaction is killed a little later than the one before."""
     world = matched(make_world, 1500)
     later = crowd(30_000, seed=2, prefix="q")
-    arriving = threading.Thread(target=lambda: [publish(world, later[at : at + 500]) for at in range(0, 30_000, 500)])
+
+    def arrive() -> None:
+        for begin in range(0, len(later), 500):
+            publish(world, later[begin : begin + 500])
+
+    arriving = threading.Thread(target=arrive)
     arriving.start()
     redis, kills, ends = Redis.from_url(world.settings.redis), 0, 0
     while arriving.is_alive():
