@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults bench bench-encoder bench-matcher check lock generate clean
+.PHONY: demo test test-faults bench bench-encoder bench-matcher bench-compaction check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -20,13 +20,16 @@ test: check ## every check and every test, on real servers that the tests start
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800
 
-bench: bench-encoder bench-matcher ## the figures in the README, measured again
+bench: bench-encoder bench-matcher bench-compaction ## the figures in the README, measured again
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
 
 bench-matcher: $(INSTALLED) ## those of the matcher, 20 minutes; PARTS="throughput latency" for some of them
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.matcher $(PARTS)
+
+bench-compaction: $(INSTALLED) ## those of compaction, half an hour; PARTS="latency" for some of them
+	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.compaction $(PARTS)
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

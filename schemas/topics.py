@@ -90,6 +90,7 @@ DUPLICATES = Topic(
     carries=(DuplicateFound, DuplicateRetracted, IndividualChecked),
     key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",
     purpose="what was found: candidates for a person to review",
+    partitions=ENCODINGS.partitions,  # compaction reads a collection's encodings and findings in one partition each
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
 )

@@ -103,7 +103,7 @@ class _Run:
         self._compactor, self._plan, self._lease = compactor, plan, lease
         self._settings, self._log = compactor.settings, compactor.log
         self._watch = _Stopwatch(compactor.progress)
-        self._findings = Findings()
+        self._findings = Findings(plan.collection)
 
     def certificates(self) -> Iterator[CompactionCertified]:
         """See `Compactor.run`."""
@@ -135,7 +135,7 @@ class _Run:
         begin, said = duplicates.bounds(partition)
         for batch in duplicates.read(partition, begin, said):
             self._findings.add(batch)
-            self._watch("reading findings", _offset_behind(batch) - begin, said - begin)
+            self._watch("gathering findings", _offset_behind(batch) - begin, said - begin)
         self._read_on, self._since = self._end, Fold(self._plan.collection)
         if self._lease is not None:
             self._correction = Correction(self._settings, duplicates, partition, said, self._lease.check)

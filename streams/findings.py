@@ -51,9 +51,13 @@ _NOTHING = Known(_NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.floa
 
 
 class Findings:
-    """Takes the records of one partition in the order of the log. Memory: 120 bytes a pair, twice over at times."""
+    """Takes the records of one partition, of one collection or of all, in the order of the log.
 
-    def __init__(self) -> None:
+    Memory: 120 bytes a pair, twice over at times.
+    """
+
+    def __init__(self, collection: str | None = None) -> None:
+        self._collection = collection
         self._scopes: dict[tuple[str, str], int] = {}
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
         self._held = 0
@@ -75,6 +79,8 @@ class Findings:
             event = message.event
             assert isinstance(event, DuplicateFound | DuplicateRetracted)
             assert record.offset is not None
+            if self._collection not in (None, event.collection):
+                continue
             scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
             ids.append((event.a.individual_id, event.b.individual_id))
             numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(message.time), record.offset))

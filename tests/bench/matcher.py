@@ -15,6 +15,7 @@ from typing import Any
 
 import hnswlib
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from deploy.local.stack import Stack
@@ -84,23 +85,30 @@ def throughput(bench: Bench) -> None:
 def latency(bench: Bench) -> None:
     """Encoding in Kafka → its last finding in Postgres, of newcomers that are registered already."""
     matching = bench.hundred_thousand()
-    world = matching.world
-    world.start("match", "sink")
-    matching.wait_until_written(600)
-    first = matching.published
-    random = np.random.default_rng(SEED)
-    known = random.choice(HUNDRED_THOUSAND, EVENTS_A_SECOND * LATENCY_S, replace=False)
-    matching.publish_evenly(again(known, SEED), EVENTS_A_SECOND)
-    matching.wait_until_written(60)
+    matching.world.start("match", "sink")
+    taken = delays(matching, shot=1)
     matching.stop()
-    encoded = matching.encoded_at(first)
-    query = select(duplicates.c.individual_b, func.max(duplicates.c.recorded_at)).group_by(duplicates.c.individual_b)
-    with world.connect() as connection:
-        recorded = {who: at.timestamp() for who, at in connection.execute(query)}
-    taken = np.array([recorded[who] - at for who, at in encoded.items() if who in recorded]) * 1000
     figures = (f"{np.quantile(taken, share):.0f}" for share in (0.5, 0.95, 0.99, 1.0))
     columns = f"{EVENTS_A_SECOND} newcomers/s", "with findings", "p50, ms", "p95, ms", "p99, ms", "longest, ms"
     print_table(columns, [("Kafka → Postgres", str(len(taken)), *figures)])
+
+
+def delays(matching: Matching, shot: int) -> NDArray[np.float64]:
+    """From an encoding in Kafka to its last finding in Postgres, in milliseconds, while newcomers arrive evenly.
+
+    Each has a photo taken before; `shot` numbers this one.
+    """
+    matching.wait_until_written(600)
+    first = matching.published
+    random = np.random.default_rng(shot)
+    known = random.choice(HUNDRED_THOUSAND, EVENTS_A_SECOND * LATENCY_S, replace=False)
+    matching.publish_evenly(again(known, SEED, shot), EVENTS_A_SECOND)
+    matching.wait_until_written(60)
+    encoded = matching.encoded_at(first)
+    query = select(duplicates.c.individual_b, func.max(duplicates.c.recorded_at)).group_by(duplicates.c.individual_b)
+    with matching.world.connect() as connection:
+        recorded = {who: at.timestamp() for who, at in connection.execute(query)}
+    return np.array([recorded[who] - at for who, at in encoded.items() if who in recorded]) * 1000
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {

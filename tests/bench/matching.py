@@ -109,7 +109,7 @@ class Matching:
         A matcher that finds an empty Redis restores it from the log, up to its group's offset, and seals all at once.
         """
         self.publish(vectors)
-        self._say_all_is_matched()
+        self.say_all_is_matched()
         begin = len(self.world.lines)
         self.world.start("match")
         self.world.wait(lambda: self._sealed() == self.published, "sealed and stored", limit_s)
@@ -119,11 +119,12 @@ class Matching:
     def store(self, vectors: NDArray[np.float32], gallery: Gallery) -> None:
         """The same of a gallery that was sealed elsewhere: what a matcher leaves in Kafka and Redis."""
         self.publish(vectors)
-        self._say_all_is_matched()
+        self.say_all_is_matched()
         checkpoints = CheckpointStore(self.world.settings, self._redis, Shard(), PARTITION)
         assert checkpoints.save(state_of(gallery, self.published), lambda: True)
 
-    def _say_all_is_matched(self) -> None:
+    def say_all_is_matched(self) -> None:
+        """Have the matcher's group stand at the end of what is published."""
         group = Consumer(consumer_config(self.world.settings, MATCHER.name))
         place = TopicPartition(full_name(ENCODINGS.name, self.world.settings.namespace), PARTITION, self.published)
         group.commit(offsets=[place], asynchronous=False)
