@@ -24,6 +24,7 @@ _ROWS = (
     "pairs kept",
     "pairs found",
     "pairs retracted",
+    "checks made up for",
     "in service",
     "checksum",
     "took",
@@ -92,7 +93,7 @@ def _values(certificate: CompactionCertified) -> tuple[str, ...]:
         "-" if recall is None else f"{recall.recall:.4f}; at least {recall.floor} is wanted",
         "-" if recall is None else f"{recall.low:.4f} to {recall.high:.4f}",
         "-" if recall is None else f"{recall.people} people, {recall.pairs} pairs",
-        *(str(count) for count in (pairs.kept, pairs.found, pairs.retracted)),
+        *(str(count) for count in (pairs.kept, pairs.found, pairs.retracted, certificate.checked)),
         "yes" if certificate.in_service else "no",
         certificate.checksum or "-",
         f"{sum(certificate.seconds.values()):.1f} s: "

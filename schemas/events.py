@@ -413,6 +413,9 @@ class CompactionCertified(Event):
     index: IndexParameters | None = Field(default=None, description="Absent where nobody is living.")
     recall: MeasuredRecall | None = Field(default=None, description="Absent where nobody is living.")
     pairs: PairCounts = Field(description="What was known of pairs, and what was put right.")
+    checked: int = Field(
+        ge=0, description="Of whom nobody had said that they were compared: published as IndividualChecked."
+    )
     in_service: bool = Field(
         description="Whether matchers were handed the index. One below the recall floor is not: the one before stays."
     )

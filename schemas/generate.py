@@ -90,7 +90,7 @@ def examples() -> dict[str, Record]:
             certificate_id=_ID, collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", partition=4, offset=41230,
             people=39817, threshold=0.45, index=IndexParameters(m=16, ef_construction=100, ef=64),
             recall=MeasuredRecall(recall=0.9994, low=0.9987, high=0.9998, people=3981, pairs=6120, floor=0.999),
-            pairs=PairCounts(kept=61093, found=4, retracted=17), in_service=True, checksum="5f" * 32,
+            pairs=PairCounts(kept=61093, found=4, retracted=17), checked=0, in_service=True, checksum="5f" * 32,
             began_at=_TIME, seconds={"reading": 0.9, "building": 14.2, "comparing": 11.8}, memory_mb=412.6,
         ),
     )  # fmt: skip

@@ -24,15 +24,19 @@ REASONS = tuple(RetractionReason)
 
 
 class Due(NamedTuple):
-    """Pairs that must hold, (n,) of each: codes, ascending, and exact distances."""
+    """Pairs that must hold, (n,) of each: codes, ascending, and exact distances.
+
+    `totals`, (people,) int64: with how many before it each row has a pair, more than are due where it has too many.
+    """
 
     codes: NDArray[np.int64]
     distances: NDArray[np.float64]
+    totals: NDArray[np.int64]
 
     @classmethod
-    def nothing(cls) -> "Due":
-        """No pair."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.float64))
+    def nothing(cls, people: int) -> "Due":
+        """No pair of so many people."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.float64), np.zeros(people, np.int64))
 
 
 def due(
@@ -46,7 +50,7 @@ def due(
     """
     people = len(rows.ids)
     first = ours[segment.bearers.rows[segment.bearers.begins[:-1]]]  # of each node a row that has its vector
-    codes, distances = [np.empty(0, np.int64)], [np.empty(0, np.float64)]
+    codes, distances, totals = [np.empty(0, np.int64)], [np.empty(0, np.float64)], np.zeros(people, np.int64)
     for begin in range(0, people, _AT_ONCE):
         probes = rows.vectors[begin : begin + _AT_ONCE]
         of_nodes = search_index(segment.index, probes, threshold, lambda nodes: rows.vectors[first[nodes]])
@@ -54,6 +58,7 @@ def due(
         at, found = at + begin, ours[found]
         earlier = rows.offsets[found] < rows.offsets[at]
         at, found, apart = at[earlier], found[earlier], apart[earlier]
+        totals += np.bincount(at, minlength=people)
         order = np.lexsort((rows.offsets[found], apart, at))
         nearest = order[np.arange(len(order)) - np.searchsorted(at[order], at[order]) < limit]
         codes.append(np.minimum(at, found)[nearest] * people + np.maximum(at, found)[nearest])
@@ -61,19 +66,23 @@ def due(
         progress(begin + len(probes))
     pairs, measured = np.concatenate(codes), np.concatenate(distances)
     order = np.argsort(pairs)
-    return Due(pairs[order], measured[order])
+    return Due(pairs[order], measured[order], totals)
 
 
 class Difference(NamedTuple):
-    """What is to be said. `found`: pairs, and after which times (microseconds since 1970) that must be, 0 for any.
+    """What is to be said.
 
+    `found`: pairs, their `distances`, and `after` which times (microseconds since 1970) that must be, 0 for any.
+    `unchecked`: rows of which nobody said that they were compared with all before.
     `retracted`: where in `duplicates` those stand that no longer hold, ascending, with places in `REASONS`. `kept`: how
     many are known and hold.
     """
 
     kept: int
-    found: Due
+    found: NDArray[np.int64]
+    distances: NDArray[np.float64]
     after: NDArray[np.int64]
+    unchecked: NDArray[np.int64]
     retracted: NDArray[np.int64]
     reasons: NDArray[np.int64]
 
@@ -84,6 +93,7 @@ def difference(
     rows: Rows,
     due: Due,
     known: Known,
+    checked: Roster,
     threshold: float,
     matched: int,
     changed: Roster,
@@ -128,6 +138,10 @@ def difference(
     found = np.concatenate([due.codes[missing], codes[wrong]])
     apart = np.concatenate([due.distances[missing], distances[wrong]])
 
+    check = checked.find(census.roster.hashes[rows.numbers])
+    unchecked = np.append(checked.revisions, 0)[check] < rows.revisions  # the last one: of who was never checked
+    unchecked &= ~touched & (rows.offsets < matched)
+
     gone = holds & ~near & ~np.isin(codes, due.codes)
     reasons = np.select([erased, ~stands], [_place(RetractionReason.ERASED), _place(RetractionReason.UPDATED)],
                         _place(RetractionReason.THRESHOLD))  # fmt: skip
@@ -135,8 +149,10 @@ def difference(
     retracted = retracted[np.argsort(known.offsets[retracted])]
     return Difference(
         int(kept.sum()),
-        Due(found, apart),
+        found,
+        apart,
         _times_of(found, codes, known.times),
+        np.flatnonzero(unchecked),
         known.offsets[retracted],
         reasons[retracted],
     )

@@ -103,7 +103,7 @@ class _Run:
         self._compactor, self._plan, self._lease = compactor, plan, lease
         self._settings, self._log = compactor.settings, compactor.log
         self._watch = _Stopwatch(compactor.progress)
-        self._findings = Findings(plan.collection)
+        self._findings = Findings(plan.collection, compactor.shard)
 
     def certificates(self) -> Iterator[CompactionCertified]:
         """See `Compactor.run`."""
@@ -115,7 +115,7 @@ class _Run:
         for census in collections:
             encoders: set[str | None] = {*census.in_use(), *self._findings.encoders(census.collection)} or {None}
             if self._plan.encoder is not None:
-                encoders &= {self._plan.encoder}
+                encoders &= {self._plan.encoder} if self._plan.encoder in census.in_use() else set()
             for encoder in sorted(encoders, key=str):
                 self._watch.seconds = defaultdict(float, read_s)
                 yield self._certify(census, encoder, begun)
@@ -138,25 +138,35 @@ class _Run:
             self._watch("gathering findings", _offset_behind(batch) - begin, said - begin)
         self._read_on, self._since = self._end, Fold(self._plan.collection)
         if self._lease is not None:
-            self._correction = Correction(self._settings, duplicates, partition, said, self._lease.check)
+            self._correction = Correction(
+                self._settings, self._compactor.shard, duplicates, partition, said, self._lease.check
+            )
         return list(fold.collections())
 
     def _certify(self, census: Census, encoder: str | None, begun: datetime) -> CompactionCertified:
         collection, settings, plan = census.collection, self._settings, self._plan
         threshold = plan.threshold or settings.threshold_for(collection)
         floor = plan.recall_floor or settings.recall_floor
-        pairs, segment, blob = PairCounts(kept=0, found=0, retracted=0), None, None
+        pairs, checked, segment, blob = PairCounts(kept=0, found=0, retracted=0), 0, None, None
         if encoder is not None:
             rows = census.living(encoder)
             segment, must = self._rebuild(census, encoder, rows, threshold, floor)
-            known = self._findings.known(collection, encoder)
             judged = difference(
-                census, encoder, rows, must, known, threshold, self._matched, self._changed(collection),
+                census,
+                encoder,
+                rows,
+                must,
+                self._findings.known(collection, encoder),
+                self._findings.checked(collection, encoder),
+                threshold,
+                self._matched,
+                self._changed(collection),
                 self._compactor.shard,
-            )  # fmt: skip
-            pairs = PairCounts(kept=judged.kept, found=len(judged.found.codes), retracted=len(judged.retracted))
+            )
+            pairs = PairCounts(kept=judged.kept, found=len(judged.found), retracted=len(judged.retracted))
+            checked = len(judged.unchecked)
             if self._lease is not None:
-                blob = self._put_right(collection, encoder, rows, judged, threshold, segment, floor)
+                blob = self._put_right(collection, encoder, rows, must, judged, threshold, segment, floor)
         self._watch("", 0, 0)
         quality = None if segment is None else segment.quality
         certificate = CompactionCertified(
@@ -172,6 +182,7 @@ class _Run:
             index=None if quality is None else _index_of(quality),
             recall=None if quality is None else _recall_of(quality, floor),
             pairs=pairs,
+            checked=checked,
             in_service=blob is not None,
             checksum=None if blob is None else blob.checksum(),
             began_at=begun,
@@ -188,10 +199,11 @@ class _Run:
         """A segment of those that fall to the shard, None where nobody does, and the pairs that must hold."""
         ours = np.flatnonzero(falling_to(self._compactor.shard, census.roster.hashes[rows.numbers]))
         if not len(ours):
-            return None, Due.nothing()
+            return None, Due.nothing(len(rows.ids))
         needed = self._needed_before(census.collection, encoder, len(ours))
         chosen = rows if len(ours) == len(rows.ids) else rows.chosen(ours)
         segment = build_segment(chosen, threshold, floor, self._compactor.threads, needed, self._watch)
+        segment.index.set_num_threads(self._compactor.threads)
         del chosen
         people = len(rows.ids)
         must = due(
@@ -205,6 +217,7 @@ class _Run:
         collection: str,
         encoder: str,
         rows: Rows,
+        must: Due,
         judged: Difference,
         threshold: float,
         segment: Segment | None,
@@ -213,7 +226,7 @@ class _Run:
         """Publish the difference, and put the segment into service if it is good enough: then returns where it is."""
         assert self._lease is not None
         self._watch("publishing", 0, 1)
-        self._correction.publish(collection, encoder, rows, judged, threshold)
+        self._correction.publish(collection, encoder, rows, must, judged, threshold)
         self._watch("publishing", 1, 1)
         if segment is None or segment.quality.recall < floor:
             return None

@@ -1,4 +1,4 @@
-"""What a compaction says: pairs that were missed, pairs that no longer hold, and its certificate."""
+"""What a compaction says: pairs and checks that were missed, pairs that no longer hold, and its certificate."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,8 @@ from schemas.events import (
     DuplicateFound,
     DuplicateRetracted,
     Event,
+    IndividualChecked,
+    IndividualEvent,
     Member,
     PairEvent,
     RetractionReason,
@@ -18,7 +20,8 @@ from schemas.events import (
 from schemas.identity import uuid_of
 from schemas.kafka import Publisher
 from schemas.settings import Settings
-from streams.audit import REASONS, Difference
+from schemas.shard import Shard
+from streams.audit import REASONS, Difference, Due
 from streams.delta import Rows
 from streams.findings import in_microseconds
 from streams.log import PartitionLog
@@ -36,17 +39,27 @@ class Correction:
     """
 
     def __init__(
-        self, settings: Settings, duplicates: PartitionLog, partition: int, said: int, check: Callable[[], None]
+        self,
+        settings: Settings,
+        shard: Shard,
+        duplicates: PartitionLog,
+        partition: int,
+        said: int,
+        check: Callable[[], None],
     ) -> None:
         self._publisher = Publisher(settings, "compactor")
+        self._shard, self._limit = shard, settings.findings_limit
         self._duplicates, self._partition, self._said, self._check = duplicates, partition, said, check
         self._now = datetime.now(UTC)
         self._versions: dict[str, tuple[int, int]] = {}
 
-    def publish(self, collection: str, encoder: str, rows: Rows, judged: Difference, threshold: float) -> None:
+    def publish(
+        self, collection: str, encoder: str, rows: Rows, due: Due, judged: Difference, threshold: float
+    ) -> None:
         """Publish a difference; returns once all of it is acknowledged, and hides nothing that others said since."""
         self._publish(self._retractions(judged))
         self._publish(self._found(collection, encoder, rows, judged, threshold))
+        self._publish(self._checks(collection, encoder, rows, due, judged))
         if self._versions:
             self._publisher.publish_all(self._hidden(), self._check)
 
@@ -56,15 +69,13 @@ class Correction:
 
     def _publish(self, messages: Iterator[Message[Event]]) -> None:
         while batch := list(islice(messages, _AT_ONCE)):
-            for message in batch:
-                assert isinstance(message.event, PairEvent)
-                self._versions[message.event.pair_id] = _version(message)
+            self._versions |= {message.event.key: _version(message) for message in batch}
             self._publisher.publish_all([encode(message) for message in batch], self._check)
 
     def _found(
         self, collection: str, encoder: str, rows: Rows, judged: Difference, threshold: float
     ) -> Iterator[Message[Event]]:
-        pairs = zip(judged.found.codes.tolist(), judged.found.distances.tolist(), judged.after.tolist(), strict=True)
+        pairs = zip(judged.found.tolist(), judged.distances.tolist(), judged.after.tolist(), strict=True)
         for code, distance, after in pairs:
             members = (
                 Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))
@@ -90,7 +101,23 @@ class Correction:
                     retracted = _retracted(message.event, REASONS[reasons[record.offset]])
                     yield self._message(retracted, f"{retracted.key}/{message.id}", message.time)
 
-    def _message(self, event: PairEvent, name: str, after: datetime) -> Message[Event]:
+    def _checks(
+        self, collection: str, encoder: str, rows: Rows, due: Due, judged: Difference
+    ) -> Iterator[Message[Event]]:
+        for row in judged.unchecked.tolist():
+            checked = IndividualChecked(
+                collection=collection,
+                individual_id=rows.ids[row],
+                revision=int(rows.revisions[row]),
+                encoder=encoder,
+                duplicates=int(due.totals[row]),
+                truncated=bool(due.totals[row] > self._limit),
+                shard=self._shard.number,
+                shards=self._shard.count,
+            )
+            yield self._message(checked, f"{checked.key}/{checked.revision}", _EPOCH)
+
+    def _message(self, event: Event, name: str, after: datetime) -> Message[Event]:
         """Later than what was said before, whatever clock that was said by; the same id if it is said again."""
         event_id = uuid_of(_NAMESPACE, f"{type(event).__name__}/{name}")
         return Message(event, event_id, max(self._now, after + timedelta(microseconds=1)), SOURCE)
@@ -127,6 +154,8 @@ class Correction:
 def _version(message: Message[Event]) -> tuple[int, int]:
     """The higher one counts, in whatever order they arrive: see `consumers.projection`."""
     event = message.event
+    if isinstance(event, IndividualEvent):
+        return event.revision, in_microseconds(message.time)
     assert isinstance(event, PairEvent)
     return event.a.revision + event.b.revision, in_microseconds(message.time)
 

@@ -1,4 +1,7 @@
-"""The topic `duplicates` → what it says of each pair at its end, as arrays: the last record of each counts. Pure."""
+"""The topic `duplicates` → what it says at its end of each pair and each individual, as arrays. Pure.
+
+The last record of each counts.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import Record, UnreadableError, decode
-from schemas.events import DuplicateFound, DuplicateRetracted
-from streams.roster import hashes_of
+from schemas.envelope import Message, Record, UnreadableError, decode
+from schemas.events import DuplicateFound, Event, IndividualChecked, PairEvent
+from schemas.shard import Shard
+from streams.roster import Roster, hashes_of
 
 _FIRST_LIMIT = 200_000
-_TYPES = {event.__name__.encode() for event in (DuplicateFound, DuplicateRetracted)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,39 +56,44 @@ _NOTHING = Known(_NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.floa
 class Findings:
     """Takes the records of one partition, of one collection or of all, in the order of the log.
 
-    Memory: 120 bytes a pair, twice over at times.
+    Of checks those of one shard. Memory: 120 bytes a pair and 50 an individual, twice over at times.
     """
 
-    def __init__(self, collection: str | None = None) -> None:
-        self._collection = collection
+    def __init__(self, collection: str | None = None, shard: Shard = Shard()) -> None:
+        self._collection, self._shard = collection, shard
         self._scopes: dict[tuple[str, str], int] = {}
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
         self._held = 0
         self._limit = _FIRST_LIMIT
+        self._checks: dict[tuple[str, str], list[Roster]] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records in; what cannot be read is a dead letter already."""
-        ids: list[tuple[str, str]] = []
-        numbers: list[tuple[int, int, int, int, int]] = []
-        distances: list[float] = []
-        keys: list[str] = []
+        said: list[tuple[Message[Event], int]] = []
         for record in records:
-            if dict(record.headers).get("ce_type") not in _TYPES:
-                continue
             try:
                 message = decode(record)
             except UnreadableError:
                 continue
-            event = message.event
-            assert isinstance(event, DuplicateFound | DuplicateRetracted)
             assert record.offset is not None
-            if self._collection not in (None, event.collection):
-                continue
+            if self._collection in (None, message.event.collection):
+                said.append((message, record.offset))
+        self._add_pairs([(message, offset) for message, offset in said if isinstance(message.event, PairEvent)])
+        self._add_checks([(one.event, at) for one, at in said if isinstance(one.event, IndividualChecked)])
+
+    def _add_pairs(self, said: list[tuple[Message[Event], int]]) -> None:
+        keys: list[str] = []
+        ids: list[tuple[str, str]] = []
+        numbers: list[tuple[int, int, int, int, int]] = []
+        distances: list[float] = []
+        for message, offset in said:
+            event = message.event
+            assert isinstance(event, PairEvent)
             scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
-            ids.append((event.a.individual_id, event.b.individual_id))
-            numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(message.time), record.offset))
-            distances.append(event.distance if isinstance(event, DuplicateFound) else float("nan"))
             keys.append(event.pair_id)
+            ids.append((event.a.individual_id, event.b.individual_id))
+            numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(message.time), offset))
+            distances.append(event.distance if isinstance(event, DuplicateFound) else float("nan"))
         if keys:
             scopes, revisions_a, revisions_b, times, offsets = np.array(numbers, dtype=np.int64).T
             a, b = (hashes_of(side) for side in zip(*ids, strict=True))
@@ -94,6 +102,23 @@ class Findings:
             self._held += len(keys)
         if self._held >= self._limit:
             self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0]))
+
+    def _add_checks(self, said: list[tuple[IndividualChecked, int]]) -> None:
+        by_scope: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+        for event, offset in said:
+            if Shard(event.shard, event.shards) == self._shard:
+                scope = by_scope.setdefault((event.collection, event.encoder), [])
+                scope.append((event.individual_id, event.revision, offset))
+        for name, checks in by_scope.items():
+            ids, revisions, offsets = zip(*checks, strict=True)
+            parts = self._checks.setdefault(name, [])
+            parts.append(Roster(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64)))
+            if sum(map(len, parts[1:])) > max(_FIRST_LIMIT, len(parts[0])):
+                self._checks[name] = [_latest(parts)]
+
+    def checked(self, collection: str, encoder: str) -> Roster:
+        """Who was compared with all before, of which revision."""
+        return _latest(self._checks.get((collection, encoder), []))
 
     def encoders(self, collection: str) -> list[str]:
         """Those of which anything is known in a collection."""
@@ -117,6 +142,18 @@ class Findings:
         last = known.chosen(kept)
         self._parts, self._held = [(keys[kept], scopes[kept], last)], len(kept)
         return scopes[kept], last
+
+
+def _latest(parts: Sequence[Roster]) -> Roster:
+    """All of several in one, of each individual the last."""
+    hashes = np.concatenate([_NO_HASH, *(part.hashes for part in parts)])
+    revisions = np.concatenate([_NO_NUMBER, *(part.revisions for part in parts)])
+    offsets = np.concatenate([_NO_NUMBER, *(part.offsets for part in parts)])
+    order = np.lexsort((offsets, hashes[:, 1], hashes[:, 0]))
+    is_last = np.ones(len(order), dtype=np.bool_)
+    is_last[:-1] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
+    kept = order[is_last]
+    return Roster(hashes[kept], revisions[kept], offsets[kept])
 
 
 def in_microseconds(time: datetime) -> int:

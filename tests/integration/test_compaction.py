@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from redis import Redis
 from sqlalchemy import select
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from deploy import queries
 from deploy.certificates import latest_certificates, problem_of
 from deploy.cli import app
 from deploy.queries import galleries
-from schemas.envelope import announce
+from schemas.envelope import announce, full_name
 from schemas.events import (
     CompactionCertified,
     DuplicateFound,
@@ -30,9 +31,10 @@ from schemas.events import (
     PairCounts,
     RetractionReason,
 )
+from schemas.kafka import consumer_config
 from schemas.shard import Shard
 from schemas.tables import duplicates, retractions
-from schemas.topics import CERTIFICATES, DUPLICATES
+from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
 from streams import lease as leases
 from streams import segment as segments
 from streams.compactor import Compactor, OnProgress, Plan
@@ -205,6 +207,26 @@ def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeW
     compacted(world)  # nothing is left to be done
     world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
     assert certificates(world)[1].pairs == PairCounts(kept=len(true), found=0, retracted=0)
+
+
+def test_newcomers_whom_the_matcher_skipped_are_compared(make_world: MakeWorld) -> None:
+    """Its group has committed them, and they were not matched: their pairs are missing, and that they were checked."""
+    world = make_world()
+    publish(world, crowd(300, seed=1))
+    group = Consumer(consumer_config(world.settings, MATCHER.name))
+    place = TopicPartition(full_name(ENCODINGS.name, world.name), PARTITION, 200)
+    group.commit(offsets=[place], asynchronous=False)
+    group.close()
+    world.start("match", "sink")
+    world.wait(world.settled, "the rest is matched")
+    compacted(world)
+    assert_as_the_oracle(world, compacted=True)
+    (certificate,) = certificates(world)
+    assert certificate.checked > 100
+    assert certificate.pairs.found > 10
+    compacted(world)
+    world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
+    assert (certificates(world)[1].checked, certificates(world)[1].pairs.found) == (0, 0)
 
 
 @pytest.mark.faults

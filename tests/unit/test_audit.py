@@ -31,13 +31,20 @@ def events() -> list[EncodingEvent]:
     return crowd(1500, seed=1)
 
 
-def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[Record]:
-    """What a matcher publishes of pairs, with offsets."""
-    gallery, log, published = Gallery(), log_of(events), []
+def published(
+    events: list[EncodingEvent], threshold: float = THRESHOLD, limit: int = LIMIT, shard: Shard = Shard()
+) -> list[Record]:
+    """What a matcher publishes, with offsets."""
+    gallery, log, records = Gallery(shard), log_of(events), []
     for begin in range(0, len(log), 50):
-        published += match(gallery, log[begin : begin + 50], lambda _: threshold, limit).publish
-    pairs = [record for record in published if not isinstance(decode(record).event, IndividualChecked)]
-    return [replace(record, offset=3 * number) for number, record in enumerate(pairs)]
+        records += match(gallery, log[begin : begin + 50], lambda _: threshold, limit).publish
+    return [replace(record, offset=3 * number) for number, record in enumerate(records)]
+
+
+def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[Record]:
+    """The same, of pairs alone."""
+    records = published(events, threshold, limit)
+    return [record for record in records if not isinstance(decode(record).event, IndividualChecked)]
 
 
 def census_of(events: list[EncodingEvent]) -> Census:
@@ -56,18 +63,16 @@ def audited(
     matched: int = ALL,
     changed: Roster | None = None,
 ) -> tuple[Rows, Difference]:
-    findings = Findings()
+    findings = Findings(shard=shard)
     for begin in range(0, len(records), 100):
         findings.add(records[begin : begin + 100])
     rows = census.living("test")
     ours = np.flatnonzero(falling_to(shard, census.roster.hashes[rows.numbers]))
     segment = build_segment(rows.chosen(ours), threshold, 0.999, 1)
     must = due(segment, ours, rows, threshold, limit, lambda _: None)
-    known = findings.known("c", "test")
-    judged = difference(
-        census, "test", rows, must, known, threshold, matched, Roster.empty() if changed is None else changed, shard
-    )
-    return rows, judged
+    said = findings.known("c", "test"), findings.checked("c", "test")
+    changed = Roster.empty() if changed is None else changed
+    return rows, difference(census, "test", rows, must, *said, threshold, matched, changed, shard)
 
 
 def said(records: list[Record]) -> Pairs:
@@ -80,9 +85,9 @@ def said(records: list[Record]) -> Pairs:
     }
 
 
-def pairs_in(rows: Rows, found: Due) -> Pairs:
+def pairs_in(rows: Rows, judged: Difference) -> Pairs:
     pairs = {}
-    for code, distance in zip(found.codes.tolist(), found.distances.tolist(), strict=True):
+    for code, distance in zip(judged.found.tolist(), judged.distances.tolist(), strict=True):
         one, other = divmod(code, len(rows.ids))
         a, b = sorted((rows.ids[row], int(rows.revisions[row])) for row in (one, other))
         pairs[*a, *b] = distance
@@ -98,7 +103,7 @@ def after(records: list[Record], *audits: tuple[Rows, Difference]) -> Pairs:
     pairs = said([record for record in last.values() if record.offset not in gone])
     ids = {(a, b): (a, revision_a, b, revision_b) for a, revision_a, b, revision_b in pairs}
     for rows, judged in audits:
-        for pair, distance in pairs_in(rows, judged.found).items():
+        for pair, distance in pairs_in(rows, judged).items():
             pairs.pop(ids.get((pair[0], pair[2]), pair), None)
             pairs[pair] = distance
     return pairs
@@ -126,7 +131,7 @@ def test_what_was_missed_is_found_and_what_does_not_hold_retracted(
     census = census_of(events)
     audits = [audited(census, records, Shard(number, shards)) for number in range(1, shards + 1)]
     assert_same(after(records, *audits), expected)
-    kept, found = (sum(counts) for counts in zip(*((one.kept, len(one.found.codes)) for _, one in audits), strict=True))
+    kept, found = (sum(counts) for counts in zip(*((one.kept, len(one.found)) for _, one in audits), strict=True))
     assert kept == len(said(records).keys() & expected.keys()) > 100
     assert kept + found == len(expected)
 
@@ -164,11 +169,11 @@ def test_what_the_matcher_has_not_reached_is_its_business(events: list[EncodingE
     records = matched(events[:1000], THRESHOLD)
     census = census_of(events)
     rows, judged = audited(census, records, matched=1000)
-    assert len(judged.found.codes) == 0
+    assert len(judged.found) == 0
     assert judged.kept > 100
     rows, judged = audited(census, records, matched=1200)
     later = {rows.ids[row] for row in np.flatnonzero(rows.offsets >= 1200)}
-    found = pairs_in(rows, judged.found)
+    found = pairs_in(rows, judged)
     assert len(found) > 20
     assert not any(a in later or b in later for a, _, b, _ in found)
 
@@ -182,7 +187,7 @@ def test_of_whom_changed_since_nothing_is_said(events: list[EncodingEvent]) -> N
     touched = {record.offset for record in records if _members(record) & changed}
     assert touched.isdisjoint(judged.retracted.tolist())
     assert len(touched) > 50
-    assert len(judged.found.codes) == 0
+    assert len(judged.found) == 0
     assert len(judged.retracted) > 10
     _, careless = audited(census, records)
     assert len(careless.retracted) > len(judged.retracted)  # it takes newcomers for erased
@@ -196,7 +201,7 @@ def test_a_finding_with_a_wrong_distance_is_said_anew(events: list[EncodingEvent
     value = (records[wrong].value or b"").replace(b'"distance":0.', b'"distance":0.0')
     records[wrong] = replace(records[wrong], value=value)
     rows, judged = audited(census_of(events), records)
-    assert pairs_in(rows, judged.found).keys() == said([records[wrong]]).keys()
+    assert pairs_in(rows, judged).keys() == said([records[wrong]]).keys()
     assert_same(after(records, (rows, judged)), true(events))
 
 
@@ -217,10 +222,51 @@ def test_of_each_newcomer_the_nearest_are_due(events: list[EncodingEvent], limit
     alike = [*everyone, *twins(everyone, "x"), *twins(everyone, "y"), *twins(everyone, "z")]
     capped, census, expected = matched(alike, THRESHOLD, limit), census_of(alike), true(alike)
     rows, judged = audited(census, [], limit=limit)
-    assert_same(pairs_in(rows, judged.found), said(capped))
+    assert_same(pairs_in(rows, judged), said(capped))
     assert len(capped) < len(expected) - 100
     _, again = audited(census, matched(alike, THRESHOLD), limit=limit)
-    assert (again.kept, len(again.found.codes), len(again.retracted)) == (len(expected), 0, 0)
+    assert (again.kept, len(again.found), len(again.retracted)) == (len(expected), 0, 0)
+
+
+@pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)])
+def test_whoever_was_not_said_to_be_compared_is_known(events: list[EncodingEvent], shard: Shard) -> None:
+    records = published(events, shard=shard)
+    census, since = census_of(events[:1400]), census_of(events[1400:]).roster
+    assert unchecked(census, records, shard, since) == set()
+    lost = [at for at, record in enumerate(records) if isinstance(decode(record).event, IndividualChecked)][:300:3]
+    left = [record for at, record in enumerate(records) if at not in lost]
+    others = published(events[:700], shard=Shard(1, 3))  # another shard's word does not count
+    last = {key_of(record): at for at, record in enumerate(records)}
+    changed = {event.individual_id for event in events[1400:]}
+    expected = {key_of(records[at]) for at in lost if last[key_of(records[at])] == at} - changed
+    living = {event.individual_id for event in oracle.living(events[:1400]).values()}
+    assert unchecked(census, [*left, *others], shard, since) == expected & living
+    assert len(expected & living) > 50
+
+
+def key_of(record: Record) -> str:
+    return (record.key or b"").decode().rpartition("/")[2]
+
+
+def unchecked(census: Census, records: list[Record], shard: Shard, changed: Roster) -> set[str]:
+    rows, judged = audited(census, records, shard, changed=changed)
+    return {rows.ids[row] for row in judged.unchecked.tolist()}
+
+
+def test_how_many_each_has_a_pair_with_is_what_the_matcher_says(events: list[EncodingEvent]) -> None:
+    everyone = list(oracle.living(events).values())
+    alike = [*everyone, *twins(everyone[:200], "x")]
+    census = census_of(alike)
+    rows = census.living("test")
+    segment = build_segment(rows, THRESHOLD, 0.999, 1)
+    totals = due(segment, np.arange(len(rows.ids)), rows, THRESHOLD, 1, lambda _: None).totals
+    said = {
+        event.individual_id: event.duplicates
+        for event in (decode(record).event for record in published(alike, limit=1))
+        if isinstance(event, IndividualChecked)
+    }
+    assert dict(zip(rows.ids, totals.tolist(), strict=True)) == said
+    assert max(said.values()) > 1
 
 
 def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEvent]) -> None:
@@ -235,8 +281,8 @@ def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEven
     findings.add(records)
     rows = census.living("test")
     assert rows.ids == []
-    known = findings.known("c", "test")
-    judged = difference(census, "test", rows, Due.nothing(), known, THRESHOLD, ALL, Roster.empty())
+    said = findings.known("c", "test"), findings.checked("c", "test")
+    judged = difference(census, "test", rows, Due.nothing(0), *said, THRESHOLD, ALL, Roster.empty())
     assert after(records, (rows, judged)) == {}
     assert judged.kept == 0
 
