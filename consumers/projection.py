@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column, or_, tuple_
+from sqlalchemy import ColumnElement, Numeric, cast, func, literal_column, or_, tuple_
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -147,9 +147,13 @@ def upsert_duplicates(columns: Iterable[str]) -> Insert:
     return statement.on_conflict_do_update(
         index_elements=[duplicates.c.pair_id],
         set_={name: new[name] for name in columns if name != "pair_id"},
-        where=tuple_(duplicates.c.revision_a + duplicates.c.revision_b, duplicates.c.found_at)
-        < tuple_(new.revision_a + new.revision_b, new.found_at),
+        where=tuple_(_revisions(duplicates.c), duplicates.c.found_at) < tuple_(_revisions(new), new.found_at),
     )
+
+
+def _revisions(pair: Any) -> ColumnElement[Any]:
+    """Their sum, which a bigint may not hold."""
+    return cast(pair.revision_a, Numeric) + cast(pair.revision_b, Numeric)
 
 
 def add_retractions() -> Insert:

@@ -31,6 +31,7 @@ _ROWS = (
     "memory",
     "certificate",
 )
+_OF = {False: "people", True: "places near people"}
 
 
 def problem_of(certificate: CompactionCertified) -> str | None:
@@ -65,7 +66,8 @@ def print_certificates(console: Console, settings: Settings, collection: str | N
     elif found:
         console.print(certificate_table(found, "certificates"))
     else:
-        console.print("no compaction has been certified yet: `facematch compact` makes one")
+        of = "" if collection is None else f" of collection {escape(collection)}"
+        console.print(f"no compaction{of} has been certified yet: `facematch compact` makes one")
 
 
 def latest_certificates(settings: Settings, collection: str | None, limit: int) -> list[CompactionCertified]:
@@ -92,7 +94,9 @@ def _values(certificate: CompactionCertified) -> tuple[str, ...]:
         "-" if index is None else f"M {index.m}, ef_construction {index.ef_construction}, ef {index.ef}",
         "-" if recall is None else f"{recall.recall:.4f}; at least {recall.floor} is wanted",
         "-" if recall is None else f"{recall.low:.4f} to {recall.high:.4f}",
-        "-" if recall is None else f"{recall.people} people, {recall.pairs} pairs",
+        "-"
+        if recall is None
+        else f"{recall.people} {'places near people' if recall.made_up else 'people'}, {recall.pairs} pairs",
         *(str(count) for count in (pairs.kept, pairs.found, pairs.retracted, certificate.checked)),
         "yes" if certificate.in_service else "no",
         certificate.checksum or "-",

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,9 +114,15 @@ def up() -> None:
     """Start servers and workers on this machine and keep them running; Ctrl-C stops them."""
     from deploy.local.stack import StackBusyError
     from deploy.local.up import run_up
+    from deploy.schedule import Schedule, ScheduleError
 
+    settings = _settings()
     try:
-        run_up(Console(), _settings().data_folder)
+        Schedule.parse(settings.compact_at, settings.time_zone)
+    except ScheduleError as error:
+        raise UserError(f"FACEMATCH_COMPACT_AT or FACEMATCH_TIME_ZONE is wrong: {error}") from None
+    try:
+        run_up(Console(), settings.data_folder)
     except StackBusyError as error:
         raise UserError(f"{error}: stop it first, or use it as it is") from None
 
@@ -281,6 +288,7 @@ def compact(
         return
     plan = Plan(collection, encoder, dry_run, threshold, recall_floor)
     os.nice(10)  # whatever else runs on the machine goes first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not without giving the lease back
     try:
         with _servers_expected():
             is_done = run_compaction(Console(), _settings(), plan, shard, threads)

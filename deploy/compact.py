@@ -1,5 +1,7 @@
 """`facematch compact`: what is going to be done, how far it is, and the certificates of it."""
 
+from contextlib import closing
+
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from rich.console import Console
@@ -7,12 +9,20 @@ from rich.markup import escape
 from rich.progress import Progress, TimeRemainingColumn
 
 from deploy.certificates import certificate_table, problem_of
+from deploy.queries import shard_counts
 from schemas.events import CompactionCertified
 from schemas.kafka import partition_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
-from streams.compactor import BYTES_OF_A_FINDING, BYTES_OF_A_RECORD, Compactor, Plan
+from streams.compactor import (
+    BYTES_OF_A_FINDING,
+    BYTES_OF_A_PAIR,
+    BYTES_OF_A_RECORD,
+    Compactor,
+    Plan,
+    TooManyPairsError,
+)
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
@@ -33,7 +43,9 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
     partitions = range(ENCODINGS.partitions)
     if plan.collection is not None:
         partitions = range(at := partition_of(plan.collection, ENCODINGS.partitions), at + 1)
-    said = list(read_vitals(Redis.from_url(settings.redis), settings))
+    with closing(Redis.from_url(settings.redis)) as redis:
+        said = list(read_vitals(redis, settings))
+    counts = shard_counts(settings)
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 
@@ -43,24 +55,24 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
             bar.update(task, completed=done)
 
         for partition in partitions:
-            for one in [shard] if shard is not None else shards_of(said, partition):
-                compactor = Compactor(settings, one, partition, threads or cores(), progress)
-                records, findings = compactor.records()
-                if not records and plan.collection is None:
-                    continue
-                memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
-                console.print(
-                    f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
-                    f"{max(1, memory / 1e6):.0f} MB or less, and the program's own",
-                    soft_wrap=True,
-                )
-                try:
-                    for certificate in compactor.run(plan):
-                        certificates.append(certificate)
-                        if problem := problem_of(certificate):
-                            problems.append(problem)
-                except (HeldError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
-                    problems.append(f"partition {partition}: {_explain(error)}")
+            for one in [shard] if shard is not None else shards_of(said, partition, counts):
+                with closing(Compactor(settings, one, partition, threads or cores(), progress)) as compactor:
+                    records, findings = compactor.records()
+                    if not records + findings and plan.collection is None:
+                        continue
+                    memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
+                    console.print(
+                        f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
+                        f"{max(1, memory / 1e6):.0f} MB or less, {BYTES_OF_A_PAIR} bytes a pair, and the program's own",
+                        soft_wrap=True,
+                    )
+                    try:
+                        for certificate in compactor.run(plan):
+                            certificates.append(certificate)
+                            if problem := problem_of(certificate):
+                                problems.append(problem)
+                    except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
+                        problems.append(f"partition {partition}: {_explain(error)}")
     if plan.encoder is not None and not certificates and not problems:
         raise UnknownEncoderError(plan.encoder)
     if certificates:
@@ -76,13 +88,15 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
 def _explain(error: Exception) -> str:
     if isinstance(error, HeldError):
         return f"a compaction is under way: {error}"
+    if isinstance(error, TooManyPairsError):
+        return f"{error}; suppose a lower one"
     if isinstance(error, OutOfMemoryError):
         return "Redis has no memory left for another index; raise maxmemory"
     return f"{error}; run it again"
 
 
-def shards_of(said: list[PartitionVitals], partition: int) -> list[Shard]:
-    """Those that matchers divide a partition into, by what they said last; one where they said nothing."""
+def shards_of(said: list[PartitionVitals], partition: int, counts: list[int]) -> list[Shard]:
+    """Those that matchers divide a partition into, by what they said last; else by their consumer groups."""
     last = max((one for one in said if one.partition == partition), key=lambda one: one.at, default=None)
-    count = 1 if last is None else Shard.parse(last.shard).count
+    count = counts[-1] if last is None else Shard.parse(last.shard).count
     return [Shard(number, count) for number in range(1, count + 1)]

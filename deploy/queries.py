@@ -108,7 +108,7 @@ def lags(settings: Settings) -> list[Lag]:
 
     Of matchers: those of every number of shards that any has run with, so that one that never came shows its lag too.
     """
-    matchers = [matcher_of(Shard(number, count)) for count in _shard_counts(settings) for number in range(1, count + 1)]
+    matchers = [matcher_of(Shard(number, count)) for count in shard_counts(settings) for number in range(1, count + 1)]
     groups = [one for group in CONSUMER_GROUPS for one in (matchers if group is MATCHER else [group])]
     return [_lag(settings, group.name, group.reads) for group in groups]
 
@@ -145,7 +145,7 @@ def galleries(settings: Settings) -> list[Gallery]:
         consumer.close()
 
 
-def _shard_counts(settings: Settings) -> list[int]:
+def shard_counts(settings: Settings) -> list[int]:
     """Numbers of shards, rising, of the matchers whose groups the broker knows; 1 if it knows none."""
     admin = AdminClient(client_config(settings, "status"))
     listing = admin.list_consumer_groups(request_timeout=5).result()

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _LOOKED_AT_EVERY_S = 10.0  # the clock: it may be set, and a machine may sleep
 _LATE = timedelta(minutes=1)
+_AGAIN_AFTER, _MOST_ATTEMPTS = timedelta(seconds=30), 3
 
 
 class ScheduleError(Exception):
@@ -41,9 +42,7 @@ class Schedule:
         try:
             zone = ZoneInfo(time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ScheduleError(
-                f"--time-zone {time_zone!r}: not in the tz database; Europe/Zurich is, or UTC"
-            ) from None
+            raise ScheduleError(f"time zone {time_zone!r}: not in the tz database; Europe/Zurich is, or UTC") from None
         schedule = cls(expression, zone)
         try:
             if len(expression.split()) != 5:  # with six, the first would be seconds
@@ -52,7 +51,7 @@ class Schedule:
         except (CronSimError, StopIteration) as error:
             why = str(error) or "it never comes"
             raise ScheduleError(
-                f"--schedule {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), day of the "
+                f"schedule {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), day of the "
                 "month (1-31), month (1-12), day of the week (0-7, 0 and 7 are Sunday); "
                 '"0 2 * * *" is every night at two'
             ) from None
@@ -60,8 +59,9 @@ class Schedule:
 
     def next_after(self, time: datetime) -> datetime:
         """When it is due for the first time after a time, both with a time zone."""
-        due: datetime = next(CronSim(self.expression, time.astimezone(self.zone)))
-        return due
+        # When summer time ends an hour comes twice: of a time in the second CronSim may name one in the first.
+        dues = (due.astimezone(UTC) for due in CronSim(self.expression, time.astimezone(self.zone)))
+        return next(due for due in dues if due > time).astimezone(self.zone)
 
 
 @dataclass(slots=True)
@@ -69,20 +69,28 @@ class Keeper:
     """Does what is due. `done` is up to when everything due has been done, kept by `keep_done`."""
 
     schedule: Schedule
-    work: Callable[[], None]
+    work: Callable[[], bool]
     now: Callable[[], datetime]
     done: datetime
     keep_done: Callable[[datetime], None]
+    attempts: int = 0
 
     def step(self) -> timedelta:
-        """Work if it is due, once for all that was missed; returns how long there is nothing to do, zero if it was."""
-        begun, due = self.now(), self.schedule.next_after(self.done)
+        """Work if it is due, once for all that was missed; returns how long there is nothing to do.
+
+        Work that was cut off (`work` returns False) is done again soon, a few times.
+        """
+        begun = self.now()
+        self.done = min(self.done, begun)  # the clock may have been ahead
+        due = self.schedule.next_after(self.done)
         if due > begun:
             return due - begun
         if begun - due > _LATE:
             log.warning("what was due at %s was missed: it is made up for now", due.isoformat(" ", "minutes"))
-        self.work()
-        self.done = begun
+        self.attempts += 1
+        if not self.work() and self.attempts < _MOST_ATTEMPTS:
+            return _AGAIN_AFTER
+        self.done, self.attempts = begun, 0
         self.keep_done(begun)
         return timedelta()
 
@@ -118,16 +126,16 @@ def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
         stopped.wait(min(keeper.step().total_seconds(), _LOOKED_AT_EVERY_S))
 
 
-def _compact(threads: int, stopped: threading.Event) -> None:
-    """In a process of its own, so that the memory that it takes is given back."""
+def _compact(threads: int, stopped: threading.Event) -> bool:
+    """In a process of its own, so that the memory that it takes is given back. False where that was killed."""
     command = [sys.executable, "-m", "deploy.cli", "compact", "--threads", str(threads)]
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             if stopped.wait(0.2):
                 process.terminate()
-                return
     if process.returncode:
-        log.error("the compaction failed with status %d; its lines say why", process.returncode)
+        log.error("the compaction ended with status %d; its lines say why", process.returncode)
+    return process.returncode >= 0
 
 
 def _put(redis: Redis, name: str, time: datetime) -> None:

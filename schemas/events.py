@@ -3,7 +3,6 @@
 import base64
 import binascii
 import json
-from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -105,6 +105,10 @@ Distance = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False, description="Euclidean distance between the two embeddings; no unit."),
 ]
+
+
+Count = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def individual_key(collection: str, individual_id: str) -> str:
@@ -368,9 +372,9 @@ class IndexParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    m: int = Field(description="Links of each node.")
-    ef_construction: int = Field(description="Candidates looked at for them.")
-    ef: int = Field(description="Candidates looked at in a search.")
+    m: Count = Field(description="Links of each node.")
+    ef_construction: Count = Field(description="Candidates looked at for them.")
+    ef: Count = Field(description="Candidates looked at in a search.")
 
 
 class MeasuredRecall(BaseModel):
@@ -381,8 +385,12 @@ class MeasuredRecall(BaseModel):
     recall: float = Field(ge=0, le=1, description="Of all pairs, or the mean over people: whichever is less.")
     low: float = Field(ge=0, le=1, description="Lower end of the 95 % confidence interval.")
     high: float = Field(ge=0, le=1, description="Upper end of the 95 % confidence interval.")
-    people: int = Field(ge=0, description="Size of the sample.")
-    pairs: int = Field(ge=0, description="Pairs that exact search finds of it.")
+    people: Count = Field(description="Size of the sample.")
+    made_up: bool = Field(
+        default=False,
+        description="Whether the sample is of places near people, since people drawn at random have too few pairs.",
+    )
+    pairs: Count = Field(description="Pairs that exact search finds of it.")
     floor: float = Field(ge=0, le=1, description="The least that is good enough.")
 
 
@@ -391,9 +399,9 @@ class PairCounts(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kept: int = Field(ge=0, description="Known before, and right.")
-    found: int = Field(ge=0, description="Missed before: published as DuplicateFound.")
-    retracted: int = Field(ge=0, description="No longer right: published as DuplicateRetracted.")
+    kept: Count = Field(description="Known before, and right.")
+    found: Count = Field(description="Missed before: published as DuplicateFound.")
+    retracted: Count = Field(description="No longer right: published as DuplicateRetracted.")
 
 
 class CompactionCertified(Event):
@@ -402,29 +410,33 @@ class CompactionCertified(Event):
     Of several shards each certifies its own part; of several encoders each has a certificate.
     """
 
-    certificate_id: str = Field(pattern=r"^[0-9a-f-]{36}$", description="Of this certificate alone: a UUID.")
+    certificate_id: str = Field(
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="Of this certificate alone: a UUID."
+    )
     encoder: EncoderId | None = Field(default=None, description="Absent where nobody ever had an embedding.")
     shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards this is, from 1.")
     shards: int = Field(default=1, ge=1, le=MOST_SHARDS, description="How many shards share the collection.")
-    partition: int = Field(ge=0, description="Of the topic encodings.")
-    offset: int = Field(ge=0, description="The log below this offset was read.")
-    people: int = Field(ge=0, description="Living individuals in the index.")
+    partition: Count = Field(description="Of the topic encodings.")
+    offset: Count = Field(description="The log below this offset was read.")
+    people: Count = Field(description="Living individuals in the index.")
     threshold: Distance = Field(description="Pairs at most this far apart hold.")
     index: IndexParameters | None = Field(default=None, description="Absent where nobody is living.")
     recall: MeasuredRecall | None = Field(default=None, description="Absent where nobody is living.")
     pairs: PairCounts = Field(description="What was known of pairs, and what was put right.")
-    checked: int = Field(
-        ge=0, description="Of whom nobody had said that they were compared: published as IndividualChecked."
+    checked: Count = Field(
+        description="Of whom nobody had said that they were compared: published as IndividualChecked."
     )
     in_service: bool = Field(
         description="Whether matchers were handed the index. One below the recall floor is not: the one before stays."
     )
     checksum: str | None = Field(
-        default=None, description="SHA-256 of the SHA-256s of the segment's chunks, in their order, in hexadecimal."
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the SHA-256s of the segment's chunks, in their order, in hexadecimal.",
     )
-    began_at: datetime = Field(description="When the work on this collection began.")
-    seconds: dict[str, float] = Field(description="What took how long, by the part of the work.")
-    memory_mb: float = Field(ge=0, description="The most memory that the process had.")
+    began_at: AwareDatetime = Field(description="When the work on this collection began.")
+    seconds: dict[Text, Seconds] = Field(description="What took how long, by the part of the work.")
+    memory_mb: float = Field(ge=0, allow_inf_nan=False, description="The most memory that the process had.")
 
     @property
     def key(self) -> str:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from schemas.events import RetractionReason
 from schemas.shard import Shard
 from streams.delta import Rows, exact_distances
-from streams.findings import Known
+from streams.findings import Words
 from streams.fold import ERASED, Census, falling_to
 from streams.roster import Roster
 from streams.segment import Segment, search_index
 
-_AT_ONCE = 2048
+_FIRST_PROBES, _MOST_PROBES, _HITS_AT_ONCE = 256, 2048, 2_000_000
 _MEASURED_AT_ONCE = 65_536
 _SAME = 1e-6
 REASONS = tuple(RetractionReason)
@@ -50,20 +50,25 @@ def due(
     """
     people = len(rows.ids)
     first = ours[segment.bearers.rows[segment.bearers.begins[:-1]]]  # of each node a row that has its vector
+    most_alike = int(np.diff(segment.bearers.begins).max())
     codes, distances, totals = [np.empty(0, np.int64)], [np.empty(0, np.float64)], np.zeros(people, np.int64)
-    for begin in range(0, people, _AT_ONCE):
-        probes = rows.vectors[begin : begin + _AT_ONCE]
+    begin, count = 0, _FIRST_PROBES
+    while begin < people:
+        count = max(1, min(count, _HITS_AT_ONCE // most_alike))
+        probes = rows.vectors[begin : begin + count]
         of_nodes = search_index(segment.index, probes, threshold, lambda nodes: rows.vectors[first[nodes]])
         at, found, apart = segment.bearers.hits(of_nodes)
         at, found = at + begin, ours[found]
         earlier = rows.offsets[found] < rows.offsets[at]
         at, found, apart = at[earlier], found[earlier], apart[earlier]
-        totals += np.bincount(at, minlength=people)
+        np.add.at(totals, at, 1)
         order = np.lexsort((rows.offsets[found], apart, at))
         nearest = order[np.arange(len(order)) - np.searchsorted(at[order], at[order]) < limit]
         codes.append(np.minimum(at, found)[nearest] * people + np.maximum(at, found)[nearest])
         distances.append(apart[nearest])
-        progress(begin + len(probes))
+        begin += len(probes)
+        progress(begin)
+        count = count // 2 if len(earlier) > _HITS_AT_ONCE // 2 else min(2 * count, _MOST_PROBES)
     pairs, measured = np.concatenate(codes), np.concatenate(distances)
     order = np.argsort(pairs)
     return Due(pairs[order], measured[order], totals)
@@ -92,7 +97,7 @@ def difference(
     encoder: str,
     rows: Rows,
     due: Due,
-    known: Known,
+    words: Words,
     checked: Roster,
     threshold: float,
     matched: int,
@@ -101,22 +106,22 @@ def difference(
 ) -> Difference:
     """Judge pairs whose members have not changed since the census.
 
-    `rows` are those of the census living by the encoder. `known` is what was said up to a moment; everyone below offset
+    `rows` are those of the census living by the encoder. `words` is what was said up to a moment; everyone below offset
     `matched` had been compared by then: what is missing of others is the matcher's business. Whoever is in `changed`,
     changed between the census and that moment, or later. Of several shards each judges what is known of those pairs
     whose first member falls to it.
     """
-    people = len(rows.ids)
+    known, people = words.counts, len(rows.ids)
     row_of = np.full(len(census.ids) + 1, -1)  # the last one: of who is not in the census
     row_of[rows.numbers] = np.arange(people)
     at = np.stack([census.roster.find(known.a), census.roster.find(known.b)])  # (2, n)
-    said = np.stack([known.revisions_a, known.revisions_b])
-    now = np.where(at >= 0, np.append(census.roster.revisions, 0)[at], said)
+    revisions = np.stack([known.revisions_a, known.revisions_b])
+    now = np.where(at >= 0, np.append(census.roster.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
     # Of a revision that the census does not know yet, or no more.
-    ours = ~((changed.find(known.a) >= 0) | (changed.find(known.b) >= 0) | (said > now).any(axis=0))
+    ours = ~((changed.find(known.a) >= 0) | (changed.find(known.b) >= 0) | (revisions > now).any(axis=0))
     erased = (encoders == ERASED).any(axis=0)
-    stands = ((encoders == census.code_of(encoder)) & (said == now)).all(axis=0)
+    stands = ((encoders == census.code_of(encoder)) & (revisions == now)).all(axis=0)
     members = row_of[at]
     codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * people + members.max(axis=0), -1)
     distances = np.full(len(codes), np.inf)
@@ -125,9 +130,12 @@ def difference(
         some = standing[begin : begin + _MEASURED_AT_ONCE]
         distances[some] = exact_distances(rows.vectors[members[0, some]], rows.vectors[members[1, some]])
     near = stands & (distances <= threshold)
-    holds = ours & known.holds & falling_to(shard, known.a)
-    right = known.holds & near & (np.abs(distances - np.nan_to_num(known.distances)) <= _SAME)
-    kept, wrong = holds & right, holds & near & ~right  # at another distance
+    said = ours & (known.holds | words.last.holds)
+    right = near & (words.last.revisions_a == known.revisions_a) & (words.last.revisions_b == known.revisions_b)
+    for one in words:
+        right &= one.holds & (np.abs(distances - np.nan_to_num(one.distances)) <= _SAME)
+    mine = ours & falling_to(shard, known.a)
+    wrong = mine & said & near & ~right  # at another distance, or by one of the words alone
 
     later = np.maximum(rows.offsets[due.codes // max(people, 1)], rows.offsets[due.codes % max(people, 1)])
     touched = np.zeros(people, dtype=np.bool_)
@@ -142,18 +150,19 @@ def difference(
     unchecked = np.append(checked.revisions, 0)[check] < rows.revisions  # the last one: of who was never checked
     unchecked &= ~touched & (rows.offsets < matched)
 
-    gone = holds & ~near & ~np.isin(codes, due.codes)
+    gone = mine & said & ~near & ~np.isin(codes, due.codes)
+    standing_at = np.where(known.holds, known.offsets, words.last.offsets)
     reasons = np.select([erased, ~stands], [_place(RetractionReason.ERASED), _place(RetractionReason.UPDATED)],
                         _place(RetractionReason.THRESHOLD))  # fmt: skip
     retracted = np.flatnonzero(gone)
-    retracted = retracted[np.argsort(known.offsets[retracted])]
+    retracted = retracted[np.argsort(standing_at[retracted])]
     return Difference(
-        int(kept.sum()),
+        int((mine & right).sum()),
         found,
         apart,
         _times_of(found, codes, known.times),
         np.flatnonzero(unchecked),
-        known.offsets[retracted],
+        standing_at[retracted],
         reasons[retracted],
     )
 

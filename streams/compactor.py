@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from redis.exceptions import OutOfMemoryError
 
 from schemas.envelope import Record
 from schemas.events import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
@@ -19,11 +20,11 @@ from schemas.topics import DUPLICATES, ENCODINGS, matcher_of
 from streams.audit import Difference, Due, difference, due
 from streams.connection import connect, key
 from streams.correction import Correction
-from streams.delta import Rows
+from streams.delta import Rows, half_norms, search_block
 from streams.findings import Findings
 from streams.fold import Census, Fold, falling_to
-from streams.inbox import Inbox
-from streams.lease import Lease, lease_of
+from streams.inbox import Inbox, LostChunksError
+from streams.lease import Lease, LeaseLostError, lease_of
 from streams.log import PartitionLog
 from streams.manifest import Blob, Compacted, SegmentEntry
 from streams.packing import pack_segment
@@ -36,12 +37,18 @@ log = logging.getLogger(__name__)
 NAME = "compactor"
 BYTES_OF_A_RECORD = 4_000  # of memory
 BYTES_OF_A_FINDING = 400
+BYTES_OF_A_PAIR = 100  # that holds, and 300 more while it is published
+_REACH_SAMPLE, _MOST_IN_REACH = 10_000, 5_000
 OnProgress = Callable[[str, int, int], None]
 """Told what is under way, how far it is, and to where it goes."""
 
 
 class UnknownCollectionError(Exception):
     """Nobody was ever registered in that collection."""
+
+
+class TooManyPairsError(Exception):
+    """There are more pairs at the supposed threshold than can be listed. The text says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,20 @@ class Compactor:
         """
         if plan.dry_run:
             yield from _Run(self, plan, None).certificates()
-        else:
-            with lease_of(self.redis, key(self.settings, "lease", self.shard, self.partition)) as lease:
-                removed = self.inbox.remove_litter()
-                if removed:
-                    log.info(
-                        "partition %d: %d chunks of a compaction that was cut off removed", self.partition, removed
-                    )
-                yield from _Run(self, plan, lease).certificates()
-                self.inbox.remove_litter()  # what was replaced
+            return
+        with lease_of(self.redis, key(self.settings, "lease", self.shard, self.partition)) as lease:
+            removed = self.inbox.remove_litter()
+            if removed:
+                log.info("partition %d: %d chunks of one that was cut off are removed", self.partition, removed)
+            yield from _Run(self, plan, lease).certificates()
+            lease.check()
+            self.inbox.remove_litter()  # what was replaced
+
+    def close(self) -> None:
+        """Let go of the servers."""
         self.log.close()
         self.duplicates.close()
+        self.redis.close()
 
 
 class _Run:
@@ -109,8 +119,12 @@ class _Run:
         """See `Compactor.run`."""
         begun = datetime.now(UTC)
         collections = self._read()
+        # Those of whom the log knows nobody any more: Kafka has dropped their tombstones.
+        gone = self._findings.collections() - {census.collection for census in collections}
+        collections += [Census.empty(name) for name in sorted(gone)]
         if self._plan.collection is not None and not collections:
             raise UnknownCollectionError(self._plan.collection)
+        self._watch("", 0, 0)
         read_s = dict(self._watch.seconds)
         for census in collections:
             encoders: set[str | None] = {*census.in_use(), *self._findings.encoders(census.collection)} or {None}
@@ -118,6 +132,7 @@ class _Run:
                 encoders &= {self._plan.encoder} if self._plan.encoder in census.in_use() else set()
             for encoder in sorted(encoders, key=str):
                 self._watch.seconds = defaultdict(float, read_s)
+                self._watch("preparing", 0, 1)
                 yield self._certify(census, encoder, begun)
                 begun = datetime.now(UTC)
 
@@ -156,7 +171,7 @@ class _Run:
                 encoder,
                 rows,
                 must,
-                self._findings.known(collection, encoder),
+                self._findings.words(collection, encoder),
                 self._findings.checked(collection, encoder),
                 threshold,
                 self._matched,
@@ -200,6 +215,8 @@ class _Run:
         ours = np.flatnonzero(falling_to(self._compactor.shard, census.roster.hashes[rows.numbers]))
         if not len(ours):
             return None, Due.nothing(len(rows.ids))
+        if self._plan.threshold is not None:
+            _check_reach(rows, threshold)
         needed = self._needed_before(census.collection, encoder, len(ours))
         chosen = rows if len(ours) == len(rows.ids) else rows.chosen(ours)
         segment = build_segment(chosen, threshold, floor, self._compactor.threads, needed, self._watch)
@@ -226,7 +243,7 @@ class _Run:
         """Publish the difference, and put the segment into service if it is good enough: then returns where it is."""
         assert self._lease is not None
         self._watch("publishing", 0, 1)
-        self._correction.publish(collection, encoder, rows, must, judged, threshold)
+        self._correction.publish(collection, encoder, rows, must, judged, threshold, lambda: self._changed(collection))
         self._watch("publishing", 1, 1)
         if segment is None or segment.quality.recall < floor:
             return None
@@ -243,7 +260,7 @@ class _Run:
                 ),
                 self._lease,
             )
-        except BaseException:
+        except (LeaseLostError, LostChunksError, OutOfMemoryError):  # not where it may have been put all the same
             inbox.chunks.remove(blob.chunks())
             raise
         return blob
@@ -281,10 +298,24 @@ class _Stopwatch:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        self.seconds[self._part] += now - self._since
+        if self._part:
+            self.seconds[self._part] += now - self._since
         self._part, self._since = what.partition(" ")[0].rstrip(","), now
         if what:
             self._progress(what, done, total)
+
+
+def _check_reach(rows: Rows, threshold: float) -> None:
+    """Raise TooManyPairsError where a threshold that nobody works with leads to more than can be held."""
+    people = len(rows.ids)
+    random = np.random.default_rng(people)
+    some = rows.vectors[random.choice(people, min(people, _REACH_SAMPLE), replace=False)]
+    probes = some[: _REACH_SAMPLE // 100]
+    share = len(search_block(probes, some, half_norms(some), threshold).rows) / (len(probes) * len(some))
+    if share * people > _MOST_IN_REACH:
+        raise TooManyPairsError(
+            f"at a threshold of {threshold} everyone has about {share * people:.0f} others in reach, too many to list"
+        )
 
 
 def _offset_behind(batch: list[Record]) -> int:
@@ -303,6 +334,7 @@ def _recall_of(quality: Quality, floor: float) -> MeasuredRecall:
         low=quality.recall_low,
         high=quality.recall_high,
         people=quality.sample_probes,
+        made_up=quality.sample_is_made_up,
         pairs=quality.sample_pairs,
         floor=floor,
     )

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
+import numpy as np
+
 from schemas.envelope import Message, Record, UnreadableError, announce, decode, encode
 from schemas.events import (
     CompactionCertified,
@@ -24,12 +26,15 @@ from schemas.shard import Shard
 from streams.audit import REASONS, Difference, Due
 from streams.delta import Rows
 from streams.findings import in_microseconds
+from streams.lease import SURE_FOR_S
 from streams.log import PartitionLog
+from streams.roster import Roster, hashes_of
 
 SOURCE = "facematch/compaction"
 _NAMESPACE = UUID("b3f1f1a6-8f1e-5a53-9b0e-2f6c0a7d4c55")
 _AT_ONCE = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Correction:
@@ -47,21 +52,35 @@ class Correction:
         said: int,
         check: Callable[[], None],
     ) -> None:
-        self._publisher = Publisher(settings, "compactor")
+        # What is still under way when the lease may be another's is given up, and asked for again: `check`.
+        self._publisher = Publisher(settings, "compactor", give_up_after_s=SURE_FOR_S)
         self._shard, self._limit = shard, settings.findings_limit
         self._duplicates, self._partition, self._said, self._check = duplicates, partition, said, check
         self._now = datetime.now(UTC)
-        self._versions: dict[str, tuple[int, int]] = {}
+        self._ours: dict[bytes, tuple[str, tuple[int, int]]] = {}  # by key the id and version of what is published
 
     def publish(
-        self, collection: str, encoder: str, rows: Rows, due: Due, judged: Difference, threshold: float
+        self,
+        collection: str,
+        encoder: str,
+        rows: Rows,
+        due: Due,
+        judged: Difference,
+        threshold: float,
+        changed: Callable[[], Roster],
     ) -> None:
-        """Publish a difference; returns once all of it is acknowledged, and hides nothing that others said since."""
+        """Publish a difference; returns once all of it is acknowledged, and hides nothing that others said since.
+
+        `changed` says who changed until now: of them nothing is said to be found.
+        """
         self._publish(self._retractions(judged))
-        self._publish(self._found(collection, encoder, rows, judged, threshold))
+        self._publish(self._found(collection, encoder, rows, judged, threshold, changed))
         self._publish(self._checks(collection, encoder, rows, due, judged))
-        if self._versions:
-            self._publisher.publish_all(self._hidden(), self._check)
+        if self._ours:
+            end = self._duplicates.end(self._partition)
+            self._publisher.publish_all(self._hidden(end), self._check)
+            self._said = end
+            self._ours.clear()
 
     def publish_certificate(self, certificate: CompactionCertified) -> None:
         """Publish a certificate."""
@@ -69,24 +88,35 @@ class Correction:
 
     def _publish(self, messages: Iterator[Message[Event]]) -> None:
         while batch := list(islice(messages, _AT_ONCE)):
-            self._versions |= {message.event.key: _version(message) for message in batch}
+            self._ours |= {message.event.key.encode(): (message.id, _version(message)) for message in batch}
             self._publisher.publish_all([encode(message) for message in batch], self._check)
 
     def _found(
-        self, collection: str, encoder: str, rows: Rows, judged: Difference, threshold: float
+        self,
+        collection: str,
+        encoder: str,
+        rows: Rows,
+        judged: Difference,
+        threshold: float,
+        changed: Callable[[], Roster],
     ) -> Iterator[Message[Event]]:
-        pairs = zip(judged.found.tolist(), judged.distances.tolist(), judged.after.tolist(), strict=True)
-        for code, distance, after in pairs:
-            members = (
-                Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))
-                for row in divmod(code, len(rows.ids))
-            )
-            a, b = sorted(members, key=lambda member: member.individual_id)
-            found = DuplicateFound(
-                collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold
-            )
-            name = f"{found.key}/{a.revision}/{b.revision}/{distance}/{after}"
-            yield self._message(found, name, _EPOCH + timedelta(microseconds=after))
+        for begin in range(0, len(judged.found), _AT_ONCE):
+            some = slice(begin, begin + _AT_ONCE)
+            sides = np.stack(np.divmod(judged.found[some], len(rows.ids)))  # (2, n)
+            now = changed()
+            touched = np.stack([now.find(hashes_of(rows.ids[row] for row in side.tolist())) >= 0 for side in sides])
+            for at in np.flatnonzero(~touched.any(axis=0)).tolist():
+                members = (
+                    Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))
+                    for row in sides[:, at].tolist()
+                )
+                a, b = sorted(members, key=lambda member: member.individual_id)
+                distance, after = float(judged.distances[some][at]), int(judged.after[some][at])
+                found = DuplicateFound(
+                    collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold
+                )
+                name = f"{found.key}/{a.revision}/{b.revision}/{distance}/{after}"
+                yield self._message(found, name, _EPOCH + timedelta(microseconds=after))
 
     def _retractions(self, judged: Difference) -> Iterator[Message[Event]]:
         """Of findings where they stand; read again, since what is known of them in memory has no ids."""
@@ -120,30 +150,31 @@ class Correction:
     def _message(self, event: Event, name: str, after: datetime) -> Message[Event]:
         """Later than what was said before, whatever clock that was said by; the same id if it is said again."""
         event_id = uuid_of(_NAMESPACE, f"{type(event).__name__}/{name}")
-        return Message(event, event_id, max(self._now, after + timedelta(microseconds=1)), SOURCE)
+        later = min(after, _LAST_DAY) + timedelta(microseconds=1)
+        return Message(event, event_id, max(self._now, later), SOURCE)
 
-    def _hidden(self) -> list[Record]:
-        """What others said of the same pairs meanwhile, of higher revisions, and stands before what was said here.
+    def _hidden(self, end: int) -> list[Record]:
+        """What others said of the same pairs up to `end`, of a higher version, and stands before what was said here.
 
         Kafka's compaction keeps the last record of a pair: that is to be the right one.
         """
-        better: dict[bytes, Record] = {}
+        best: dict[bytes, tuple[tuple[int, int], Record]] = {}
         hidden: dict[bytes, Record] = {}
-        for batch in self._duplicates.read(self._partition, self._said, self._duplicates.end(self._partition)):
+        for batch in self._duplicates.read(self._partition, self._said, end):
             for record in batch:
-                assert record.key is not None
-                version = self._versions.get(record.key.decode(errors="replace"))
-                if version is None:
+                if record.key not in self._ours:
                     continue
                 try:
                     message = decode(record)
                 except UnreadableError:
                     continue
-                if message.source == SOURCE:
-                    if record.key in better:
-                        hidden[record.key] = better[record.key]
-                elif _version(message) > version:
-                    better[record.key] = record
+                our_id, our_version = self._ours[record.key]
+                version = _version(message)
+                if message.id == our_id:
+                    if record.key in best:
+                        hidden[record.key] = best[record.key][1]
+                elif version > best.get(record.key, (our_version, record))[0]:
+                    best[record.key] = version, record
                     hidden.pop(record.key, None)
         return [
             Record(record.topic, record.key, record.value, record.headers, partition=self._partition)

@@ -1,11 +1,8 @@
-"""The topic `duplicates` → what it says at its end of each pair and each individual, as arrays. Pure.
-
-The last record of each counts.
-"""
+"""The topic `duplicates` → what it says of each pair and each individual, as arrays. Pure."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +17,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Known(NamedTuple):
-    """What is known of pairs, (n,) of each: whose, at which revisions, whether they hold, and where that is said.
+    """What is known of pairs, (n,) of each: whose, at which revisions, how far apart, when and where that is said.
 
-    `a` and `b` are hashes of ids, (n, 2) uint64; `times` are ce_time in microseconds since 1970. Of a pair that does
-    not hold the distance is NaN.
+    `a` and `b` are hashes of ids, (n, 2) uint64; `times` are ce_time in microseconds since 1970. The distance of a pair
+    that does not hold is NaN.
     """
 
     a: NDArray[np.uint64]
@@ -49,6 +46,17 @@ class Known(NamedTuple):
         return cls._make(np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
 
 
+class Words(NamedTuple):
+    """Of each pair what counts: the word of the highest revisions, of several the latest by its time, else the first.
+
+    That is what Postgres shows (`consumers.projection`). Who keeps the `last` record of each pair, as Kafka does, sees
+    the same if the two are one, as they should be.
+    """
+
+    counts: Known
+    last: Known
+
+
 _NO_HASH, _NO_NUMBER = np.empty((0, 2), np.uint64), np.empty(0, np.int64)
 _NOTHING = Known(_NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.float64), _NO_NUMBER, _NO_NUMBER)
 
@@ -65,6 +73,7 @@ class Findings:
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
         self._held = 0
         self._limit = _FIRST_LIMIT
+        self._words: tuple[NDArray[np.int64], Words] | None = None
         self._checks: dict[tuple[str, str], list[Roster]] = {}
 
     def add(self, records: Sequence[Record]) -> None:
@@ -100,8 +109,10 @@ class Findings:
             known = Known(a, b, revisions_a, revisions_b, np.array(distances), times, offsets)
             self._parts.append((hashes_of(keys), scopes, known))
             self._held += len(keys)
+            self._words = None
         if self._held >= self._limit:
-            self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0]))
+            self._settled()
+            self._limit = max(_FIRST_LIMIT, 2 * self._held)
 
     def _add_checks(self, said: list[tuple[IndividualChecked, int]]) -> None:
         by_scope: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
@@ -120,28 +131,48 @@ class Findings:
         """Who was compared with all before, of which revision."""
         return _latest(self._checks.get((collection, encoder), []))
 
-    def encoders(self, collection: str) -> list[str]:
-        """Those of which anything is known in a collection."""
-        return sorted(encoder for name, encoder in self._scopes if name == collection)
+    def collections(self) -> set[str]:
+        """Those of which any pair is known to hold."""
+        return {collection for collection, _ in self._in_use()}
 
-    def known(self, collection: str, encoder: str) -> Known:
-        """The last word on each pair."""
-        scopes, known = self._settled()
+    def encoders(self, collection: str) -> set[str]:
+        """Those by which any pair is known to hold in a collection."""
+        return {encoder for name, encoder in self._in_use() if name == collection}
+
+    def words(self, collection: str, encoder: str) -> Words:
+        """What is said of each pair."""
+        scopes, words = self._settled()
         here = np.flatnonzero(scopes == self._scopes.get((collection, encoder), -1))
-        return known.chosen(here)
+        return Words(words.counts.chosen(here), words.last.chosen(here))
 
-    def _settled(self) -> tuple[NDArray[np.int64], Known]:
-        parts, self._parts = self._parts, []
-        keys = np.concatenate([_NO_HASH, *(keys for keys, _, _ in parts)])
-        scopes = np.concatenate([_NO_NUMBER, *(scopes for _, scopes, _ in parts)])
-        known = Known.together([known for _, _, known in parts])
-        order = np.lexsort((known.offsets, keys[:, 1], keys[:, 0]))
-        is_last = np.ones(len(order), dtype=np.bool_)
-        is_last[:-1] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-        kept = order[is_last]
-        last = known.chosen(kept)
-        self._parts, self._held = [(keys[kept], scopes[kept], last)], len(kept)
-        return scopes[kept], last
+    def _in_use(self) -> set[tuple[str, str]]:
+        scopes, words = self._settled()
+        used = set(np.unique(scopes[words.counts.holds | words.last.holds]).tolist())
+        return {name for name, scope in self._scopes.items() if scope in used}
+
+    def _settled(self) -> tuple[NDArray[np.int64], Words]:
+        """By the pairs' ids the scope of each, and what is said of it; other records are forgotten."""
+        if self._words is None:
+            parts, self._parts = self._parts, []
+            keys = np.concatenate([_NO_HASH, *(keys for keys, _, _ in parts)])
+            scopes = np.concatenate([_NO_NUMBER, *(scopes for _, scopes, _ in parts)])
+            known = Known.together([known for _, _, known in parts])
+            revisions = known.revisions_a.astype(np.uint64) + known.revisions_b.astype(np.uint64)  # int64 is too small
+            counts = _lasts(keys, -known.offsets, known.times, revisions)
+            last = _lasts(keys, known.offsets)
+            kept = np.unique(np.concatenate([counts, last]))
+            self._parts, self._held = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)
+            self._words = scopes[last], Words(known.chosen(counts), known.chosen(last))
+        return self._words
+
+
+def _lasts(keys: NDArray[np.uint64], *order_by: NDArray[Any]) -> NDArray[np.intp]:
+    """Of each key (n, 2) the position of the last, as `numpy.lexsort` orders them; in ascending order of the keys."""
+    order = np.lexsort((*order_by, keys[:, 1], keys[:, 0]))
+    is_last = np.ones(len(order), dtype=np.bool_)
+    is_last[:-1] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+    lasts: NDArray[np.intp] = order[is_last]
+    return lasts
 
 
 def _latest(parts: Sequence[Roster]) -> Roster:
@@ -149,13 +180,10 @@ def _latest(parts: Sequence[Roster]) -> Roster:
     hashes = np.concatenate([_NO_HASH, *(part.hashes for part in parts)])
     revisions = np.concatenate([_NO_NUMBER, *(part.revisions for part in parts)])
     offsets = np.concatenate([_NO_NUMBER, *(part.offsets for part in parts)])
-    order = np.lexsort((offsets, hashes[:, 1], hashes[:, 0]))
-    is_last = np.ones(len(order), dtype=np.bool_)
-    is_last[:-1] = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
-    kept = order[is_last]
+    kept = _lasts(hashes, offsets)
     return Roster(hashes[kept], revisions[kept], offsets[kept])
 
 
 def in_microseconds(time: datetime) -> int:
     """Since 1970."""
-    return round((time - _EPOCH).total_seconds() * 1e6)
+    return (time - _EPOCH) // timedelta(microseconds=1)

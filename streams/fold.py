@@ -34,6 +34,13 @@ class Census(NamedTuple):
     names: list[str]
     vectors: NDArray[np.float32]
 
+    @classmethod
+    def empty(cls, collection: str) -> "Census":
+        """Of a collection of whom the log knows nobody."""
+        return cls(
+            collection, Roster.empty(), [], np.empty(0, np.int64), [], np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+        )
+
     def code_of(self, encoder: str) -> int:
         """What stands for that encoder in `encoders`, if anything does."""
         return self.names.index(encoder) if encoder in self.names else len(self.names)

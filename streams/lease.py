@@ -1,6 +1,7 @@
 """Who may write the result of a compaction: one process at a time, and none that was frozen while another took over."""
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _KEPT_S = 30.0  # without a sign of life
 _RENEWED_EVERY_S = 5.0
+_ASKED_EVERY_S = 0.2
+SURE_FOR_S = 5.0  # who has just checked is certain to have it for so long
 
 
 class HeldError(Exception):
@@ -42,19 +45,26 @@ class Lease:
         self._done = threading.Event()
 
     def acquire(self) -> None:
-        """Take it. Raises HeldError."""
-        begun = time.monotonic()
-        if not self._lock.acquire(token=self.token):
-            holder = self._redis.get(self.key)
-            who = holder.decode().rpartition("/")[0] if isinstance(holder, bytes) else "another process"
-            raise HeldError(f"{who} is at it; a process that dies loses its lease within {_KEPT_S:.0f} s")
+        """Take it, from a process that died once it has run out. Raises HeldError if it is renewed meanwhile."""
+        begun, left_ms = time.monotonic(), self._redis.pttl(self.key)
+        while not self._lock.acquire(token=self.token):
+            before, left_ms = left_ms, self._redis.pttl(self.key)
+            if left_ms > before > 0:
+                holder = self._redis.get(self.key)
+                who = holder.decode().rpartition("/")[0] if isinstance(holder, bytes) else "another process"
+                raise HeldError(f"{who} is at it")
+            time.sleep(_ASKED_EVERY_S)
+            begun = time.monotonic()
         self._renewed = begun
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def check(self) -> None:
-        """Raise LeaseLostError unless it is certain that nobody else has it."""
-        if time.monotonic() - self._renewed > 0.8 * _KEPT_S:
-            raise LeaseLostError(f"the lease was not renewed for {time.monotonic() - self._renewed:.0f} s")
+        """Raise LeaseLostError unless it is certain that nobody else has it, now and for SURE_FOR_S."""
+        age = time.monotonic() - self._renewed
+        if age == math.inf:
+            raise LeaseLostError("Redis lost the lease, or gave it to another process")
+        if age > _KEPT_S - SURE_FOR_S:
+            raise LeaseLostError(f"the lease was not renewed for {age:.0f} s")
 
     def release(self) -> None:
         """Give it back; one that was lost is another's already."""
@@ -70,7 +80,8 @@ class Lease:
             try:
                 self._lock.reacquire()
             except LockError:
-                return  # `check` and whoever compares the token find out
+                self._renewed = -math.inf
+                return
             self._renewed = begun
 
 

@@ -56,6 +56,7 @@ class Quality(BaseModel):
     recall_high: float = Field(default=1, description="this in 95 of 100 samples")
     sample_pairs: int = Field(description="of so many")
     sample_probes: int = Field(default=0, description="of so many people, drawn at random")
+    sample_is_made_up: bool = Field(default=False, description="or of as many places near people")
 
 
 def cores() -> int:
@@ -241,6 +242,7 @@ class Sample(NamedTuple):
     nodes: int
     probes: NDArray[np.float32]
     pairs: NDArray[np.int64]
+    is_made_up: bool = False
 
 
 def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:
@@ -261,6 +263,7 @@ def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: 
         recall_high=recall.high,
         sample_pairs=len(sample.pairs),
         sample_probes=len(sample.probes),
+        sample_is_made_up=sample.is_made_up,
     )
 
 
@@ -321,7 +324,7 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
     lengths = np.linalg.norm(direction, axis=1, keepdims=True)
     steps = random.uniform(0.5, 0.999, size=lengths.shape) * threshold
     probes = (vectors[chosen] + direction * (steps / np.maximum(lengths, 1e-9))).astype(np.float32)
-    return pairs_of(probes, vectors, threshold)
+    return pairs_of(probes, vectors, threshold)._replace(is_made_up=True)
 
 
 def pairs_of(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: float) -> Sample:

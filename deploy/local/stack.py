@@ -92,12 +92,14 @@ class Stack:
         command = [sys.executable, "-m", "deploy.cli", *(arguments or WORKERS[name])]
         return self.supervisor.start(name, command, env={**os.environ, **self.addresses, **(env or {})})
 
-    def start_workers(self, settings: Settings) -> None:
+    def start_workers(self, settings: Settings, scheduled: bool) -> None:
         """Create topics and tables, then start one worker of each kind, and one that compacts at the set times."""
         create_topics(settings)
         create_tables(settings)
-        schedule = ("compact", "--schedule", settings.compact_at, "--time-zone", settings.time_zone)
-        self.workers = [*(self.start_worker(name) for name in WORKERS), self.start_worker("compact", *schedule)]
+        self.workers = [self.start_worker(name) for name in WORKERS]
+        if scheduled:
+            schedule = ("compact", "--schedule", settings.compact_at, "--time-zone", settings.time_zone)
+            self.workers.append(self.start_worker("compact", *schedule))
 
     def wait_for_workers(self, settings: Settings, limit_s: float = 120) -> None:
         """Return once every consumer group has its partitions. Raises TimeoutError."""

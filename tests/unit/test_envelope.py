@@ -7,9 +7,10 @@ from uuid import UUID, uuid5
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from schemas.envelope import Record, UnreadableError, dead_letter, decode
-from schemas.events import DuplicateFound, EncodingComputed, Member, pair_id
+from schemas.events import CompactionCertified, DuplicateFound, EncodingComputed, Member, pair_id
 from schemas.generate import examples
 from schemas.identity import uuid_of
 
@@ -35,6 +36,7 @@ def with_header(record: Record, name: str, value: bytes | None) -> Record:
         (replace(CREATED, headers=()), "no CloudEvents envelope"),
         (replace(CREATED, topic="encodings"), "does not carry"),
         (with_header(CREATED, "ce_id", None), "ce_id"),
+        (with_header(CREATED, "ce_id", b"a\0b"), "NUL"),
         (with_header(CREATED, "ce_type", b"Birthday"), "Birthday"),
         (with_header(CREATED, "ce_type", b"\xff"), "UTF-8"),
         (with_header(CREATED, "ce_time", b"yesterday"), "ce_time"),
@@ -122,3 +124,22 @@ def test_nan_is_no_embedding(embedding: Callable[[], NDArray[np.float32]]) -> No
     event = decode(examples()["EncodingComputed"]).event
     with pytest.raises(ValueError, match="finite"):
         EncodingComputed.model_validate({**event.model_dump(), "embedding": broken})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("certificate_id", "-" * 36),
+        ("people", 2**70),
+        ("checksum", "a\0"),
+        ("seconds", {"read\0ing": 1.0}),
+        ("seconds", {"reading": float("nan")}),
+        ("memory_mb", float("inf")),
+        ("began_at", "2026-01-31T09:30:00"),
+    ],
+)
+def test_no_certificate_is_accepted_that_postgres_would_refuse(field: str, value: object) -> None:
+    right = decode(examples()["CompactionCertified"]).event.model_dump()
+    CompactionCertified.model_validate(right)
+    with pytest.raises(ValidationError):
+        CompactionCertified.model_validate(right | {field: value})

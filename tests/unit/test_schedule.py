@@ -21,9 +21,10 @@ class Night:
             NIGHTLY, self._work, lambda: self.now, begin, lambda time: self.kept.append(f"{time:%d %H:%M}")
         )
 
-    def _work(self) -> None:
+    def _work(self) -> bool:
         self.worked.append(f"{self.now:%d %H:%M}")
         self.now += timedelta(hours=3)  # it takes long
+        return True
 
     def _keep(self, done: datetime) -> None:
         self.kept.append(f"{done:%d %H:%M}")
@@ -54,13 +55,37 @@ def test_one_that_runs_into_the_next_does_not_skip_it() -> None:
 def test_what_does_not_come_to_its_end_is_not_done() -> None:
     night = Night("2026-01-09 15:00", done="2026-01-01 15:00")
 
-    def fail() -> None:
+    def fail() -> bool:
         raise KeyboardInterrupt
 
     night.keeper.work = fail
     with pytest.raises(KeyboardInterrupt):
         night.keeper.step()
     assert night.kept == []
+
+
+def test_what_was_killed_is_done_again_soon_and_not_for_ever() -> None:
+    night = Night("2026-01-09 15:00", done="2026-01-01 15:00")
+    night.keeper.work = lambda: night._work() and False
+    assert [night.keeper.step() for _ in range(3)] == [timedelta(seconds=30), timedelta(seconds=30), timedelta()]
+    assert night.worked == ["09 15:00", "09 18:00", "09 21:00"]
+    assert night.kept == ["09 21:00"]
+    assert night.keeper.step() == timedelta(hours=2)
+
+
+def test_a_clock_that_was_ahead_does_not_silence_it() -> None:
+    night = Night("2026-01-09 01:00", done="2030-01-01 15:00")
+    night.run_until("2026-01-09 06:00")
+    assert night.worked == ["09 02:00"] == night.kept
+
+
+def test_in_the_hour_that_comes_twice_it_does_not_work_twice() -> None:
+    zurich = Schedule.parse("30 2 * * *", "Europe/Zurich")
+    for hour in range(0, 3):
+        for minute in range(0, 60, 5):
+            time = datetime(2026, 10, 25, hour, minute, tzinfo=UTC)
+            assert zurich.next_after(time) > time
+    assert zurich.next_after(datetime(2026, 10, 25, 1, 10, tzinfo=UTC)).date().day == 26
 
 
 def test_a_schedule_is_read_in_its_time_zone_and_keeps_to_the_clock_on_the_wall() -> None:
