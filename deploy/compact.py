@@ -57,7 +57,7 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
         for partition in partitions:
             for one in [shard] if shard is not None else shards_of(said, partition, counts):
                 with closing(Compactor(settings, one, partition, threads or cores(), progress)) as compactor:
-                    records, findings = compactor.records()
+                    records, findings = compactor.sources.sizes()
                     if not records + findings and plan.collection is None:
                         continue
                     memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.events import RetractionReason
 from schemas.shard import Shard
-from streams.delta import Rows, exact_distances
+from streams.delta import Rows, exact_distances, half_norms, search_block
 from streams.findings import Words
 from streams.fold import ERASED, Census, falling_to
 from streams.roster import Roster
@@ -20,7 +20,9 @@ from streams.segment import Segment, search_index
 _FIRST_PROBES, _MOST_PROBES, _HITS_AT_ONCE = 256, 2048, 2_000_000
 _MEASURED_AT_ONCE = 65_536
 _SAME = 1e-6
+_REACH_SAMPLE = 10_000
 REASONS = tuple(RetractionReason)
+_IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.THRESHOLD
 
 
 class Due(NamedTuple):
@@ -74,6 +76,15 @@ def due(
     return Due(pairs[order], measured[order], totals)
 
 
+def others_in_reach(rows: Rows, threshold: float) -> float:
+    """How many others lie within the threshold of one of `rows`, by a sample."""
+    random = np.random.default_rng(len(rows.ids))
+    some = rows.vectors[random.choice(len(rows.ids), min(len(rows.ids), _REACH_SAMPLE), replace=False)]
+    probes = some[: max(1, _REACH_SAMPLE // 100)]
+    hits = search_block(probes, some, half_norms(some), threshold)
+    return (len(hits.rows) / len(probes) - 1) * len(rows.ids) / len(some)
+
+
 class Difference(NamedTuple):
     """What is to be said.
 
@@ -111,64 +122,79 @@ def difference(
     changed between the census and that moment, or later. Of several shards each judges what is known of those pairs
     whose first member falls to it.
     """
-    known, people = words.counts, len(rows.ids)
-    row_of = np.full(len(census.ids) + 1, -1)  # the last one: of who is not in the census
-    row_of[rows.numbers] = np.arange(people)
-    at = np.stack([census.roster.find(known.a), census.roster.find(known.b)])  # (2, n)
+    judged = _judged(census, encoder, rows, words, threshold, changed)
+    mine = judged.is_ours & falling_to(shard, words.counts.a)
+    hashes = census.roster.hashes[rows.numbers]
+    is_open = (changed.find(hashes) < 0) & (rows.offsets < matched)
+
+    sides = np.stack(np.divmod(due.codes, max(len(rows.ids), 1)))
+    missing = is_open[sides].all(axis=0) & ~np.isin(due.codes, judged.codes[judged.is_right])
+    wrong = mine & judged.is_said & judged.is_near & ~judged.is_right & ~np.isin(judged.codes, due.codes[missing])
+    found = np.concatenate([due.codes[missing], judged.codes[wrong]])
+    unchecked = np.append(checked.revisions, 0)[checked.find(hashes)] < rows.revisions  # the last: of who never was
+
+    gone = np.flatnonzero(mine & judged.is_said & ~judged.is_near & ~np.isin(judged.codes, due.codes))
+    standing_at = np.where(words.counts.holds, words.counts.offsets, words.last.offsets)
+    gone = gone[np.argsort(standing_at[gone])]
+    return Difference(
+        kept=int((mine & judged.is_right).sum()),
+        found=found,
+        distances=np.concatenate([due.distances[missing], judged.distances[wrong]]),
+        after=_times_of(found, judged.codes, words.counts.times),
+        unchecked=np.flatnonzero(unchecked & is_open),
+        retracted=standing_at[gone],
+        reasons=judged.reasons[gone],
+    )
+
+
+class _Judged(NamedTuple):
+    """Of each pair that anything is known of, (n,) of each.
+
+    `codes` is -1 where not both live by the encoder. Is it a matter for a compaction, does any word say that it holds,
+    is it within the threshold at the revisions that it is known of, and do both words say just that?
+    """
+
+    codes: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    reasons: NDArray[np.int64]
+    is_ours: NDArray[np.bool_]
+    is_said: NDArray[np.bool_]
+    is_near: NDArray[np.bool_]
+    is_right: NDArray[np.bool_]
+
+
+def _judged(census: Census, encoder: str, rows: Rows, words: Words, threshold: float, changed: Roster) -> _Judged:
+    known, last = words
+    at = np.stack([census.roster.find(known.a), census.roster.find(known.b)])  # (2, n), -1 of who is not in it
     revisions = np.stack([known.revisions_a, known.revisions_b])
     now = np.where(at >= 0, np.append(census.roster.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
-    # Of a revision that the census does not know yet, or no more.
-    ours = ~((changed.find(known.a) >= 0) | (changed.find(known.b) >= 0) | (revisions > now).any(axis=0))
-    erased = (encoders == ERASED).any(axis=0)
     stands = ((encoders == census.code_of(encoder)) & (revisions == now)).all(axis=0)
+    row_of = np.full(len(census.ids) + 1, -1)
+    row_of[rows.numbers] = np.arange(len(rows.ids))
     members = row_of[at]
-    codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * people + members.max(axis=0), -1)
+    codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * len(rows.ids) + members.max(axis=0), -1)
     distances = np.full(len(codes), np.inf)
     standing = np.flatnonzero(stands)
     for begin in range(0, len(standing), _MEASURED_AT_ONCE):
         some = standing[begin : begin + _MEASURED_AT_ONCE]
         distances[some] = exact_distances(rows.vectors[members[0, some]], rows.vectors[members[1, some]])
-    near = stands & (distances <= threshold)
-    said = ours & (known.holds | words.last.holds)
-    right = near & (words.last.revisions_a == known.revisions_a) & (words.last.revisions_b == known.revisions_b)
-    for one in words:
-        right &= one.holds & (np.abs(distances - np.nan_to_num(one.distances)) <= _SAME)
-    mine = ours & falling_to(shard, known.a)
-    wrong = mine & said & near & ~right  # at another distance, or by one of the words alone
-
-    later = np.maximum(rows.offsets[due.codes // max(people, 1)], rows.offsets[due.codes % max(people, 1)])
-    touched = np.zeros(people, dtype=np.bool_)
-    touched[changed.find(census.roster.hashes[rows.numbers]) >= 0] = True
-    open_to_all = ~(touched[due.codes // max(people, 1)] | touched[due.codes % max(people, 1)])
-    missing = (later < matched) & open_to_all & ~np.isin(due.codes, codes[right])
-    wrong &= ~np.isin(codes, due.codes[missing])
-    found = np.concatenate([due.codes[missing], codes[wrong]])
-    apart = np.concatenate([due.distances[missing], distances[wrong]])
-
-    check = checked.find(census.roster.hashes[rows.numbers])
-    unchecked = np.append(checked.revisions, 0)[check] < rows.revisions  # the last one: of who was never checked
-    unchecked &= ~touched & (rows.offsets < matched)
-
-    gone = mine & said & ~near & ~np.isin(codes, due.codes)
-    standing_at = np.where(known.holds, known.offsets, words.last.offsets)
-    reasons = np.select([erased, ~stands], [_place(RetractionReason.ERASED), _place(RetractionReason.UPDATED)],
-                        _place(RetractionReason.THRESHOLD))  # fmt: skip
-    retracted = np.flatnonzero(gone)
-    retracted = retracted[np.argsort(standing_at[retracted])]
-    return Difference(
-        int((mine & right).sum()),
-        found,
-        apart,
-        _times_of(found, codes, known.times),
-        np.flatnonzero(unchecked),
-        standing_at[retracted],
-        reasons[retracted],
+    is_near = distances <= threshold
+    is_right = is_near & (last.revisions_a == known.revisions_a) & (last.revisions_b == known.revisions_b)
+    for word in words:
+        is_right &= word.holds & (np.abs(distances - np.nan_to_num(word.distances)) <= _SAME)
+    is_touched = (changed.find(known.a) >= 0) | (changed.find(known.b) >= 0)
+    is_erased = (encoders == ERASED).any(axis=0)
+    erased, updated, beyond = (REASONS.index(reason) for reason in _IN_ORDER)
+    return _Judged(
+        codes,
+        distances,
+        reasons=np.select([is_erased, ~stands], [erased, updated], beyond),
+        is_ours=~is_touched & (revisions <= now).all(axis=0),  # the census may not know of a higher one
+        is_said=known.holds | last.holds,
+        is_near=is_near,
+        is_right=is_right,
     )
-
-
-def _place(reason: RetractionReason) -> int:
-    return REASONS.index(reason)
 
 
 def _times_of(found: NDArray[np.int64], codes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:

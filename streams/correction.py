@@ -27,8 +27,8 @@ from streams.audit import REASONS, Difference, Due
 from streams.delta import Rows
 from streams.findings import in_microseconds
 from streams.lease import SURE_FOR_S
-from streams.log import PartitionLog
-from streams.roster import Roster, hashes_of
+from streams.roster import hashes_of
+from streams.sources import Sources
 
 SOURCE = "facematch/compaction"
 _NAMESPACE = UUID("b3f1f1a6-8f1e-5a53-9b0e-2f6c0a7d4c55")
@@ -38,7 +38,7 @@ _LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Correction:
-    """Publishes to `duplicates` what a compaction that read it up to offset `said` has to say.
+    """Publishes to `duplicates` what a compaction has to say that read these sources.
 
     `check` is called immediately before every record, and raises where another compaction may be under way.
     """
@@ -47,15 +47,15 @@ class Correction:
         self,
         settings: Settings,
         shard: Shard,
-        duplicates: PartitionLog,
         partition: int,
-        said: int,
+        sources: Sources,
         check: Callable[[], None],
     ) -> None:
         # What is still under way when the lease may be another's is given up, and asked for again: `check`.
         self._publisher = Publisher(settings, "compactor", give_up_after_s=SURE_FOR_S)
         self._shard, self._limit = shard, settings.findings_limit
-        self._duplicates, self._partition, self._said, self._check = duplicates, partition, said, check
+        self._partition, self._sources, self._check = partition, sources, check
+        self._duplicates, self._said = sources.duplicates, sources.said
         self._now = datetime.now(UTC)
         self._ours: dict[bytes, tuple[str, tuple[int, int]]] = {}  # by key the id and version of what is published
 
@@ -67,14 +67,13 @@ class Correction:
         due: Due,
         judged: Difference,
         threshold: float,
-        changed: Callable[[], Roster],
     ) -> None:
         """Publish a difference; returns once all of it is acknowledged, and hides nothing that others said since.
 
-        `changed` says who changed until now: of them nothing is said to be found.
+        Of whoever changed until then nothing is said to be found.
         """
         self._publish(self._retractions(judged))
-        self._publish(self._found(collection, encoder, rows, judged, threshold, changed))
+        self._publish(self._found(collection, encoder, rows, judged, threshold))
         self._publish(self._checks(collection, encoder, rows, due, judged))
         if self._ours:
             end = self._duplicates.end(self._partition)
@@ -98,13 +97,12 @@ class Correction:
         rows: Rows,
         judged: Difference,
         threshold: float,
-        changed: Callable[[], Roster],
     ) -> Iterator[Message[Event]]:
         for begin in range(0, len(judged.found), _AT_ONCE):
             some = slice(begin, begin + _AT_ONCE)
             sides = np.stack(np.divmod(judged.found[some], len(rows.ids)))  # (2, n)
-            now = changed()
-            touched = np.stack([now.find(hashes_of(rows.ids[row] for row in side.tolist())) >= 0 for side in sides])
+            changed = self._sources.changed(collection)
+            touched = np.stack([changed.find(hashes_of(rows.ids[row] for row in side.tolist())) >= 0 for side in sides])
             for at in np.flatnonzero(~touched.any(axis=0)).tolist():
                 members = (
                     Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))

@@ -32,5 +32,9 @@ class Progress:
         """Drop an offset that does not belong to this log."""
         self._redis.delete(self._key(partition))
 
+    def close(self) -> None:
+        """Let go of Redis."""
+        self._redis.close()
+
     def _key(self, partition: int) -> str:
         return key(self._settings, "matched", self._shard, partition)

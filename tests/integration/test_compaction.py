@@ -38,10 +38,11 @@ from schemas.tables import duplicates, retractions
 from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
 from streams import lease as leases
 from streams import segment as segments
-from streams.compactor import Compactor, OnProgress, Plan
+from streams.compactor import Compactor, Plan
 from streams.connection import connect, key
 from streams.inbox import Inbox, LostChunksError
 from streams.lease import Lease, LeaseLostError, lease_of
+from streams.stopwatch import OnProgress
 from streams.vitals import ScopeVitals
 from tests import oracle
 from tests.conftest import Make

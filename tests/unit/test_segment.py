@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from streams import segment as segments
 from streams.delta import Hits, Rows, exact_distances, half_norms, search_block
+from streams.recall import recall_of
 from streams.segment import Quality, Segment, build_segment, search_index
 from tests.population import again, embeddings
 
@@ -227,30 +228,7 @@ def test_where_people_look_alike_recall_is_measured_with_rows_held_out_until_the
     segment = sealed(vectors, 0.95)
     expected, there = exactly(probes, vectors), found(segment, probes)
     at = np.array([probe for probe, _ in expected])
-    met = segments.recall_of(at, np.array([pair in there for pair in expected])).share
+    met = recall_of(at, np.array([pair in there for pair in expected])).share
     assert segment.quality.recall == pytest.approx(met, abs=0.04)  # of probes that are made up it is 0.50
     assert 0.55 < met < 0.65
     assert sorted(segment.index.get_ids_list()) == list(range(6000))
-
-
-@pytest.mark.parametrize("crowded", [False, True])
-def test_nineteen_of_twenty_intervals_hold_the_true_recall(crowded: bool) -> None:
-    """Probes with one pair each, or with up to 60 of which a good part is missed together or not at all."""
-    random = np.random.default_rng(1)
-    held = 0
-    for _ in range(400):
-        sizes = random.integers(1, 60, 400) if crowded else np.ones(2000, np.int64)
-        chances = random.choice([0.5, 1.0], len(sizes), p=[0.1, 0.9]) if crowded else np.full(len(sizes), 0.95)
-        probes = np.repeat(np.arange(len(sizes)), sizes)
-        recall = segments.recall_of(probes, random.random(len(probes)) < chances[probes])
-        assert recall.low < recall.share < recall.high
-        held += recall.low <= 0.95 <= recall.high
-    assert held >= 0.92 * 400
-
-
-def test_a_sample_without_a_miss_does_not_prove_that_there_is_none() -> None:
-    probes = np.repeat(np.arange(100), 50)
-    recall = segments.recall_of(probes, np.ones(5000, dtype=np.bool_))
-    assert (recall.share, recall.high) == (1, 1)
-    assert recall.low == pytest.approx(0.963, abs=0.001)  # of 100 probes, not of 5,000 pairs
-    assert segments.recall_of(np.empty(0, np.int64), np.empty(0, np.bool_)) == (1, 0, 1)
