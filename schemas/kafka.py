@@ -181,14 +181,20 @@ class Publisher:
         """Publish records and return once all of them are acknowledged. Raises PublishError.
 
         What was given up for the time is published again, without limit. `before_each` is called immediately before
-        every record, and may raise: what a process that was stopped does next is to publish the next record.
+        every record and behind the last, and may raise: then what has not left yet does not. A process that was stopped
+        goes on between asking and handing over, or with what it handed over already.
         """
         waiting = list(records)
         while waiting:
             outcomes: list[KafkaError | None] = []
             late: list[Record] = []
-            for record in waiting:
-                self.publish(record, partial(_take_outcome, outcomes, late, record), before_each)
+            try:
+                for record in waiting:
+                    self.publish(record, partial(_take_outcome, outcomes, late, record), before_each)
+                before_each()
+            except BaseException:
+                self._producer.purge(in_flight=False)
+                raise
             while len(outcomes) < len(waiting):
                 self._producer.poll(0.1)
             for error in outcomes:

@@ -1,6 +1,7 @@
-"""How a worker that is told to stop does stop, whatever it waits for."""
+"""How a worker that is told to stop, or is in the wrong, does stop, whatever it waits for."""
 
 import signal
+import threading
 
 STOP_WITHIN_S = 15
 
@@ -11,5 +12,6 @@ def stop_in_any_case() -> None:
     Clients wait without limit for a broker that is away, while they are closed too (librdkafka #3740). What was not
     committed comes again, so nothing is lost by not waiting with them.
     """
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():  # no other may; the default is the default anyway
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(STOP_WITHIN_S)

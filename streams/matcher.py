@@ -192,6 +192,10 @@ class _Worker(faust.Worker):
         stop_in_any_case()
         super()._schedule_shutdown(number)
 
+    def _crash(self, reason: BaseException) -> None:
+        stop_in_any_case()  # one of its threads may end while the others wait for it: then it would never end
+        super()._crash(reason)
+
 
 def run(settings: Settings, shard: Shard = Shard()) -> None:
     """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
