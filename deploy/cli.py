@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,6 +266,7 @@ def compact(
     """
     from deploy.compact import UnknownEncoderError, run_compaction
     from deploy.schedule import Schedule, ScheduleError, keep
+    from schemas.stopping import stop_in_any_case
     from streams.compactor import Plan, UnknownCollectionError
 
     if threshold is not None and not 0 < threshold < 2:
@@ -288,10 +290,16 @@ def compact(
         return
     plan = Plan(collection, encoder, dry_run, threshold, recall_floor)
     os.nice(10)  # whatever else runs on the machine goes first
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not without giving the lease back
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stop_in_any_case()
+        stopping.set()  # so that the lease is given back
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         with _servers_expected():
-            is_done = run_compaction(Console(), _settings(), plan, shard, threads)
+            is_done = run_compaction(Console(), _settings(), plan, shard, threads, stopping)
     except UnknownCollectionError as error:
         raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
     except UnknownEncoderError as error:

@@ -1,5 +1,7 @@
 """`facematch compact`: what is going to be done, how far it is, and the certificates of it."""
 
+import signal
+import threading
 from contextlib import closing
 
 from redis import Redis
@@ -33,9 +35,17 @@ class UnknownEncoderError(Exception):
     """Nobody's embedding is of that encoder."""
 
 
-def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shard | None, threads: int) -> bool:
+def run_compaction(
+    console: Console,
+    settings: Settings,
+    plan: Plan,
+    shard: Shard | None = None,
+    threads: int = 0,
+    stopping: threading.Event | None = None,
+) -> bool:
     """Compact all, one collection, or one shard, one after the other, and print the certificates.
 
+    Once `stopping` is set, the next step raises SystemExit.
     False where something went wrong: the rest is done. Raises UnknownCollectionError, UnknownEncoderError.
     """
     problems: list[str] = []
@@ -50,6 +60,8 @@ def run_compaction(console: Console, settings: Settings, plan: Plan, shard: Shar
         task = bar.add_task("", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
+            if stopping is not None and stopping.is_set():
+                raise SystemExit(128 + signal.SIGTERM)
             if bar.tasks[0].description != what:
                 bar.reset(task, description=what, total=total)
             bar.update(task, completed=done)

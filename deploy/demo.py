@@ -168,7 +168,7 @@ def _summary(console: Console, connection: Connection, collection: str, submitte
 def _compact(console: Console, settings: Settings, collection: str) -> None:
     """What happens every night: the index built anew, the pairs put right, and a certificate of it."""
     console.print()
-    if not run_compaction(console, settings, Plan(collection), None, 0):
+    if not run_compaction(console, settings, Plan(collection)):
         raise DemoFailedError("the compaction went wrong")
 
 

@@ -160,11 +160,11 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
         except UnicodeDecodeError:
             if name in required:
                 raise UnreadableError(f"header {name} is not UTF-8") from None
-    if any("\x00" in found.get(name, "") for name in required):
-        raise UnreadableError("the CloudEvents envelope holds a NUL")  # which Postgres stores nowhere
     missing = [name for name in required if not found.get(name)]
     if missing:
         raise UnreadableError(f"no CloudEvents envelope: header {', '.join(missing)} missing")
+    if "\x00" in found["ce_id"]:
+        raise UnreadableError("ce_id holds a NUL, which Postgres does not store")
     if found["ce_specversion"] != SPEC_VERSION:
         raise UnreadableError(f"ce_specversion is {found['ce_specversion']!r}, not {SPEC_VERSION!r}")
     return found

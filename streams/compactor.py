@@ -235,19 +235,16 @@ class _Run:
         return blob
 
     def _needed_before(self, collection: str, encoder: str, people: int) -> Quality | None:
-        """What a segment of about that size needed."""
+        """What the densest segment needed that is not much larger."""
         manifest = self._compactor.inbox.manifest()
         scopes = () if manifest is None else manifest.scopes
-        return next(
-            (
-                segment.quality
-                for scope in scopes
-                for segment in scope.segments
-                if (scope.collection, scope.encoder) == (collection, encoder)
-                and segment.rows / 2 <= people <= 2 * segment.rows
-            ),
-            None,
+        needed = (
+            segment.quality
+            for scope in scopes
+            for segment in scope.segments
+            if (scope.collection, scope.encoder) == (collection, encoder) and segment.rows <= 2 * people
         )
+        return max(needed, key=lambda quality: quality.m, default=None)
 
 
 _NO_PAIRS = PairCounts(kept=0, found=0, retracted=0)

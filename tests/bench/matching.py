@@ -171,7 +171,9 @@ class Matching:
         """Return once Postgres has everything; the sink says so within a second."""
         sinks = [PartitionLog(self.world.settings, topic, SINK.name) for topic in (ENCODINGS, DUPLICATES)]
         self.world.wait(
-            lambda: all(log.committed(PARTITION) == log.end(PARTITION) for log in sinks), "all is written", limit_s
+            lambda: all((log.committed(PARTITION) or 0) == log.end(PARTITION) for log in sinks),
+            "all is written",
+            limit_s,
         )
         for log in sinks:
             log.close()

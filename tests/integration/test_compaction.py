@@ -320,6 +320,20 @@ def test_all_comes_right_while_everyone_arrives_and_compactions_die(make_world: 
     assert world.restarts() == {}
 
 
+def test_one_that_is_told_to_stop_gives_its_lease_back(make_world: MakeWorld) -> None:
+    """Or else the next would have to wait for it to run out."""
+    world = make_world()
+    publish(world, crowd(3000, seed=1))
+    env = os.environ | world.stack.addresses | world.env
+    redis = Redis.from_url(world.settings.redis)
+    with subprocess.Popen([sys.executable, "-m", "deploy.cli", "compact"], env=env) as one:
+        world.wait(lambda: redis.get(lease_key(world)) is not None, "it has the lease")
+        one.terminate()
+    assert one.returncode == 128 + signal.SIGTERM
+    assert redis.get(lease_key(world)) is None
+    assert inbox(world).entries() == {}
+
+
 def test_two_at_once_are_impossible(make_world: MakeWorld) -> None:
     world = make_world()
     publish(world, crowd(100, seed=1))
