@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _LOOKED_AT_EVERY_S = 10.0  # the clock: it may be set, and a machine may sleep
 _LATE = timedelta(minutes=1)
-_AGAIN_AFTER, _MOST_ATTEMPTS = timedelta(seconds=30), 3
+_AGAIN_AFTER, _MOST_ATTEMPTS = timedelta(seconds=10), 3
 
 
 class ScheduleError(Exception):

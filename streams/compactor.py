@@ -112,9 +112,8 @@ class _Run:
             )
         reading = dict(self._watch.seconds)
         for census in collections:
-            encoders: set[str | None] = {*census.in_use(), *self._sources.findings.encoders(census.collection)} or {
-                None
-            }
+            known = self._sources.findings.encoders(census.collection)
+            encoders: set[str | None] = {*census.in_use(), *known} or {None}
             if plan.encoder is not None:
                 encoders &= {plan.encoder} if plan.encoder in census.in_use() else set()
             for encoder in sorted(encoders, key=str):

@@ -225,13 +225,6 @@ def build_segment(
             progress(f"building, M {density.m}", begin, len(vectors))
             end = min(begin + _ADDED_AT_ONCE, sample.nodes)
             index.add_items(vectors[begin:end], np.arange(begin, end))
-            if begin < sample.nodes // 4 <= end < sample.nodes:
-                progress("measuring", 0, 1)
-                quality = measured(index, density, sample.among_first(end), threshold, floor)
-                if density is not DENSITIES[-1] and quality.recall_high < floor:
-                    break  # the more there are, the more are missed: the rest of it would be in vain
-        if index.get_current_count() < sample.nodes:
-            continue
         progress("measuring", 0, 1)
         quality = measured(index, density, sample, threshold, floor)
         if quality.recall >= floor:
@@ -251,10 +244,6 @@ class Sample(NamedTuple):
     probes: NDArray[np.float32]
     pairs: NDArray[np.int64]
     is_made_up: bool = False
-
-    def among_first(self, nodes: int) -> "Sample":
-        """The pairs with the first nodes alone."""
-        return self._replace(pairs=self.pairs[self.pairs % self.nodes < nodes])
 
 
 def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:

@@ -67,7 +67,7 @@ def test_what_does_not_come_to_its_end_is_not_done() -> None:
 def test_what_was_killed_is_done_again_soon_and_not_for_ever() -> None:
     night = Night("2026-01-09 15:00", done="2026-01-01 15:00")
     night.keeper.work = lambda: night._work() and False
-    assert [night.keeper.step() for _ in range(3)] == [timedelta(seconds=30), timedelta(seconds=30), timedelta()]
+    assert [night.keeper.step() for _ in range(3)] == [timedelta(seconds=10), timedelta(seconds=10), timedelta()]
     assert night.worked == ["09 15:00", "09 18:00", "09 21:00"]
     assert night.kept == ["09 21:00"]
     assert night.keeper.step() == timedelta(hours=2)

@@ -190,19 +190,6 @@ def test_the_first_index_that_reaches_the_floor_is_taken(
     assert (quality.m, quality.ef_construction, quality.ef, quality.recall) == (enough[0], 10 * enough[0], enough[1], 1)
 
 
-def test_one_that_misses_too_many_early_is_not_built_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = Tried(monkeypatch, lambda m, _: 1.0 if m == 8 else 0.5)
-    monkeypatch.setattr(segments, "_ADDED_AT_ONCE", 50)
-    vectors, told = embeddings(300, seed=1), []
-    segment = build_segment(
-        rows_of(vectors), THRESHOLD, 0.95, 1, progress=lambda what, done, _: told.append((what, done))
-    )
-    assert steps.order == [(4, 10), (4, 20), (8, 10), (8, 10)]
-    assert [done for what, done in told if what == "building, M 4"] == [0, 50]
-    assert segment.quality.recall == 1
-    assert sorted(segment.index.get_ids_list()) == list(range(300))
-
-
 def test_no_sparser_index_is_tried_than_an_earlier_segment_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Tried(monkeypatch, lambda *_: 1.0)
     earlier = Quality(m=8, ef_construction=80, ef=40, recall=1, sample_pairs=1)
