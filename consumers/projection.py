@@ -217,7 +217,8 @@ def _with_report(row: Row | None, event: IndividualChecked, published: datetime)
     }
 
 
-def _pair_row(message: Message[Event], event: PairEvent) -> Row:
+def _pair_columns(event: PairEvent) -> Row:
+    """Those of `duplicates` and `retractions` alike."""
     assert isinstance(event, DuplicateFound | DuplicateRetracted)
     return {
         "pair_id": event.pair_id,
@@ -229,26 +230,17 @@ def _pair_row(message: Message[Event], event: PairEvent) -> Row:
         "revision_b": event.b.revision,
         "distance": event.distance,
         "threshold": event.threshold,
-        "retracted": event.reason.value if isinstance(event, DuplicateRetracted) else None,
-        "found_at": message.time,
     }
+
+
+def _pair_row(message: Message[Event], event: PairEvent) -> Row:
+    retracted = event.reason.value if isinstance(event, DuplicateRetracted) else None
+    return {**_pair_columns(event), "retracted": retracted, "found_at": message.time}
 
 
 def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> Row:
-    return {
-        "pair_id": event.pair_id,
-        "event_id": message.id,
-        "collection": event.collection,
-        "encoder": event.encoder,
-        "individual_a": event.a.individual_id,
-        "individual_b": event.b.individual_id,
-        "revision_a": event.a.revision,
-        "revision_b": event.b.revision,
-        "reason": event.reason.value,
-        "distance": event.distance,
-        "threshold": event.threshold,
-        "retracted_at": message.time,
-    }
+    own = {"event_id": message.id, "reason": event.reason.value, "retracted_at": message.time}
+    return {**_pair_columns(event), **own}
 
 
 def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row:

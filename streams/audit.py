@@ -63,7 +63,7 @@ def due(
         at, found = at + begin, ours[found]
         earlier = rows.offsets[found] < rows.offsets[at]
         at, found, apart = at[earlier], found[earlier], apart[earlier]
-        np.add.at(totals, at, 1)
+        totals[begin : begin + len(probes)] = np.bincount(at - begin, minlength=len(probes))
         order = np.lexsort((rows.offsets[found], apart, at))
         nearest = order[np.arange(len(order)) - np.searchsorted(at[order], at[order]) < limit]
         codes.append(np.minimum(at, found)[nearest] * people + np.maximum(at, found)[nearest])
@@ -199,8 +199,8 @@ def _judged(census: Census, encoder: str, rows: Rows, words: Words, threshold: f
 
 def _times_of(found: NDArray[np.int64], codes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each pair found the time of what was last said of it, 0 where nothing was."""
-    order = np.argsort(codes)
-    at = np.minimum(np.searchsorted(codes[order], found), max(len(codes) - 1, 0))
     if not len(codes):
         return np.zeros(len(found), np.int64)
-    return np.where(codes[order][at] == found, times[order][at], 0)
+    order = np.argsort(codes)
+    at = order[np.minimum(np.searchsorted(codes[order], found), len(codes) - 1)]
+    return np.where(codes[at] == found, times[at], 0)

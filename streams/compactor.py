@@ -112,7 +112,7 @@ class _Run:
             )
         reading = dict(self._watch.seconds)
         for census in collections:
-            known = self._sources.findings.encoders(census.collection)
+            known = self._sources.in_use.get(census.collection, set())
             encoders: set[str | None] = {*census.in_use(), *known} or {None}
             if plan.encoder is not None:
                 encoders &= {plan.encoder} if plan.encoder in census.in_use() else set()

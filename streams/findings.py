@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from schemas.envelope import Message, Record, UnreadableError, decode
 from schemas.events import DuplicateFound, Event, IndividualChecked, PairEvent
 from schemas.shard import Shard
-from streams.roster import Roster, hashes_of
+from streams.roster import Roster, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -131,24 +131,21 @@ class Findings:
         """Who was compared with all before, of which revision."""
         return _latest(self._checks.get((collection, encoder), []))
 
-    def collections(self) -> set[str]:
-        """Those of which any pair is known to hold."""
-        return {collection for collection, _ in self._in_use()}
-
-    def encoders(self, collection: str) -> set[str]:
-        """Those by which any pair is known to hold in a collection."""
-        return {encoder for name, encoder in self._in_use() if name == collection}
+    def in_use(self) -> dict[str, set[str]]:
+        """Of each collection the encoders by which any pair is known to hold."""
+        scopes, words = self._settled()
+        used = set(np.unique(scopes[words.counts.holds | words.last.holds]).tolist())
+        found: dict[str, set[str]] = {}
+        for (collection, encoder), scope in self._scopes.items():
+            if scope in used:
+                found.setdefault(collection, set()).add(encoder)
+        return found
 
     def words(self, collection: str, encoder: str) -> Words:
         """What is said of each pair."""
         scopes, words = self._settled()
         here = np.flatnonzero(scopes == self._scopes.get((collection, encoder), -1))
         return Words(words.counts.chosen(here), words.last.chosen(here))
-
-    def _in_use(self) -> set[tuple[str, str]]:
-        scopes, words = self._settled()
-        used = set(np.unique(scopes[words.counts.holds | words.last.holds]).tolist())
-        return {name for name, scope in self._scopes.items() if scope in used}
 
     def _settled(self) -> tuple[NDArray[np.int64], Words]:
         """By the pairs' ids the scope of each, and what is said of it; other records are forgotten."""
@@ -158,21 +155,12 @@ class Findings:
             scopes = np.concatenate([_NO_NUMBER, *(scopes for _, scopes, _ in parts)])
             known = Known.together([known for _, _, known in parts])
             revisions = known.revisions_a.astype(np.uint64) + known.revisions_b.astype(np.uint64)  # int64 is too small
-            counts = _lasts(keys, -known.offsets, known.times, revisions)
-            last = _lasts(keys, known.offsets)
+            counts = last_of_each(keys, -known.offsets, known.times, revisions)
+            last = last_of_each(keys, known.offsets)
             kept = np.unique(np.concatenate([counts, last]))
             self._parts, self._held = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)
             self._words = scopes[last], Words(known.chosen(counts), known.chosen(last))
         return self._words
-
-
-def _lasts(keys: NDArray[np.uint64], *order_by: NDArray[Any]) -> NDArray[np.intp]:
-    """Of each key (n, 2) the position of the last, as `numpy.lexsort` orders them; in ascending order of the keys."""
-    order = np.lexsort((*order_by, keys[:, 1], keys[:, 0]))
-    is_last = np.ones(len(order), dtype=np.bool_)
-    is_last[:-1] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-    lasts: NDArray[np.intp] = order[is_last]
-    return lasts
 
 
 def _latest(parts: Sequence[Roster]) -> Roster:
@@ -180,7 +168,7 @@ def _latest(parts: Sequence[Roster]) -> Roster:
     hashes = np.concatenate([_NO_HASH, *(part.hashes for part in parts)])
     revisions = np.concatenate([_NO_NUMBER, *(part.revisions for part in parts)])
     offsets = np.concatenate([_NO_NUMBER, *(part.offsets for part in parts)])
-    kept = _lasts(hashes, offsets)
+    kept = last_of_each(hashes, offsets)
     return Roster(hashes[kept], revisions[kept], offsets[kept])
 
 

@@ -14,7 +14,7 @@ from schemas.envelope import Record, UnreadableError, decode
 from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.delta import Rows
-from streams.roster import Roster, hashes_of
+from streams.roster import Roster, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
 ERASED = -1
@@ -140,11 +140,8 @@ class Fold:
             np.concatenate([empty, *(part[column] for part in parts)]) for column in (1, 2, 3, 4)
         )
         hashes = hashes_of(ids)
-        order = np.lexsort((offsets, encoders == ERASED, revisions, hashes[:, 1], hashes[:, 0], collections))
-        is_last = np.ones(len(order), dtype=np.bool_)
-        whose = np.column_stack([hashes[order], collections[order].astype(np.uint64)])
-        is_last[:-1] = (whose[1:] != whose[:-1]).any(axis=1)
-        kept = order[is_last]
+        whose = np.column_stack([collections.astype(np.uint64), hashes])
+        kept = last_of_each(whose, offsets, encoders == ERASED, revisions)
         vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
         del parts
         latest = _Part(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,3 +114,15 @@ class Absent:
         order = order_of(self.roster.hashes)
         roster = Roster(self.roster.hashes[order], self.roster.revisions[order], self.roster.offsets[order])
         return Absent(roster, self.erased[order])
+
+
+def last_of_each(keys: NDArray[np.uint64], *order_by: NDArray[Any]) -> NDArray[np.intp]:
+    """Of each different key, a row of (n, k), the position of the last, as `numpy.lexsort` orders them by `order_by`.
+
+    In ascending order of the keys.
+    """
+    order = np.lexsort((*order_by, *keys.T[::-1]))
+    is_last = np.ones(len(order), dtype=np.bool_)
+    is_last[:-1] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+    lasts: NDArray[np.intp] = order[is_last]
+    return lasts

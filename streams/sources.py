@@ -19,7 +19,7 @@ class Sources:
     """One partition of `encodings` and of `duplicates`, of one collection or of all. Read once, by `read`.
 
     `end`: the log was read below it. `matched`: everyone below it was compared, and what was found is in `findings`.
-    `said`: they are what stands on `duplicates` below it.
+    `said`: they are what stands on `duplicates` below it. `in_use`: see `Findings.in_use`.
     """
 
     def __init__(self, settings: Settings, shard: Shard, partition: int) -> None:
@@ -27,6 +27,7 @@ class Sources:
         self.log = PartitionLog(settings, ENCODINGS, matcher_of(shard).name)
         self.duplicates = PartitionLog(settings, DUPLICATES, "compactor")
         self.findings = Findings()
+        self.in_use: dict[str, set[str]] = {}
         self.end = self.matched = self.said = 0
         self._since = Fold()
         self._read_on = 0
@@ -53,7 +54,8 @@ class Sources:
             progress("gathering findings", _behind(batch) - begin, self.said - begin)
         known = list(fold.collections())
         # Those of whom the log knows nobody any more: Kafka has dropped their tombstones.
-        gone = self.findings.collections() - {census.collection for census in known}
+        self.in_use = self.findings.in_use()
+        gone = self.in_use.keys() - {census.collection for census in known}
         return known + [Census.empty(name) for name in sorted(gone)]
 
     def changed(self, collection: str) -> Roster:

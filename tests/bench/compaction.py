@@ -8,11 +8,9 @@ compaction and what measures them share the machine. For a million people the th
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import hnswlib
 import numpy as np
@@ -20,8 +18,8 @@ import numpy as np
 from schemas.events import EMBEDDING_DIMENSIONS, CompactionCertified
 from schemas.topics import CERTIFICATES
 from streams.segment import cores
-from tests.bench.machine import describe_machine, print_table, say
-from tests.bench.matcher import Bench, delays
+from tests.bench.machine import print_table, say
+from tests.bench.matcher import Bench, delays, run
 from tests.bench.matching import SEED, Matching
 from tests.population import embeddings
 
@@ -102,19 +100,5 @@ def latency(bench: Bench) -> None:
 PARTS: dict[str, Callable[[Bench], None]] = {"latency": latency, "million": million}
 
 
-def main(parts: list[str]) -> None:
-    """Those parts, or all, on one set of servers."""
-    print(describe_machine())
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        bench = Bench(Path(folder))
-        try:
-            bench.stack.start_servers(say)
-            for part in parts or PARTS:
-                PARTS[part](bench)
-        finally:
-            bench.stack.stop()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(sys.argv[1:], PARTS)

@@ -122,7 +122,7 @@ def _parameters(index: hnswlib.Index) -> str:
     return f"M {index.M}, ef_construction {index.ef_construction}, ef {index.ef}"
 
 
-def main(parts: list[str]) -> None:
+def run(chosen: list[str], parts: dict[str, Callable[[Bench], None]]) -> None:
     """Those parts, or all, on one set of servers."""
     print(describe_machine())
     with tempfile.TemporaryDirectory() as folder:
@@ -130,11 +130,11 @@ def main(parts: list[str]) -> None:
         bench = Bench(Path(folder))
         try:
             bench.stack.start_servers(say)
-            for part in parts or PARTS:
-                PARTS[part](bench)
+            for part in chosen or parts:
+                parts[part](bench)
         finally:
             bench.stack.stop()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(sys.argv[1:], PARTS)
