@@ -19,8 +19,9 @@ from consumers.encoder_process import DETECTOR_OF, Pool, answers, batch_of, load
 from consumers.encoding import Intake, Task, given_up
 from consumers.photo_store import PhotoStore
 from consumers.pool_step import AnswerInPool, Work
-from consumers.task_pool import TaskPool, process_pool
+from consumers.task_pool import Taken, TaskPool, process_pool
 from schemas.envelope import Record, full_name
+from schemas.erasures import ErasureLog
 from schemas.kafka import Publisher, consumer_config
 from schemas.settings import Settings
 from schemas.stopping import stop_in_any_case
@@ -49,9 +50,16 @@ def run(settings: Settings, pool: Pool) -> None:
     group = GROUP_OF[pool]
     (source,) = group.reads
     publisher = Publisher(settings, group.name)
+    erasures = ErasureLog(settings, group.name).catch_up().follow()
+    intake = Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read, erasures.key, erasures.erased)
+
+    def take(record: Record) -> Taken[Task, Record]:
+        erasures.check()
+        return intake.take(record)
+
     work = Work(
         ThreadPoolExecutor(settings.photo_fetches, thread_name_prefix="fetch"),
-        Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read).take,
+        take,
         start_pool(settings, pool, processes),
         given_up,
     )

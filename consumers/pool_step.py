@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message
 from confluent_kafka import KafkaError
 
-from consumers.task_pool import DiedError, TaskPool
+from consumers.task_pool import DiedError, Taken, TaskPool
 from schemas.envelope import Record
 from schemas.kafka import Publisher, PublishError
 
@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[T]):
-    """What is done with a record: `take` in a thread of `threads`, unless that answers it the task in `pool`.
+    """What is done with a record: `take` in a thread of `threads`, and the task that it leaves in `pool`.
 
     `give_up` answers a task that its process dies of.
     """
 
     threads: ThreadPoolExecutor
-    take: Callable[[Record], T | Record]
+    take: Callable[[Record], Taken[T, Record]]
     pool: TaskPool[T, Record]
     give_up: Callable[[T], Record]
 
@@ -43,8 +43,13 @@ class Work(Generic[T]):
 @dataclass(eq=False)
 class _UnderWay:
     message: Message[KafkaPayload]
-    acknowledged: bool = False
+    answers: int | None = None  # not known before it is taken
+    acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
     failure: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.acknowledged) == self.answers
 
 
 @contextmanager
@@ -57,10 +62,10 @@ def _failing(item: _UnderWay) -> Iterator[None]:
 
 
 class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
-    """Each record is answered by one record, published as soon as it is there.
+    """Each record is answered by records, or by none, published as soon as they are there.
 
-    Messages go on to the next step, which commits, in the order of their submission, each once its answer
-    is acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
+    Messages go on to the next step, which commits, in the order of their submission, each once its answers
+    are acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
     """
 
     def __init__(
@@ -92,15 +97,16 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
 
     # The following run in threads of the executors: arroyo's loop may be waiting for its next message.
 
-    def _taken(self, item: _UnderWay, taken: "Future[T | Record]") -> None:
-        if taken.cancelled():
+    def _taken(self, item: _UnderWay, future: "Future[Taken[T, Record]]") -> None:
+        if future.cancelled():
             return
         with _failing(item):
-            task = taken.result()
-            if isinstance(task, Record):
-                self._publish(item, task)
-            else:
-                self._work.pool.submit(task, partial(self._answered, item, task))
+            taken = future.result()
+            item.answers = len(taken.answers) + (taken.task is not None)
+            for answer in taken.answers:
+                self._publish(item, answer)
+            if taken.task is not None:
+                self._work.pool.submit(taken.task, partial(self._answered, item, taken.task))
 
     def _answered(self, item: _UnderWay, task: T, answer: Record | BaseException) -> None:
         with _failing(item):
@@ -114,7 +120,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         def delivered(error: KafkaError | None) -> None:
             if error is not None:
                 item.failure = PublishError(f"the broker refused an answer: {error.str()}")
-            item.acknowledged = True
+            item.acknowledged.append(None)
 
         self._publisher.publish(answer, delivered)
 
@@ -126,7 +132,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             first = self._under_way[0]
             if first.failure is not None:
                 raise first.failure
-            if not first.acknowledged:
+            if not first.is_done:
                 break
             self._next_step.submit(self._under_way.popleft().message)
         self._next_step.poll()

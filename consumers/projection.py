@@ -16,19 +16,19 @@ from schemas.events import (
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
-    EncodingErased,
     EncodingRejected,
     Event,
     IndividualChecked,
-    IndividualDeleted,
     IndividualEvent,
+    PairDecided,
     PairEvent,
     Registration,
 )
-from schemas.tables import certificates, checks, duplicates, individuals, retractions
+from schemas.tables import certificates, checks, decisions, duplicates, individuals, retractions
 
 Row = Mapping[str, Any]
 CHECKED = "checked_revision"
+_COLUMN_GROUPS = (Registration, EncodingComputed, IndividualChecked, EncodingRejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,20 @@ class Rows:
     checks: list[Row]
     duplicates: list[Row]
     retractions: list[Row]
+    decisions: list[Row]
     certificates: list[Row]
 
 
 def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
-    """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept."""
+    """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept.
+
+    Of erasures there are none here: see `consumers.erasing`.
+    """
     by_guard: dict[str, dict[tuple[str, str], Row]] = defaultdict(dict)
     reports: dict[tuple[str, str, int, int], Row] = {}
     pairs: dict[str, Row] = {}
     retracted: dict[tuple[str, str], Row] = {}
+    decided: dict[tuple[str, str], Row] = {}
     certified: dict[str, Row] = {}
     for message, timestamp in events:
         event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
@@ -61,12 +66,14 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
                 pairs[event.pair_id] = pair
             if isinstance(event, DuplicateRetracted):
                 retracted[event.pair_id, message.id] = _retraction_row(message, event)
+        elif isinstance(event, PairDecided):
+            decided[event.key, message.id] = _decision_row(message, event)
         elif isinstance(event, CompactionCertified):
             certified[event.certificate_id] = _certificate_row(message, event)
         elif isinstance(event, IndividualChecked) and event.shards > 1:
             place = (event.collection, event.individual_id, event.revision, event.shards)
             reports[place] = _with_report(reports.get(place), event, published)
-        else:
+        elif isinstance(event, _COLUMN_GROUPS):
             guard, row = _individual_row(message, published)
             key = (row["collection"], row["individual_id"])
             before = by_guard[guard].get(key)
@@ -77,6 +84,7 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
         [row for _, row in sorted(reports.items())],
         [row for _, row in sorted(pairs.items())],
         [row for _, row in sorted(retracted.items())],
+        [row for _, row in sorted(decided.items())],
         [row for _, row in sorted(certified.items())],
     )
 
@@ -161,6 +169,11 @@ def add_retractions() -> Insert:
     return insert(retractions).on_conflict_do_nothing()
 
 
+def add_decisions() -> Insert:
+    """Writes decisions that are not there yet."""
+    return insert(decisions).on_conflict_do_nothing()
+
+
 def add_certificates() -> Insert:
     """Writes certificates that are not there yet."""
     return insert(certificates).on_conflict_do_nothing()
@@ -190,8 +203,6 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
                 "rejection_detail": event.detail,
                 "rejected_at": published,
             }
-        case IndividualDeleted() | EncodingErased():
-            guard = "erased_revision"
         case _:
             raise TypeError(f"{type(event).__name__} has no columns in individuals")
     key = {"collection": event.collection, "individual_id": event.individual_id}
@@ -241,6 +252,21 @@ def _pair_row(message: Message[Event], event: PairEvent) -> Row:
 def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> Row:
     own = {"event_id": message.id, "reason": event.reason.value, "retracted_at": message.time}
     return {**_pair_columns(event), **own}
+
+
+def _decision_row(message: Message[Event], event: PairDecided) -> Row:
+    return {
+        "pair_id": event.key,
+        "event_id": message.id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "individual_a": event.a,
+        "individual_b": event.b,
+        "verdict": event.verdict,
+        "decided_by": event.by,
+        "note": event.note,
+        "decided_at": message.time,
+    }
 
 
 def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row:

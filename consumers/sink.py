@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -11,11 +12,13 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from consumers.erasing import Events, sieve
 from consumers.projection import (
     CHECKED,
     Row,
     Rows,
     add_certificates,
+    add_decisions,
     add_retractions,
     completed,
     merge_checks,
@@ -23,24 +26,25 @@ from consumers.projection import (
     upsert_duplicates,
     upsert_individuals,
 )
-from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, full_name
-from schemas.events import Event
+from schemas.envelope import Record, UnreadableError, dead_letter, decode, full_name
+from schemas.erased import Erased, ErasureKey
+from schemas.erasures import ErasureLog
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.settings import Settings
 from schemas.stopping import stop_in_any_case
-from schemas.topics import CERTIFICATES, DUPLICATES, REJECTIONS, SINK
+from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
 
 log = logging.getLogger(__name__)
 
 # The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
-_LETTERS_OF = (REJECTIONS.name, DUPLICATES.name, CERTIFICATES.name)
+_LETTERS_OF = tuple(topic.name for topic in (REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
 _WAIT_S = 0.05
 _LONGEST_PAUSE_S = 10.0
 
 
 def run(settings: Settings) -> None:
-    """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads five."""
+    """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads seven."""
     sink = Sink(settings)
     stopping = False
 
@@ -63,6 +67,8 @@ class Sink:
         self._batch = settings.sink_batch
         self._engine = create_engine(settings.postgres, pool_pre_ping=True)
         self._publisher = Publisher(settings, SINK.name)
+        # What was erased long ago is known before anything is written: tables that are filled anew don't bring it back.
+        self._erasures = ErasureLog(settings, SINK.name).catch_up().follow()
         self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads}
         self._consumer = Consumer(consumer_config(settings, SINK.name))
         self._consumer.subscribe(list(self._topics))
@@ -83,7 +89,7 @@ class Sink:
             self._flow.check()
             return
         self._flow.moved()
-        events: list[tuple[Message[Event], int]] = []
+        events: Events = []
         letters: list[Record] = []
         for record in records:
             try:
@@ -92,7 +98,8 @@ class Sink:
                 if record.topic in _LETTERS_OF:
                     letters.append(dead_letter(record, error, "facematch/sink"))
         self._publisher.publish_all(letters)
-        write(self._engine, events)
+        self._erasures.check()
+        write(self._engine, events, self._erasures.key, self._erasures.erased, self._publisher.publish_all)
         self._store_offsets(messages)
 
     def _store_offsets(self, messages: list[KafkaMessage]) -> None:
@@ -124,14 +131,25 @@ def _has_value(message: KafkaMessage) -> bool:
     return error is None
 
 
-def write(engine: Engine, events: list[tuple[Message[Event], int]]) -> None:
-    """All rows in one transaction. A Postgres that is away is waited for, with growing pauses."""
-    rows = rows_of(events)
+def write(
+    engine: Engine,
+    events: Events,
+    key: ErasureKey,
+    registry: Erased,
+    publish: Callable[[list[Record]], None],
+) -> None:
+    """All rows in one transaction. A Postgres that is away is waited for, with growing pauses.
+
+    `publish` returns once what it is given is acknowledged: null values for what was said of erased people. They are
+    published before the transaction ends: afterwards nobody would know their keys any more.
+    """
     pause = 0.1
     while True:
         try:
             with engine.begin() as connection:
-                _execute(connection, rows)
+                sieved = sieve(connection, events, key, registry)
+                _execute(connection, rows_of(sieved.events))
+                publish(sieved.nulls)
             return
         except DBAPIError as error:
             if not _is_away(error):
@@ -149,10 +167,13 @@ def _execute(connection: Connection, rows: Rows) -> None:
         _write_individuals(connection, CHECKED, completed(dict(row) for row in merged))
     if rows.duplicates:
         connection.execute(upsert_duplicates(rows.duplicates[0]), rows.duplicates)
-    if rows.retractions:
-        connection.execute(add_retractions(), rows.retractions)
-    if rows.certificates:
-        connection.execute(add_certificates(), rows.certificates)
+    for statement, group in (
+        (add_retractions(), rows.retractions),
+        (add_decisions(), rows.decisions),
+        (add_certificates(), rows.certificates),
+    ):
+        if group:
+            connection.execute(statement, group)
 
 
 def _write_individuals(connection: Connection, guard: str, rows: list[Row]) -> None:

@@ -63,6 +63,18 @@ def _settings() -> Settings:
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
 
 
+def _settings_with_key() -> Settings:
+    """Those of whoever must not let an erased person come back."""
+    from schemas.erased import ErasureKey, ErasureKeyError
+
+    found = _settings()
+    try:
+        ErasureKey(found.erasure_key)
+    except ErasureKeyError as error:
+        raise UserError(str(error)) from None
+    return found
+
+
 def _shard(text: str | Shard) -> Shard:
     try:
         return Shard.parse(str(text))
@@ -299,7 +311,7 @@ def compact(
     signal.signal(signal.SIGTERM, stop)
     try:
         with _servers_expected():
-            is_done = run_compaction(Console(), _settings(), plan, shard, threads, stopping)
+            is_done = run_compaction(Console(), _settings_with_key(), plan, shard, threads, stopping)
     except UnknownCollectionError as error:
         raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
     except UnknownEncoderError as error:
@@ -392,7 +404,7 @@ def _ready(tables: bool) -> Settings:
     """The settings, once the topics are there, and for who writes to them the tables."""
     from deploy.topics import wait_for_topics
 
-    found = _settings()
+    found = _settings_with_key()
     wait_for_topics(found)
     if tables:
         from deploy.tables import wait_for_tables

@@ -76,7 +76,7 @@ def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
             try:
                 with console.status("") as status:
                     stack.start_servers(lambda doing: status.update(f"{doing} …"))
-                    os.environ.update(stack.addresses)
+                    os.environ.update(stack.environment)
                     settings = Settings()
                     status.update("creating topics and tables, starting workers …")
                     stack.start_workers(settings, scheduled=False)

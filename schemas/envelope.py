@@ -14,11 +14,28 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from schemas.events import EVENT_TYPES, CompactionCertified, EncodingErased, Event, IndividualChecked, IndividualEvent
+from schemas.events import (
+    EVENT_TYPES,
+    CompactionCertified,
+    DecisionErased,
+    EncodingErased,
+    Event,
+    FindingErased,
+    IndividualChecked,
+    IndividualErased,
+    IndividualEvent,
+    KeyErased,
+)
 from schemas.identity import uuid_of
 from schemas.topics import DEAD_LETTERS, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
+_NULL_NEEDS: dict[type[Event], str] = {
+    EncodingErased: "a key collection/individual and a header revision, a whole number",
+    FindingErased: "a key and a header collection",
+    DecisionErased: "a key and a header collection",
+}
+NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 
@@ -95,6 +112,9 @@ def encode(message: Message[Event]) -> Record:
     if isinstance(event, EncodingErased):
         headers = (*headers, ("revision", str(event.revision).encode()))
         value = None
+    elif isinstance(event, KeyErased):
+        headers = (*headers, ("collection", event.collection.encode()))
+        value = None
     else:
         headers = (*headers, ("content-type", _CONTENT_TYPE))
         value = event.model_dump_json(exclude_none=True).encode()
@@ -116,8 +136,8 @@ def decode(record: Record) -> Message[Event]:
     if event_type not in topic_named(record.topic).carries:
         raise UnreadableError(f"{record.topic} does not carry {event_type.__name__}")
     try:
-        if event_type is EncodingErased:
-            event: Event = _decode_tombstone(record, attributes)
+        if event_type in NULL_VALUED:
+            event: Event = _decode_null(event_type, record, attributes)
         elif record.value is None:
             raise UnreadableError(f"{event_type.__name__} has no value")
         else:
@@ -170,16 +190,19 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
     return found
 
 
-def _decode_tombstone(record: Record, attributes: Mapping[str, str]) -> EncodingErased:
+def _decode_null(event_type: type[Event], record: Record, attributes: Mapping[str, str]) -> Event:
     if record.value is not None:
-        raise UnreadableError("EncodingErased has a null value; this one has content")
+        raise UnreadableError(f"{event_type.__name__} has a null value; this one has content")
     try:
-        collection, _, individual_id = (record.key or b"").decode().partition("/")
+        key = (record.key or b"").decode()
+        if issubclass(event_type, KeyErased):
+            return event_type(collection=attributes["collection"], erased_key=key)
+        collection, _, individual_id = key.partition("/")
         revision = int(attributes["revision"])
-    except (UnicodeDecodeError, KeyError, ValueError):
-        raise UnreadableError(
-            "EncodingErased needs a key collection/individual and a header revision, a whole number"
-        ) from None
+    except (UnicodeDecodeError, KeyError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise
+        raise UnreadableError(f"{event_type.__name__} needs {_NULL_NEEDS[event_type]}") from None
     return EncodingErased(collection=collection, individual_id=individual_id, revision=revision)
 
 
@@ -211,6 +234,8 @@ def _key_rule(event: Event) -> str:
         return "@shard/shards/collection/individual_id"
     if isinstance(event, CompactionCertified):
         return "the certificate's id"
+    if isinstance(event, IndividualErased):
+        return "its digest"
     return "collection/individual_id" if isinstance(event, IndividualEvent) else "the pair id"
 
 

@@ -195,9 +195,37 @@ class IndividualCreated(Registration):
 class IndividualUpdated(Registration):
     """An individual's registration changed: the whole of it as it is now, under a higher revision."""
 
+    moved_from: CollectionName | None = Field(
+        default=None,
+        description="The collection that the individual was in before, where that is another. Nothing of them stays "
+        "there: revisions up to this one are erased from it.",
+    )
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        if self.moved_from == self.collection:
+            raise ValueError("moved_from is another collection than the one that the individual is in now")
+        return self
+
 
 class IndividualDeleted(IndividualEvent):
     """An individual is to be erased; the revision is higher than any before."""
+
+
+class IndividualErased(Event):
+    """An individual was erased, or moved away: what never counts again, of whom nothing but a keyed hash is kept."""
+
+    digest: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="HMAC-SHA-256 of collection/individual_id, in hexadecimal: who has the key can ask for somebody, "
+        "nobody can read from it who it is.",
+    )
+    key_id: str = Field(pattern=r"^[0-9a-f]{8}$", description="Which key made the digest; it says nothing about it.")
+    revision: Revision
+
+    @property
+    def key(self) -> str:
+        return self.digest
 
 
 class FaceBox(BaseModel):
@@ -290,6 +318,11 @@ def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
     return uuid_of(_PAIR_NAMESPACE, _as_json([collection, encoder, *sorted((one, other))]))
 
 
+def _check_order(a: str, b: str) -> None:
+    if not a < b:
+        raise ValueError("a pair has two different individuals, the smaller id first")
+
+
 class PairEvent(Event):
     """An event about a pair of individuals; `a` has the smaller id."""
 
@@ -299,8 +332,7 @@ class PairEvent(Event):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if not self.a.individual_id < self.b.individual_id:
-            raise ValueError("a pair has two different individuals, the smaller id first")
+        _check_order(self.a.individual_id, self.b.individual_id)
         return self
 
     @cached_property
@@ -444,7 +476,10 @@ class CompactionCertified(Event):
 
 
 class PairDecided(Event):
-    """What a reviewer said of a pair."""
+    """What a reviewer said of a pair of individuals; `a` has the smaller id.
+
+    It holds whatever becomes of their photos: of whichever revisions, by whichever encoder they are found.
+    """
 
     encoder: EncoderId
     a: IndividualId
@@ -453,9 +488,35 @@ class PairDecided(Event):
     by: Text = Field(min_length=1, max_length=256, description="Who decided.")
     note: Text = Field(default="", max_length=4096, description="Why, in the reviewer's words.")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_order(self.a, self.b)
+        return self
+
     @property
     def key(self) -> str:
         return pair_id(self.collection, self.encoder, self.a, self.b)
+
+
+class KeyErased(Event):
+    """A null value: what was said under its key was about somebody who was erased. Forget it.
+
+    Headers: its collection.
+    """
+
+    erased_key: str = Field(min_length=1, description="Of the record, and of those before it that are to be forgotten.")
+
+    @property
+    def key(self) -> str:
+        return self.erased_key
+
+
+class FindingErased(KeyErased):
+    """A null value on `duplicates`: the pair, or the check, was of somebody who was erased. Forget it."""
+
+
+class DecisionErased(KeyErased):
+    """A null value on `decisions`: the pair was of somebody who was erased. Forget it."""
 
 
 EVENT_TYPES: dict[str, type[Event]] = {
@@ -464,13 +525,16 @@ EVENT_TYPES: dict[str, type[Event]] = {
         IndividualCreated,
         IndividualUpdated,
         IndividualDeleted,
+        IndividualErased,
         EncodingComputed,
         EncodingErased,
         EncodingRejected,
         DuplicateFound,
         DuplicateRetracted,
         IndividualChecked,
+        FindingErased,
         PairDecided,
+        DecisionErased,
         CompactionCertified,
     )
 }

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from schemas.envelope import Message, Record, encode
+from schemas.envelope import NULL_VALUED, Message, Record, encode
 from schemas.events import (
     EMBEDDING_DIMENSIONS,
     EVENT_TYPES,
     CompactionCertified,
+    DecisionErased,
     Detector,
     DuplicateFound,
     DuplicateRetracted,
@@ -23,10 +24,12 @@ from schemas.events import (
     EncodingRejected,
     Event,
     FaceBox,
+    FindingErased,
     IndexParameters,
     IndividualChecked,
     IndividualCreated,
     IndividualDeleted,
+    IndividualErased,
     IndividualUpdated,
     MeasuredRecall,
     Member,
@@ -62,6 +65,7 @@ def examples() -> dict[str, Record]:
             **_WHO | {"revision": 2}, photo=Photo(uri="https://photos.example.org/A-1001-2.jpg"), detector=Detector.CNN
         ),
         IndividualDeleted(**_WHO | {"revision": 3}),
+        IndividualErased(collection="camp-a", digest="5f" * 32, key_id="1b0c7a52", revision=3),
         EncodingComputed(
             **_WHO,
             encoder="dlib-resnet-v1-db0eeebc.1",
@@ -86,6 +90,8 @@ def examples() -> dict[str, Record]:
             collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", a="A-1001", b="A-2417",
             verdict="different", by="reviewer-7", note="twins",
         ),
+        FindingErased(collection="camp-a", erased_key=DuplicateFound(**_PAIR, distance=0, threshold=0.45).pair_id),
+        DecisionErased(collection="camp-a", erased_key=DuplicateFound(**_PAIR, distance=0, threshold=0.45).pair_id),
         CompactionCertified(
             certificate_id=_ID, collection="camp-a", encoder="dlib-resnet-v1-db0eeebc.1", partition=4, offset=41230,
             people=39817, threshold=0.45, index=IndexParameters(m=16, ef_construction=100, ef=64),
@@ -111,7 +117,7 @@ def files() -> dict[Path, str]:
 
 def json_schema(event: type[Event]) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an event's value."""
-    if event is EncodingErased:
+    if event in NULL_VALUED:
         schema: dict[str, Any] = {"title": event.__name__, "description": event.__doc__, "type": "null"}
     else:
         schema = event.model_json_schema()
@@ -134,6 +140,7 @@ def asyncapi() -> dict[str, Any]:
             "decide": _operation("send", "decisions", "A review tool says what a reviewer decided."),
             "readDuplicates": _operation("receive", "duplicates", "Downstream reads the candidates."),
             "readCertificates": _operation("receive", "certificates", "Downstream reads what each compaction found."),
+            "readErasures": _operation("receive", "erasures", "Whoever holds the key learns who was erased."),
             "readRejections": _operation("receive", "rejections", "Downstream reads which photos to take again."),
         },
         "components": {"messages": {name: _message(name) for name in EVENT_TYPES}},
@@ -171,6 +178,8 @@ def _message(name: str) -> dict[str, Any]:
     }
     if event is EncodingErased:
         headers["revision"] = {"type": "string", "pattern": "^[0-9]+$"}
+    elif event in NULL_VALUED:
+        headers["collection"] = {"type": "string"}
     return {
         "name": name,
         "contentType": "application/json",

@@ -7,7 +7,7 @@ when it starts, then the defaults below.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STACK_FOLDER = Path(".facematch")
@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     postgres: str = Field(
         default="postgresql+psycopg2://postgres@127.0.0.1:5432/facematch",
         description="SQLAlchemy URL of the Postgres database.",
+    )
+    erasure_key: SecretStr | None = Field(
+        default=None,
+        description="Secret with which ids of erased individuals are hashed, at least 32 characters: the same for "
+        "every worker, and kept as long as the data. Only who has it can tell whether somebody was erased.",
     )
     replication_factor: int = Field(
         default=1, ge=1, description="Copies of every topic that is created. Use 3 on a cluster."

@@ -4,7 +4,8 @@ Each column group of `individuals` belongs to one kind of event and is overwritt
 the rows come out the same in whatever order, and however often, events arrive. What state an individual is in
 follows from them: see the view `individual_duplicates`. Where several shards check, `checks` gathers what they
 say; once the last has spoken, their sum goes to `individuals`, as the word of a single matcher does at once.
-`duplicates` has the last word on each pair; `retractions` and `certificates` only grow.
+`duplicates` has the last word on each pair; `retractions`, `decisions` and `certificates` only grow, but for what is
+said of somebody who is erased: nothing of that stays in any table but a row of `erased`.
 """
 
 from sqlalchemy import (
@@ -48,7 +49,6 @@ individuals = Table(
     Column("rejection_reason", String, comment="for programs"),
     Column("rejection_detail", String, comment="for people"),
     _time("rejected_at", "when Kafka had the rejection"),
-    Column("erased_revision", BigInteger, comment="latest IndividualDeleted"),
     Column("duplicates_found", BigInteger, comment="by the check, where it found more than it published; else NULL"),
     comment="every individual, and how far each got",
 )
@@ -109,7 +109,38 @@ retractions = Table(
     Column("distance", Double, comment="of the finding that was retracted"),
     Column("threshold", Double, comment="of the finding that was retracted"),
     Column("retracted_at", DateTime(timezone=True), nullable=False, comment="ce_time of the DuplicateRetracted"),
+    Index("retractions_a", "collection", "individual_a"),
+    Index("retractions_b", "collection", "individual_b"),
     comment="every retraction of a pair, for good; what holds now stands in duplicates",
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("pair_id", UUID(as_uuid=False), primary_key=True),
+    Column("event_id", String, primary_key=True, comment="ce_id of the PairDecided"),
+    Column("collection", String, nullable=False),
+    Column("encoder", String, nullable=False, comment="by which the pair was found that was reviewed"),
+    Column("individual_a", String, nullable=False, comment="the smaller of the two ids"),
+    Column("individual_b", String, nullable=False),
+    Column("verdict", String, nullable=False, comment="same or different"),
+    Column("decided_by", String, nullable=False),
+    Column("note", String, nullable=False),
+    Column("decided_at", DateTime(timezone=True), nullable=False, comment="ce_time of the PairDecided"),
+    Index("decisions_a", "collection", "individual_a", "individual_b"),
+    Index("decisions_b", "collection", "individual_b"),
+    comment="every decision of a reviewer, for good; what counts stands in pair_verdicts",
+)
+
+erased = Table(
+    "erased",
+    metadata,
+    Column("digest", String, primary_key=True, comment="HMAC-SHA-256 of collection/individual_id"),
+    Column("collection", String, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="what was said of revisions up to it is gone"),
+    Column("erased_at", DateTime(timezone=True), nullable=False, comment="ce_time of the IndividualDeleted"),
+    Column("receipt", JSONB, comment="what `facematch erase` saw"),
+    comment="who was erased: nothing else is kept of them",
 )
 
 certificates = Table(
@@ -130,9 +161,23 @@ certificates = Table(
     comment="what each compaction found and built",
 )
 
+_views = MetaData()  # made by migrations: not among the tables
+
+pair_verdicts = Table(
+    "pair_verdicts",
+    _views,
+    Column("collection", String),
+    Column("individual_a", String),
+    Column("individual_b", String),
+    Column("verdict", String),
+    Column("decided_by", String),
+    Column("note", String),
+    Column("decided_at", DateTime(timezone=True)),
+)
+
 individual_duplicates = Table(
     "individual_duplicates",
-    MetaData(),  # a view, made by a migration: not among the tables
+    _views,
     Column("collection", String),
     Column("individual_id", String),
     Column("revision", BigInteger),
@@ -145,4 +190,5 @@ individual_duplicates = Table(
     Column("duplicates", ARRAY(String)),
     Column("duplicates_found", BigInteger),
     Column("truncated", Boolean),
+    Column("confirmed", ARRAY(String)),
 )

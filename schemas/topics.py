@@ -7,15 +7,18 @@ from enum import StrEnum
 
 from schemas.events import (
     CompactionCertified,
+    DecisionErased,
     DuplicateFound,
     DuplicateRetracted,
     EncodingComputed,
     EncodingErased,
     EncodingRejected,
     Event,
+    FindingErased,
     IndividualChecked,
     IndividualCreated,
     IndividualDeleted,
+    IndividualErased,
     IndividualUpdated,
     PairDecided,
 )
@@ -59,6 +62,11 @@ def _milliseconds(duration: timedelta) -> str:
     return str(duration // timedelta(milliseconds=1))
 
 
+COMPACTED_WITHIN = timedelta(days=7)
+# However little else is written: what was erased is gone from the log by then.
+_COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
+_TOMBSTONES_KEPT = timedelta(days=14)
+
 INDIVIDUALS = Topic(
     name="individuals",
     carries=(IndividualCreated, IndividualUpdated, IndividualDeleted),
@@ -80,26 +88,38 @@ ENCODINGS = Topic(
     purpose="the truth: the latest embedding of each living individual; a null value erases",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
-    tombstones_kept=timedelta(days=14),
+    tombstones_kept=_TOMBSTONES_KEPT,
     # A stale record (a slow GPU, a replay) may stand behind the right one until the matcher has put the right
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
-    extra_config={"min.compaction.lag.ms": _milliseconds(timedelta(days=1))},
+    extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(timedelta(days=1))},
 )
 DUPLICATES = Topic(
     name="duplicates",
-    carries=(DuplicateFound, DuplicateRetracted, IndividualChecked),
+    carries=(DuplicateFound, DuplicateRetracted, IndividualChecked, FindingErased),
     key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",
-    purpose="what was found: candidates for a person to review",
+    purpose="what was found: candidates for a person to review; a null value: of somebody who was erased",
     partitions=ENCODINGS.partitions,  # compaction reads a collection's encodings and findings in one partition each
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
+    tombstones_kept=_TOMBSTONES_KEPT,
+    extra_config=_COMPACTED_WITHIN,
 )
 DECISIONS = Topic(
     name="decisions",
-    carries=(PairDecided,),
+    carries=(PairDecided, DecisionErased),
     key="pair id",
-    purpose="what reviewers said of pairs",
+    purpose="what reviewers said of pairs; a null value: of somebody who was erased",
     partitioned_by_collection=True,
+    cleanup=Cleanup.COMPACT,
+    tombstones_kept=_TOMBSTONES_KEPT,
+    extra_config=_COMPACTED_WITHIN,
+)
+ERASURES = Topic(
+    name="erasures",
+    carries=(IndividualErased,),
+    key="keyed hash of collection/individual_id",
+    purpose="who was erased, for good, known by keyed hashes alone",
+    partitions=1,
     cleanup=Cleanup.COMPACT,
 )
 CERTIFICATES = Topic(
@@ -126,7 +146,17 @@ DEAD_LETTERS = Topic(
     retention=timedelta(days=30),
 )
 
-TOPICS = (INDIVIDUALS, ESCALATIONS, ENCODINGS, DUPLICATES, DECISIONS, CERTIFICATES, REJECTIONS, DEAD_LETTERS)
+TOPICS = (
+    INDIVIDUALS,
+    ESCALATIONS,
+    ENCODINGS,
+    DUPLICATES,
+    DECISIONS,
+    ERASURES,
+    CERTIFICATES,
+    REJECTIONS,
+    DEAD_LETTERS,
+)
 
 _BY_NAME = {topic.name: topic for topic in TOPICS}
 _HOME = {event: topic for topic in reversed(TOPICS) for event in topic.carries}
@@ -153,7 +183,7 @@ class ConsumerGroup:
 CPU_POOL = ConsumerGroup("encoder-cpu", (INDIVIDUALS,))
 GPU_POOL = ConsumerGroup("encoder-gpu", (ESCALATIONS,))
 MATCHER = ConsumerGroup("matcher", (ENCODINGS,))
-SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES, CERTIFICATES))
+SINK = ConsumerGroup("sink", (INDIVIDUALS, ENCODINGS, REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
 
 CONSUMER_GROUPS = (CPU_POOL, GPU_POOL, MATCHER, SINK)
 

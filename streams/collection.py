@@ -14,11 +14,12 @@ from streams.segment import Segment
 
 @dataclass(slots=True)
 class Latest:
-    """An individual's latest record, and where its vector is, if it is here at all."""
+    """An individual's latest record, and of which encoder and where its vector is, if it is here at all."""
 
     revision: int
     offset: int
     erased: bool = False
+    encoder: str = ""
     place: Delta | Segment | None = None
     row: int = -1
 
@@ -45,7 +46,7 @@ class Collection:
         self.lately_absent.pop(individual_id, None)
         delta = self.scopes.setdefault(encoder, Scope()).delta
         row = delta.append(vector, individual_id, revision, offset)
-        self.in_delta[individual_id] = Latest(revision, offset, place=delta, row=row)
+        self.in_delta[individual_id] = Latest(revision, offset, encoder=encoder, place=delta, row=row)
 
     def note(self, individual_id: str, revision: int, offset: int, erased: bool) -> None:
         """Note an individual's latest record, of which there is no vector here."""
@@ -53,12 +54,12 @@ class Collection:
         self.lately_absent[individual_id] = Latest(revision, offset, erased)
 
     def _in_segments(self, wanted: IdHash) -> Latest | None:
-        for scope in self.scopes.values():
+        for encoder, scope in self.scopes.items():
             for segment in scope.segments:
                 row = segment.roster.row_of(wanted)
                 if row is not None and segment.is_living(row):  # masked ones have a later record elsewhere
                     revision, offset = segment.roster.revisions[row], segment.roster.offsets[row]
-                    return Latest(int(revision), int(offset), place=segment, row=row)
+                    return Latest(int(revision), int(offset), encoder=encoder, place=segment, row=row)
         return None
 
     def _in_absent(self, wanted: IdHash) -> Latest | None:

@@ -15,6 +15,7 @@ from schemas.events import (
     Event,
     IndividualChecked,
     IndividualEvent,
+    KeyErased,
     Member,
     PairEvent,
     RetractionReason,
@@ -166,6 +167,8 @@ class Correction:
                     message = decode(record)
                 except UnreadableError:
                     continue
+                if isinstance(message.event, KeyErased):
+                    continue  # of somebody who was erased meanwhile: the sink puts another behind what is said here
                 our_id, our_version = self._ours[record.key]
                 version = _version(message)
                 if message.id == our_id:

@@ -182,6 +182,10 @@ class Delta:
         """Where in the log those rows stand: (n,) int64."""
         return self._offsets[rows - self._dropped]
 
+    def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings of rows, masked or not: (n, 128) float32."""
+        return self._vectors[rows - self._dropped]
+
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """Every row within the threshold of each probe that stands before it in the log.
 

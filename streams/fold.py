@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.envelope import Record, UnreadableError, decode
+from schemas.erased import NOBODY, Erased
 from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.delta import Rows
@@ -77,10 +78,13 @@ class _Part(NamedTuple):
 class Fold:
     """Takes the records of one partition, of one collection or of all, and hands out who is in it.
 
+    Encodings of whom `erased` knows do not count, even where Kafka has dropped the tombstone.
+
     Memory: at most twice the records of as many individuals as there are, or 200,000, at 0.7 kB each.
     """
 
-    def __init__(self, collection: str | None = None) -> None:
+    def __init__(self, collection: str | None = None, erased: Erased = NOBODY) -> None:
+        self._erased = erased
         self._prefix = b"" if collection is None else f"{collection}/".encode()
         self._collections: dict[str, int] = {}
         self._encoders: dict[str, int] = {}
@@ -97,10 +101,13 @@ class Fold:
             if record.key is None or not record.key.startswith(self._prefix):
                 continue
             try:
-                event = decode(record).event
+                message = decode(record)
             except UnreadableError:
                 continue
+            event = message.event
             assert isinstance(event, EncodingComputed | EncodingErased)
+            if isinstance(event, EncodingComputed) and self._erased.forbids(message):
+                continue
             assert record.offset is not None
             encoder, vector = ERASED, _NO_VECTOR
             if isinstance(event, EncodingComputed):

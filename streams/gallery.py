@@ -34,6 +34,13 @@ class Applied(Enum):
     """It came after a record of a higher revision, which stays the latest."""
 
 
+class Change(NamedTuple):
+    """What applying a record did, and the individual's latest record until then, None of one never seen."""
+
+    applied: Applied
+    before: Latest | None
+
+
 class Newcomer(NamedTuple):
     """Who is compared with all before: an encoding and its offset in the log."""
 
@@ -63,29 +70,22 @@ class Gallery:
         """Whether the individual's vector is kept in this shard."""
         return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
 
-    def apply(self, event: EncodingEvent, offset: int) -> Applied:
+    def apply(self, event: EncodingEvent, offset: int) -> Change:
         """Take in the record at an offset of the log."""
         collection = self.collections.setdefault(event.collection, Collection())
         latest = collection.find(event.individual_id)
         if latest is not None:
             if offset <= latest.offset:
-                return Applied.AGAIN if offset == latest.offset else Applied.PAST
+                return Change(Applied.AGAIN if offset == latest.offset else Applied.PAST, latest)
             if _outranks(latest, event):
-                return Applied.STALE
+                return Change(Applied.STALE, latest)
             if latest.place is not None:
                 latest.place.remove(latest.row)
         if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
             collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
         else:
             collection.note(event.individual_id, event.revision, offset, erased=isinstance(event, EncodingErased))
-        return Applied.NEW
-
-    def latest_offset(self, event: EncodingEvent) -> int:
-        """Where in the log the latest record of its individual stands. Raises KeyError for one never seen."""
-        latest = self.collections[event.collection].find(event.individual_id)
-        if latest is None:
-            raise KeyError(event.key)
-        return latest.offset
+        return Change(Applied.NEW, latest)
 
     def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[Found]:
         """For each newcomer those who stand before it in the log, are living, and lie within the threshold.

@@ -12,6 +12,7 @@ import faust
 import mode
 
 from schemas.envelope import Record, full_name
+from schemas.erasures import ErasureLog
 from schemas.flow import Flow
 from schemas.kafka import SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
@@ -43,6 +44,7 @@ class Matcher:
             Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
             Progress(settings, shard),
             self._ownership,
+            ErasureLog(settings, group).catch_up().follow(),
         )
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
@@ -72,6 +74,7 @@ class Matcher:
 
     def _look_after(self) -> None:
         self._flow.check()
+        self._around.erasures.check()
         for matcher in self._partitions.values():
             matcher.tend()
 
@@ -95,12 +98,20 @@ class Matcher:
             assert partition is not None
             try:
                 self._ownership.check(partition)
-                self._matcher_of(partition).process(list(group))
+                self._process_in(partition, list(group))
             except LostError as error:
                 log.info("%s", error)
                 lost.add(partition)
         self._flow.moved()
         return lost
+
+    def _process_in(self, partition: int, records: list[Record]) -> None:
+        matcher = self._matcher_of(partition)
+        try:
+            matcher.process(records)
+        except LostError:
+            del self._partitions[partition]  # it has applied what it has not said the consequences of
+            raise
 
     def _matcher_of(self, partition: int) -> PartitionMatcher:
         matcher = self._partitions.get(partition)

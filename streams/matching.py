@@ -1,17 +1,42 @@
-"""Records of `encodings` → the records that follow: findings, checks, corrections, dead letters. Pure."""
+"""Records of `encodings` → the records that follow: findings, retractions, checks, corrections, dead letters. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 
 from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, encode
+from schemas.erased import NOBODY, Erased
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked, Member
 from schemas.shard import Shard
+from streams.departures import SOURCE, Departed, EncodingAt, encode_once, farewells, in_order
 from streams.gallery import Applied, Gallery, Newcomer
 from streams.scope import Found
 
-SOURCE = "facematch/matcher"
 ThresholdFor = Callable[[str], float]
+
+
+def _nothing_at(_offset: int) -> None:
+    return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What matching goes by.
+
+    Of each newcomer the nearest `limit` findings are published. What `erased` forbids is not applied. `encoding_at`
+    reads a record of the log by its offset, for shards.
+    """
+
+    threshold_for: ThresholdFor
+    limit: int
+    erased: Erased = NOBODY
+    encoding_at: EncodingAt = _nothing_at
+    now: Callable[[], datetime] = _now
 
 
 @dataclass(slots=True)
@@ -22,7 +47,7 @@ class Consequences:
     renew: list[int] = field(default_factory=list)
 
 
-def restore(gallery: Gallery, records: Sequence[Record]) -> None:
+def restore(gallery: Gallery, records: Sequence[Record], erased: Erased = NOBODY) -> None:
     """Apply records that were matched before."""
     for record in records:
         try:
@@ -31,19 +56,20 @@ def restore(gallery: Gallery, records: Sequence[Record]) -> None:
             continue  # a dead letter already
         assert isinstance(message.event, EncodingComputed | EncodingErased)
         assert record.offset is not None
-        gallery.apply(message.event, record.offset)
+        if not _comes_back(message, erased):
+            gallery.apply(message.event, record.offset)
 
 
-def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdFor, limit: int) -> Consequences:
+def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Consequences:
     """Apply a batch of one partition, in the order of the log, and compare its newcomers.
 
-    Of each the nearest `limit` findings are published, and how many there are.
-
     Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
-    batch itself updates or erases is not compared: what takes its place is.
+    batch itself updates or erases is not compared: what takes its place is. Pairs of those who are updated or erased
+    are found again or retracted: see `farewells`.
     """
     consequences = Consequences()
     newcomers: dict[str, tuple[Message[Event], Newcomer]] = {}
+    departed: list[Departed] = []
     for record in records:
         try:
             message = decode(record)
@@ -54,34 +80,60 @@ def match(gallery: Gallery, records: Sequence[Record], threshold_for: ThresholdF
         event, offset = message.event, record.offset
         assert isinstance(event, EncodingComputed | EncodingErased)
         assert offset is not None
-        applied = gallery.apply(event, offset)
+        if _comes_back(message, rules.erased):
+            if gallery.owns(event.individual_id):
+                consequences.publish.append(_tombstone(message, rules.erased))
+            continue
+        applied, before = gallery.apply(event, offset)
         if applied is Applied.STALE:
             if gallery.owns(event.individual_id):
-                consequences.renew.append(gallery.latest_offset(event))
+                assert before is not None
+                consequences.renew.append(before.offset)
         elif applied is not Applied.PAST:
             newcomers.pop(event.key, None)
             if isinstance(event, EncodingComputed):
                 newcomers[event.key] = message, Newcomer(event, offset)
+            if applied is Applied.NEW and before is not None and not before.erased:
+                departed.append(Departed(before, message, offset))
+    said = farewells(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
     living = sorted(newcomers.values(), key=_collection_of)
     for collection, group in groupby(living, key=_collection_of):
         messages, encodings = zip(*group, strict=True)
-        threshold = threshold_for(collection)
-        for message, found in zip(messages, gallery.candidates(encodings, threshold, limit), strict=True):
-            consequences.publish += _findings(message, found, threshold, gallery.shard)
+        threshold = rules.threshold_for(collection)
+        for message, found in zip(messages, gallery.candidates(encodings, threshold, rules.limit), strict=True):
+            said += _findings(message, found, threshold, gallery.shard)
+    consequences.publish += encode_once(said)
     return consequences
+
+
+def _comes_back(message: Message[Event], erased: Erased) -> bool:
+    """Whether it is the encoding of somebody who was erased, maybe so long ago that the log knows nothing of it."""
+    return isinstance(message.event, EncodingComputed) and erased.forbids(message)
+
+
+def _tombstone(message: Message[Event], erased: Erased) -> Record:
+    """What is put behind it, so that Kafka's compaction ends with it."""
+    event = message.event
+    assert isinstance(event, EncodingComputed)
+    erasure = erased.find(event.collection, event.individual_id)
+    assert erasure is not None
+    tombstone = EncodingErased(
+        collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
+    )
+    return encode(message.derive(tombstone, SOURCE))
 
 
 def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
     return newcomer[1].encoding.collection
 
 
-def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Record]:
+def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Message[Event]]:
     event = message.event
     assert isinstance(event, EncodingComputed)
     newcomer = Member(individual_id=event.individual_id, revision=event.revision)
     events: list[Event] = []
     for candidate in found.nearest:
-        a, b = sorted((newcomer, candidate.member), key=lambda member: member.individual_id)
+        a, b = in_order(newcomer, candidate.member)
         events.append(
             DuplicateFound(
                 collection=event.collection,
@@ -104,4 +156,4 @@ def _findings(message: Message[Event], found: Found, threshold: float, shard: Sh
             shards=shard.count,
         )
     )
-    return [encode(message.derive(event, SOURCE)) for event in events]
+    return [message.derive(event, SOURCE) for event in events]

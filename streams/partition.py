@@ -4,7 +4,9 @@ import logging
 import time
 from dataclasses import dataclass
 
-from schemas.envelope import Record
+from schemas.envelope import Record, decode
+from schemas.erasures import ErasureLog
+from schemas.events import EncodingComputed
 from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -12,7 +14,7 @@ from streams.checkpoints import CheckpointStore
 from streams.connection import connect, connect_patiently
 from streams.gallery import Gallery
 from streams.log import PartitionLog
-from streams.matching import match, restore
+from streams.matching import Rules, match, restore
 from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sealer import Sealer
@@ -34,6 +36,7 @@ class Surroundings:
     publisher: Publisher
     progress: Progress
     ownership: Ownership
+    erasures: ErasureLog
 
 
 class PartitionMatcher:
@@ -50,6 +53,9 @@ class PartitionMatcher:
         self._redis = connect_patiently(around.settings)
         self._checkpoints = CheckpointStore(around.settings, connect(around.settings), around.shard, partition)
         self._said_at = -_VITALS_EVERY_S
+        self._rules = Rules(
+            around.settings.threshold_for, around.settings.findings_limit, around.erasures.erased, self._encoding_at
+        )
         self.gallery = Gallery(around.shard)
         self.position = 0
 
@@ -65,7 +71,7 @@ class PartitionMatcher:
         in_checkpoint, loaded_s = self.gallery.living, time.monotonic() - begun
         self.position = matched = self._matched(log_end)
         for batch in self._around.log.read(self.partition, begin, matched):
-            restore(self.gallery, batch)
+            restore(self.gallery, batch, self._rules.erased)
         self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
         log.log(
             logging.INFO if log_end else logging.DEBUG,
@@ -120,8 +126,7 @@ class PartitionMatcher:
     def _match(self, records: list[Record]) -> None:
         if not records:
             return
-        settings = self._around.settings
-        consequences = match(self.gallery, records, settings.threshold_for, settings.findings_limit)
+        consequences = match(self.gallery, records, self._rules)
         to_publish = consequences.publish + self._renewed(consequences.renew)
         self._around.publisher.publish_all(to_publish, self._check_ownership)
         last = records[-1].offset
@@ -137,7 +142,7 @@ class PartitionMatcher:
         """The records at those offsets, to be published again behind stale ones that came after them."""
         renewed = []
         for offset in offsets:
-            found = [record for batch in self._around.log.read(self.partition, offset, offset + 1) for record in batch]
+            found = self._at(offset)
             if not found:
                 log.error(
                     "partition %d: the record at offset %d is compacted away and cannot be renewed",
@@ -149,6 +154,17 @@ class PartitionMatcher:
                 for record in found
             ]
         return renewed
+
+    def _encoding_at(self, offset: int) -> EncodingComputed | None:
+        """The encoding at an offset of the log, None if Kafka has compacted it away."""
+        for record in self._at(offset):
+            event = decode(record).event
+            assert isinstance(event, EncodingComputed)
+            return event
+        return None
+
+    def _at(self, offset: int) -> list[Record]:
+        return [record for batch in self._around.log.read(self.partition, offset, offset + 1) for record in batch]
 
     def _matched(self, log_end: int) -> int:
         progress = self._around.progress

@@ -127,9 +127,13 @@ class Segment:
         """Where in the log those rows stand: (n,) int64."""
         return self.roster.offsets[rows]
 
+    def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings of rows, masked or not: (n, 128) float32."""
+        return _vectors(self.index, self.bearers.nodes_of(rows))
+
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """Those rows, as a delta has them."""
-        vectors = _vectors(self.index, self.bearers.nodes_of(rows))
+        vectors = self.vectors_of(rows)
         ids = [self.ids[row] for row in rows.tolist()]
         return Rows(rows, vectors, ids, self.roster.revisions[rows], self.roster.offsets[rows])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from schemas.envelope import Record
+from schemas.erasures import ErasureLog
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import DUPLICATES, ENCODINGS, matcher_of
@@ -18,6 +19,8 @@ from streams.stopwatch import OnProgress
 class Sources:
     """One partition of `encodings` and of `duplicates`, of one collection or of all. Read once, by `read`.
 
+    Raises ErasureKeyError where no key is set.
+
     `end`: the log was read below it. `matched`: everyone below it was compared, and what was found is in `findings`.
     `said`: they are what stands on `duplicates` below it. `in_use`: see `Findings.in_use`.
     """
@@ -26,6 +29,7 @@ class Sources:
         self._settings, self._shard, self._partition = settings, shard, partition
         self.log = PartitionLog(settings, ENCODINGS, matcher_of(shard).name)
         self.duplicates = PartitionLog(settings, DUPLICATES, "compactor")
+        self._erasures = ErasureLog(settings, "compactor")
         self.findings = Findings()
         self.in_use: dict[str, set[str]] = {}
         self.end = self.matched = self.said = 0
@@ -40,7 +44,8 @@ class Sources:
     def read(self, collection: str | None, progress: OnProgress) -> list[Census]:
         """Read both, and return who is in each collection that either knows of."""
         (begin, self.end), _ = self._bounds()
-        fold, self._since, self._read_on = Fold(collection), Fold(collection), self.end
+        erased = self._erasures.catch_up().erased
+        fold, self._since, self._read_on = Fold(collection, erased), Fold(collection, erased), self.end
         for batch in self.log.read(self._partition, begin, self.end):
             fold.add(batch)
             progress("reading", _behind(batch) - begin, self.end - begin)
@@ -69,6 +74,7 @@ class Sources:
         """Let go of the broker."""
         self.log.close()
         self.duplicates.close()
+        self._erasures.close()
 
     def _bounds(self) -> Iterator[tuple[int, int]]:
         return (log.bounds(self._partition) for log in (self.log, self.duplicates))

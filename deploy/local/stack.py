@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
 import sys
 import time
@@ -43,7 +44,8 @@ class Stack:
     """Servers and workers as children of this process.
 
     `addresses` are environment variables with which `Settings` finds the servers; `start_servers` also leaves
-    them in `stack.env` in the folder, for every other `facematch` command that is run beside it.
+    them, and the key of the erased, in `stack.env` in the folder, for every other `facematch` command that is run
+    beside it.
     """
 
     def __init__(self, folder: Path, on_line: OnLine) -> None:
@@ -51,6 +53,7 @@ class Stack:
         self.supervisor = Supervisor(on_line)
         self.addresses: dict[str, str] = {}
         self.workers: list[Child] = []
+        self._erasure_key = ""
         self._servers: dict[str, Server] = {}
 
     def start_servers(self, say: Callable[[str], None]) -> None:
@@ -75,9 +78,16 @@ class Stack:
             "FACEMATCH_REDIS": f"redis://127.0.0.1:{ports['redis']}/0",
             "FACEMATCH_POSTGRES": f"postgresql+psycopg2://postgres@127.0.0.1:{ports['postgres']}/facematch",
         }
+        self._erasure_key = _erasure_key(self.folder / "erasure.key")
         ports_line = "# ports: " + " ".join(f"{name}={ports[name]}" for name in _PORTS)
-        lines = [ports_line, *(f"{name}={value}" for name, value in self.addresses.items())]
+        lines = [ports_line, *(f"{name}={value}" for name, value in self.environment.items())]
+        env_file.touch(mode=0o600)
         env_file.write_text("\n".join(lines) + "\n")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which `Settings` is that of the stack: the addresses, and the key of the erased."""
+        return {**self.addresses, "FACEMATCH_ERASURE_KEY": self._erasure_key}
 
     def wait_for_server(self, name: str, limit_s: float = 120) -> None:
         """Return once a server answers. Raises TimeoutError."""
@@ -90,7 +100,7 @@ class Stack:
     def start_worker(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
         """Start `facematch ARGUMENTS` as a worker of that name."""
         command = [sys.executable, "-m", "deploy.cli", *(arguments or WORKERS[name])]
-        return self.supervisor.start(name, command, env={**os.environ, **self.addresses, **(env or {})})
+        return self.supervisor.start(name, command, env={**os.environ, **self.environment, **(env or {})})
 
     def start_workers(self, settings: Settings, scheduled: bool) -> None:
         """Create topics and tables, then start one worker of each kind, and one that compacts at the set times."""
@@ -131,6 +141,14 @@ class Stack:
         if set(before) == set(_PORTS) and all(is_free(port) for port in before.values()):
             return before
         return dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+
+
+def _erasure_key(file: Path) -> str:
+    """The stack's own, made once, unless one is set."""
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32))
+    return os.environ.get("FACEMATCH_ERASURE_KEY") or file.read_text()
 
 
 def _is_at_work(group: ConsumerGroupDescription) -> bool:

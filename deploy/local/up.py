@@ -38,7 +38,7 @@ def run_up(console: Console, folder: Path) -> None:
         stack = Stack(folder, show)
         try:
             stack.start_servers(lambda doing: show("facematch", doing))
-            os.environ.update(stack.addresses)
+            os.environ.update(stack.environment)
             if not stopped.is_set():
                 stack.start_workers(Settings(), scheduled=True)
                 for name, address in stack.addresses.items():

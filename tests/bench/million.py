@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from streams.collection import Collection
 from streams.delta import Rows, half_norms, search_block
 from streams.gallery import Gallery
-from streams.matching import match
+from streams.matching import Rules, match
 from streams.scope import Scope
 from streams.segment import DENSITIES, Quality, Segment, build_segment, cores, measured, pairs_of
 from tests.bench.bare_index import memory_alone
@@ -110,7 +110,7 @@ def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
 
 def _match(gallery: Gallery, batch: Sequence[Record], threshold: float, limit: int) -> tuple[float, int]:
     begun = time.perf_counter()
-    consequences = match(gallery, batch, lambda _: threshold, limit)
+    consequences = match(gallery, batch, Rules(lambda _: threshold, limit))
     return time.perf_counter() - begun, len(consequences.publish)
 
 

@@ -165,9 +165,9 @@ def test_a_matcher_takes_up_one_segment_of_all_while_it_matches(make_world: Make
         lambda: scope(world).compacted_at is not None and scope(world).people > living, "the matcher speaks of all that"
     )
     after = scope(world)
-    assert len(after.segments) == 1
+    assert len(after.segments) <= 2, "what came since may be sealed by now"
     assert after.segments[0].rows == living
-    assert after.people <= after.segments[0].living + after.delta  # some who came since are erased
+    assert after.people <= sum(one.living for one in after.segments) + after.delta  # some who came since are erased
     assert chunks(world) == named(world)
     assert all(Redis.from_url(world.settings.redis).ttl(name) == -1 for name in chunk_keys(world))
     restart(world)
@@ -176,7 +176,7 @@ def test_a_matcher_takes_up_one_segment_of_all_while_it_matches(make_world: Make
     assert world.restarts() == {}
     world.wait(world.settled, "all is matched")
     compacted(world)
-    assert_as_the_oracle(world, compacted=True)
+    assert_as_the_oracle(world)
 
 
 def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeWorld) -> None:
@@ -185,32 +185,34 @@ def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeW
     assert_as_the_oracle(world)
     living = oracle.living(crowd(1200, seed=1)).values()
     true = list(oracle.pairs(living, world.settings.threshold_for))
-    wrong = list(oracle.pairs(living, lambda _: 0.6).keys() - true)[:15]
+    beyond = list(oracle.pairs(living, lambda _: 0.7).keys() - true)
+    wrong = [*beyond[:15], *(one._replace(revision_a=one.revision_a - 1) for one in beyond[15:30])]
     world.publish(
         [announce(DuplicateRetracted(**sides(one), reason=RetractionReason.UPDATED), "t", AHEAD) for one in true[:20]]
     )
     world.publish([announce(DuplicateFound(**sides(one), distance=0.4, threshold=0.45), "t") for one in wrong])
     world.wait(world.settled, "all of that is in the tables")
+    with world.connect() as connection:
+        at_once = connection.execute(select(retractions).where(retractions.c.retracted_at < AHEAD)).all()
     before = {pair.pair_id for pair in current(world)}
     whatif = compact(world, "--dry-run")
     assert (whatif.returncode, "nothing is changed" in whatif.stdout) == (0, True)
     assert {pair.pair_id for pair in current(world)} == before
     compacted(world)
-    assert_as_the_oracle(world, untrue=len(wrong), compacted=True)
+    assert_as_the_oracle(world, untrue=len(wrong))
     (certificate,) = certificates(world)
-    stale = certificate.pairs.retracted - len(wrong)
+    assert certificate.pairs.retracted == len(wrong)
     assert (certificate.people, certificate.threshold, certificate.in_service) == (len(living), 0.45, True)
     assert (certificate.pairs.found, certificate.pairs.kept) == (20, len(true) - 20)
     assert certificate.recall is not None
     assert certificate.recall.low < certificate.recall.recall == 1
-    assert stale > 10
     assert {"reading", "measuring", "building", "comparing", "publishing", "storing"} <= certificate.seconds.keys()
     with world.connect() as connection:
         kept = connection.execute(select(retractions.c.reason, retractions.c.distance)).all()
         last = connection.execute(select(duplicates.c.distance).where(duplicates.c.retracted.is_not(None))).all()
-    assert {reason for reason, _ in kept} == {"updated", "erased", "threshold"}
-    assert len(kept) == certificate.pairs.retracted + 20
-    assert len(last) == certificate.pairs.retracted
+    assert {reason for reason, _ in kept} == {"updated", "threshold"}
+    assert len(kept) == len(at_once) + len(wrong) + 20
+    assert len(last) >= len(wrong)
     assert all(distance is not None for (distance,) in last)
     compacted(world)  # nothing is left to be done
     world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
@@ -226,7 +228,7 @@ def test_newcomers_whom_the_matcher_skipped_are_compared(make_world: MakeWorld) 
     world.start("match", "sink")
     world.wait(world.settled, "the rest is matched")
     compacted(world)
-    assert_as_the_oracle(world, compacted=True)
+    assert_as_the_oracle(world)
     (certificate,) = certificates(world)
     assert certificate.checked > 100
     assert certificate.pairs.found > 10
@@ -314,7 +316,7 @@ def test_all_comes_right_while_everyone_arrives_and_compactions_die(make_world: 
     assert kills > 2
     world.wait(world.settled, "all is matched", 120)
     compacted(world)
-    assert_as_the_oracle(world, compacted=True)
+    assert_as_the_oracle(world)
     world.wait(lambda: is_taken_over(world), "the last is taken up")
     compacted(world)
     world.wait(lambda: is_taken_over(world) and chunks(world) == named(world), "no chunk is left over")
@@ -512,15 +514,13 @@ def test_a_collection_in_which_nobody_is_left_is_certified(make_world: MakeWorld
     gone = [EncodingErased(collection="c", individual_id=who, revision=9) for who in everyone]
     publish(world, gone)
     world.wait(world.settled, "all are erased")
-    assert world.pairs() != set()
+    assert world.pairs() == set()
     assert "nobody is living in it" in compacted(world)
     world.wait(lambda: len(certificates(world)) == 1, "the certificate")
     (certificate,) = certificates(world)
     assert (certificate.people, certificate.encoder, certificate.index) == (0, "test", None)
-    assert certificate.pairs.retracted > 50
-    world.wait(lambda: world.pairs() == set(), "no pair is left")
     with world.connect() as connection:
-        assert set(connection.scalars(select(retractions.c.reason))) == {"erased"}
+        assert connection.scalars(select(retractions.c.reason)).all() == []
     assert "0: nobody is living in it" in run(world, "-m", "deploy.cli", "certificates").stdout
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from pydantic import SecretStr
 from sqlalchemy import create_engine, func, make_url, select
 from sqlalchemy.engine import Connection
 
@@ -29,13 +30,16 @@ from schemas.settings import Settings
 from schemas.tables import (
     certificates,
     checks,
+    decisions,
     duplicates,
+    erased,
     individual_duplicates,
     individuals,
     retractions,
 )
 from schemas.topics import Topic
 
+ERASURE_KEY = SecretStr("of all worlds: " + "0123456789abcdef" * 2)
 _numbers = itertools.count(1)
 
 
@@ -72,6 +76,7 @@ class World:
             redis=stack.addresses["FACEMATCH_REDIS"],
             postgres=url.render_as_string(hide_password=False),
             data_folder=folder,
+            erasure_key=ERASURE_KEY,
             **settings,
         )
         given = self.settings.model_dump(mode="json", exclude_unset=True)
@@ -79,6 +84,7 @@ class World:
             f"FACEMATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in given.items()
         }
+        self.env["FACEMATCH_ERASURE_KEY"] = ERASURE_KEY.get_secret_value()
         create_topics(self.settings)
         create_tables(self.settings)
         self.engine = create_engine(self.settings.postgres, pool_pre_ping=True)
@@ -184,7 +190,7 @@ class World:
         """Every row of every table, without the columns that say when something was observed."""
         rows: list[dict[str, Any]] = []
         with self.connect() as connection:
-            for table in (individuals, checks, duplicates, retractions, certificates):
+            for table in (individuals, checks, duplicates, retractions, decisions, certificates, erased):
                 found = connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()
                 rows += [{key: value for key, value in row.items() if not key.endswith("_at")} for row in found]
         return rows

@@ -24,7 +24,7 @@ from streams.delta import Rows
 from streams.findings import Findings
 from streams.fold import Census, Fold, falling_to
 from streams.gallery import Gallery
-from streams.matching import match
+from streams.matching import Rules, match
 from streams.roster import Roster
 from streams.segment import build_segment
 from tests import oracle
@@ -45,11 +45,12 @@ def events() -> list[EncodingEvent]:
 def published(
     events: list[EncodingEvent], threshold: float = THRESHOLD, limit: int = LIMIT, shard: Shard = Shard()
 ) -> list[Record]:
-    """What a matcher publishes, with offsets."""
+    """What a matcher publishes that retracts nothing, with offsets."""
     gallery, log, records = Gallery(shard), log_of(events), []
     for begin in range(0, len(log), 50):
-        records += match(gallery, log[begin : begin + 50], lambda _: threshold, limit).publish
-    return [replace(record, offset=3 * number) for number, record in enumerate(records)]
+        records += match(gallery, log[begin : begin + 50], Rules(lambda _: threshold, limit)).publish
+    kept = [record for record in records if not isinstance(decode(record).event, DuplicateRetracted)]
+    return [replace(record, offset=3 * number) for number, record in enumerate(kept)]
 
 
 def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[Record]:

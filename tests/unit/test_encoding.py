@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import SecretStr
 
 from consumers.encoding import ESCALATION_REASON, Encoding, Intake, Task, given_up
 from consumers.faces import Aligned, FaceEncoder, Found
 from consumers.photos import PhotoFile, RejectedError
 from schemas.envelope import Record, announce, decode, encode
+from schemas.erased import NOBODY, Erased, ErasureKey
 from schemas.events import (
     Detector,
     EncodingComputed,
@@ -20,10 +22,13 @@ from schemas.events import (
     EncodingRejected,
     IndividualCreated,
     IndividualDeleted,
+    IndividualUpdated,
     Photo,
     RejectionReason,
 )
 from schemas.settings import Settings
+
+KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
 
 
 def jpeg(grey: int) -> bytes:
@@ -75,8 +80,8 @@ def encoding(kind: Detector = Detector.HOG, **settings: Any) -> Encoding:
     return Encoding(Settings(**settings), Faces(kind), cast(FaceEncoder, Encoder()))
 
 
-def intake(pool: Detector = Detector.HOG, **settings: Any) -> Intake:
-    return Intake(Settings(**settings), pool, lambda _: b"photo")
+def intake(pool: Detector = Detector.HOG, erased: Erased = NOBODY, **settings: Any) -> Intake:
+    return Intake(Settings(**settings), pool, lambda _: b"photo", KEY, erased)
 
 
 def reason_of(record: Record) -> RejectionReason:
@@ -109,11 +114,12 @@ def test_the_setting_or_the_event_says_which_pool(
 ) -> None:
     taken = intake(**settings).take(registration(detector=detector))
     if expected is None:
-        assert isinstance(taken, Task)
+        assert taken.task is not None
+        assert taken.answers == []
     else:
-        assert isinstance(taken, Record)
-        assert escalation_of(taken) == expected
-    assert isinstance(intake(Detector.CNN, **settings).take(registration(detector=detector)), Task)
+        assert taken.task is None
+        assert [escalation_of(answer) for answer in taken.answers] == [expected]
+    assert intake(Detector.CNN, **settings).take(registration(detector=detector)).task is not None
 
 
 @pytest.mark.parametrize(
@@ -180,12 +186,43 @@ def test_an_encoding_carries_its_quality_and_a_minimum_rejects() -> None:
 
 def test_an_erasure_needs_no_network_and_an_unreadable_record_is_a_dead_letter() -> None:
     event = IndividualDeleted(collection="c", individual_id="x", revision=2)
-    answer = intake().take(encode(announce(event, "test")))
-    assert isinstance(answer, Record)
-    assert isinstance(decode(answer).event, EncodingErased)
-    letter = intake().take(Record("individuals", b"c/x", b"{}", partition=0, offset=7))
-    assert isinstance(letter, Record)
+    taken = intake().take(encode(announce(event, "test")))
+    assert taken.task is None
+    erasure, tombstone = (decode(answer).event for answer in taken.answers)
+    assert erasure == KEY.erasure_of("c", "x", 2)
+    assert tombstone == EncodingErased(collection="c", individual_id="x", revision=2)
+    (letter,) = intake().take(Record("individuals", b"c/x", b"{}", partition=0, offset=7)).answers
     assert letter.topic == "dead-letters"
+
+
+def moved(revision: int = 2) -> Record:
+    photo = Photo(uri="file:///x.jpg")
+    event = IndividualUpdated(collection="d", individual_id="x", revision=revision, photo=photo, moved_from="c")
+    return encode(announce(event, "test"))
+
+
+def test_who_moves_to_another_collection_is_erased_from_the_one_before() -> None:
+    taken = intake().take(moved())
+    assert taken.task is not None
+    assert [decode(answer).event for answer in taken.answers] == [
+        KEY.erasure_of("c", "x", 2),
+        EncodingErased(collection="c", individual_id="x", revision=2),
+    ]
+    erasure, tombstone, escalation = intake(routing="gpu").take(moved()).answers
+    assert {erasure.topic, tombstone.topic} == {"erasures", "encodings"}
+    assert escalation_of(escalation) == "routed_to_gpu"
+    assert intake(Detector.CNN).take(moved()).answers == [], "the CPU pool has said so"
+
+
+@pytest.mark.parametrize("pool", list(Detector))
+def test_of_who_was_erased_nothing_up_to_that_revision_is_encoded_again(pool: Detector) -> None:
+    erased = Erased(KEY)
+    erased.add(announce(KEY.erasure_of("c", "x", 1), "test"))
+    taken = intake(pool, erased).take(registration())
+    assert (list(taken.answers), taken.task) == ([], None)
+    assert intake(pool, erased).take(registration("y")).task is not None
+    assert intake(pool, erased).take(registration(collection="other")).task is not None
+    assert intake(pool, erased).take(moved()).task is not None
 
 
 def test_a_photo_that_ended_its_process_twice_is_unreadable() -> None:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.envelope import Record, decode
-from schemas.events import DuplicateFound, IndividualChecked
+from schemas.events import DuplicateFound, EncodingComputed, IndividualChecked
 from schemas.shard import Shard
 from streams.collection import Collection
 from streams.delta import Rows
 from streams.fold import Fold, falling_to
 from streams.gallery import Applied, Gallery
-from streams.matching import Consequences, match
+from streams.matching import Consequences, Rules, match
 from streams.packing import (
     pack_absent,
     pack_rest,
@@ -33,6 +33,7 @@ from tests.encodings import crowd
 from tests.unit.test_matching import Logged, computed, erased, log_of
 
 THRESHOLD = 0.3
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
 FEW = 3  # findings of one newcomer: often there are more
 
 
@@ -50,10 +51,18 @@ class Holder:
 
     def match(self, records: list[Record]) -> None:
         self.log |= {record.offset: record for record in records if record.offset is not None}
-        one = match(self.gallery, records, lambda _: THRESHOLD, self.limit)
+        one = match(self.gallery, records, self.rules())
         self.said.publish += one.publish
         self.said.renew += one.renew
         self.offset = max([self.offset, *(record.offset + 1 for record in records if record.offset is not None)])
+
+    def rules(self) -> Rules:
+        return Rules(lambda _: THRESHOLD, self.limit, encoding_at=self.encoding_at, now=lambda: NOW)
+
+    def encoding_at(self, offset: int) -> EncodingComputed | None:
+        event = decode(self.log[offset]).event
+        assert isinstance(event, EncodingComputed)
+        return event
 
     def begin_to_seal(self) -> None:
         """Take the rows of every scope that has any and is not being sealed."""
@@ -265,8 +274,8 @@ def test_of_an_individual_that_was_put_away_twice_the_later_record_counts(others
     gallery.apply(erased("a", 3), 100)
     gallery.put_away(1)
     assert len(gallery.collections["c"].absent) == parts
-    assert gallery.apply(computed("a", 2, 0), 101) is Applied.STALE
-    assert gallery.latest_offset(erased("a", 1)) == 100
+    change = gallery.apply(computed("a", 2, 0), 101)
+    assert (change.applied, change.before and change.before.offset) == (Applied.STALE, 100)
 
 
 def sealed_after(records: list[Record], moments: list[int], holder: Holder) -> Holder:

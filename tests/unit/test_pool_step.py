@@ -12,7 +12,7 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
 from consumers.pool_step import AnswerInPool, Work
-from consumers.task_pool import DiedError, TaskPool
+from consumers.task_pool import DiedError, Taken, TaskPool
 from schemas.envelope import Record
 from schemas.kafka import Publisher, PublishError
 
@@ -20,8 +20,8 @@ from schemas.kafka import Publisher, PublishError
 class Threads:
     """Stands in for the threads: what they take is there at once."""
 
-    def submit(self, take: Callable[[Record], str | Record], record: Record) -> "Future[str | Record]":
-        future: Future[str | Record] = Future()
+    def submit(self, take: Callable[[Record], Taken[str, Record]], record: Record) -> "Future[Taken[str, Record]]":
+        future: Future[Taken[str, Record]] = Future()
         try:
             future.set_result(take(record))
         except ZeroDivisionError as error:
@@ -83,11 +83,18 @@ ANSWER = Record("encodings", b"k", b"v")
 REJECTION = Record("rejections", b"k", b"v")
 
 
-def take(record: Record) -> str | Record:
-    """Value b"v" is a task, b"answer" is answered at once, and b"bug" is our fault."""
-    if record.value == b"bug":
-        raise ZeroDivisionError
-    return ANSWER if record.value == b"answer" else "task"
+def take(record: Record) -> Taken[str, Record]:
+    """Value b"v" is a task, b"bug" is our fault; others are answered at once: by one, by none, by one beside a task."""
+    match record.value:
+        case b"bug":
+            raise ZeroDivisionError
+        case b"answer":
+            return Taken([ANSWER])
+        case b"nothing":
+            return Taken()
+        case b"both":
+            return Taken([REJECTION], "task")
+    return Taken(task="task")
 
 
 class Parts:
@@ -121,6 +128,22 @@ def test_what_needs_no_process_is_answered_at_once() -> None:
     parts.step.submit(message(0, b"answer"))
     assert parts.pool.tasks == []
     assert parts.broker.published == [ANSWER]
+
+
+def test_what_has_several_answers_goes_on_when_the_last_is_acknowledged_and_what_has_none_at_once() -> None:
+    parts = Parts()
+    parts.step.submit(message(0, b"both"))
+    parts.step.submit(message(1, b"nothing"))
+    parts.broker.waiting[0](None)
+    parts.step.poll()
+    assert parts.commit.offsets == []
+    parts.pool.tasks[0][1](ANSWER)
+    parts.step.poll()
+    assert parts.commit.offsets == []
+    parts.broker.waiting[1](None)
+    parts.step.poll()
+    assert parts.commit.offsets == [0, 1]
+    assert parts.broker.published == [REJECTION, ANSWER]
 
 
 def test_an_answer_that_the_broker_refuses_stops_the_process_with_nothing_committed() -> None:

@@ -1,0 +1,178 @@
+"""Revisions that stopped counting → what becomes of the pairs that they were in. Pure.
+
+Of a pair whose one member is updated or erased, either the next revision is as near, and the pair is found again at it,
+or the pair is retracted. What comes of a batch of the log is what would come of its records one by one: a revision that
+stood for no longer than a part of the batch had pairs too, if the batch was cut otherwise the time before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.envelope import Message, Record, encode
+from schemas.events import (
+    DuplicateFound,
+    DuplicateRetracted,
+    EncodingComputed,
+    Event,
+    IndividualEvent,
+    Member,
+    RetractionReason,
+)
+from streams.collection import Latest
+from streams.delta import Delta, exact_distances
+from streams.gallery import Gallery
+from streams.scope import Scope
+from streams.segment import Segment
+
+SOURCE = "facematch/matcher"
+# The nearest of one that left. More it had only in a crowd, of whom few pairs were published; compaction knows which.
+_FINDINGS_LIMITS = 10
+
+EncodingAt = Callable[[int], EncodingComputed | None]
+
+
+class Departed(NamedTuple):
+    """A revision that stopped counting: where it stood, and what ended it, at which offset of the log."""
+
+    before: Latest
+    message: Message[Event]
+    end: int
+
+
+class _Past(NamedTuple):
+    """A revision that stopped counting, with its vector."""
+
+    member: Member
+    vector: NDArray[np.float32]
+    begin: int
+    message: Message[Event]
+    end: int
+
+
+class _Pair(NamedTuple):
+    """A pair that `past` was in when it ended: with whom, who stood there at that moment, and since when."""
+
+    past: _Past
+    other: Member
+    vector: NDArray[np.float32]
+    distance: float
+    offset: int
+
+
+def farewells(
+    gallery: Gallery,
+    departed: Sequence[Departed],
+    threshold_for: Callable[[str], float],
+    limit: int,
+    encoding_at: EncodingAt,
+    now: datetime,
+) -> list[Message[Event]]:
+    """What is to be said of the pairs of those who left in a batch that the gallery has applied, in the log's order.
+
+    `encoding_at` reads a record of the log: that of someone whose vector another shard keeps. A retraction is of `now`,
+    so that it counts as later than what was found, whenever those people were registered.
+    """
+    said = []
+    for (collection, encoder), pasts in _by_scope(departed, encoding_at).items():
+        threshold = threshold_for(collection)
+        scope = gallery.collections[collection].scopes.get(encoder, Scope())
+        pairs = [
+            *_with_living(scope, pasts, threshold, limit * _FINDINGS_LIMITS),
+            *_with_each_other(pasts, threshold, gallery.owns),
+        ]
+        pairs.sort(key=lambda pair: (pair.past.end, pair.distance, pair.offset))
+        said += [_said_of(pair, collection, encoder, threshold, now) for pair in pairs]
+    return said
+
+
+def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tuple[str, str], list[_Past]]:
+    """Those who left, by collection and encoder."""
+    pasts: dict[tuple[str, str], list[_Past]] = {}
+    for one in departed:
+        before, event = one.before, one.message.event
+        assert isinstance(event, IndividualEvent)
+        encoder, vector = before.encoder, None
+        if before.place is not None:
+            (vector,) = before.place.vectors_of(np.array([before.row]))
+        elif (encoding := encoding_at(before.offset)) is not None:
+            encoder, vector = encoding.encoder, encoding.embedding
+        if vector is not None:
+            member = Member(individual_id=event.individual_id, revision=before.revision)
+            past = _Past(member, vector, before.offset, one.message, one.end)
+            pasts.setdefault((event.collection, encoder), []).append(past)
+    return pasts
+
+
+def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: int) -> Iterator[_Pair]:
+    """Pairs with those who stood there before it ended, and still do."""
+    probes = np.stack([past.vector for past in pasts])
+    ends = np.array([past.end for past in pasts], dtype=np.int64)
+    places: list[Delta | Segment] = [scope.delta, *scope.segments]
+    for place in places:
+        hits = place.search(probes, ends, threshold)
+        order = np.lexsort((place.offsets_of(hits.rows), hits.distances, hits.probes))
+        at = hits.probes[order]
+        kept = order[np.arange(len(at)) - np.searchsorted(at, at) < most]
+        rows = hits.rows[kept]
+        if len(rows):
+            found = zip(
+                hits.probes[kept].tolist(),
+                place.members(rows),
+                place.vectors_of(rows),
+                hits.distances[kept].tolist(),
+                place.offsets_of(rows).tolist(),
+                strict=True,
+            )
+            for probe, member, vector, distance, offset in found:
+                yield _Pair(pasts[probe], member, vector, distance, offset)
+
+
+def _with_each_other(pasts: Sequence[_Past], threshold: float, owns: Callable[[str], bool]) -> Iterator[_Pair]:
+    """Pairs of two who left one after the other; of several shards the one says so that has the second."""
+    vectors = np.stack([past.vector for past in pasts])
+    for past in pasts:
+        together = [
+            i
+            for i, other in enumerate(pasts)
+            if past.end < other.end and other.begin < past.end and owns(other.member.individual_id)
+        ]
+        distances = exact_distances(np.broadcast_to(past.vector, (len(together), len(past.vector))), vectors[together])
+        for i, distance in zip(together, distances.tolist(), strict=True):
+            if distance <= threshold:
+                other = pasts[i]
+                yield _Pair(past, other.member, other.vector, distance, other.begin)
+
+
+def _said_of(pair: _Pair, collection: str, encoder: str, threshold: float, now: datetime) -> Message[Event]:
+    past, message = pair.past, pair.past.message
+    event = message.event
+    if isinstance(event, EncodingComputed) and event.encoder == encoder:
+        (distance,) = exact_distances(event.embedding[None], pair.vector[None]).tolist()
+        if distance <= threshold:
+            a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
+            found = DuplicateFound(
+                collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold
+            )
+            return message.derive(found, SOURCE)
+    a, b = in_order(past.member, pair.other)
+    reason = RetractionReason.UPDATED if isinstance(event, EncodingComputed) else RetractionReason.ERASED
+    retracted = DuplicateRetracted(
+        collection=collection, encoder=encoder, a=a, b=b, reason=reason, distance=pair.distance, threshold=threshold
+    )
+    derived = message.derive(retracted, SOURCE)
+    return Message(derived.event, derived.id, max(derived.time, now), derived.source)
+
+
+def in_order(one: Member, other: Member) -> tuple[Member, Member]:
+    """The smaller id first."""
+    return (one, other) if one.individual_id < other.individual_id else (other, one)
+
+
+def encode_once(said: Iterable[Message[Event]]) -> list[Record]:
+    """Their records. What is said twice is one: a newcomer may find whom it was a pair with before."""
+    by_id = {message.id: message for message in said}
+    return [encode(message) for message in by_id.values()]
