@@ -50,7 +50,7 @@ def run(settings: Settings, pool: Pool) -> None:
     group = GROUP_OF[pool]
     (source,) = group.reads
     publisher = Publisher(settings, group.name)
-    erasures = ErasureLog(settings, group.name).catch_up().follow()
+    erasures = ErasureLog(settings, group.name).follow()
     intake = Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read, erasures.key, erasures.erased)
 
     def take(record: Record) -> Taken[Task, Record]:

@@ -68,7 +68,7 @@ class Sink:
         self._engine = create_engine(settings.postgres, pool_pre_ping=True)
         self._publisher = Publisher(settings, SINK.name)
         # What was erased long ago is known before anything is written: tables that are filled anew don't bring it back.
-        self._erasures = ErasureLog(settings, SINK.name).catch_up().follow()
+        self._erasures = ErasureLog(settings, SINK.name).follow()
         self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads}
         self._consumer = Consumer(consumer_config(settings, SINK.name))
         self._consumer.subscribe(list(self._topics))

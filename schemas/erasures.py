@@ -16,7 +16,7 @@ _BATCH = 1000
 
 
 class ErasureLog:
-    """Fills a registry: `catch_up` with what there is, `follow` with what comes, in a thread of its own.
+    """Fills a registry: `catch_up` with what there is, `follow` with what comes too, in a thread of its own.
 
     What was erased within the days that tombstones are kept is known from them at once: a registry that is a moment
     behind lets nobody come back.
@@ -32,6 +32,7 @@ class ErasureLog:
         self._consumer = Consumer(consumer_config(settings, f"{client}-erasures") | config)
         self._place = TopicPartition(full_name(ERASURES.name, settings.namespace), 0, 0)
         self._next = 0
+        self._thread: threading.Thread | None = None
 
     def catch_up(self) -> "ErasureLog":
         """Read all that there is by now. A broker that is away is waited for. Raises ErasureKeyError."""
@@ -43,8 +44,11 @@ class ErasureLog:
         return self
 
     def follow(self) -> "ErasureLog":
-        """Go on reading until the process ends."""
-        threading.Thread(target=self._follow, name="erasures", daemon=True).start()
+        """Catch up, and go on reading until the process ends; the first time that it is called."""
+        if self._thread is None:
+            self.catch_up()
+            self._thread = threading.Thread(target=self._follow, name="erasures", daemon=True)
+            self._thread.start()
         return self
 
     def check(self) -> None:

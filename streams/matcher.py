@@ -44,7 +44,7 @@ class Matcher:
             Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
             Progress(settings, shard),
             self._ownership,
-            ErasureLog(settings, group).catch_up().follow(),
+            ErasureLog(settings, group),
         )
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
@@ -116,6 +116,7 @@ class Matcher:
     def _matcher_of(self, partition: int) -> PartitionMatcher:
         matcher = self._partitions.get(partition)
         if matcher is None:
+            self._around.erasures.follow()
             matcher = PartitionMatcher(partition, self._around)
             matcher.restore()
             self._partitions[partition] = matcher

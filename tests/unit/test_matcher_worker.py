@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -13,7 +14,7 @@ from streams.matcher import _Worker, build_app
 
 def test_one_that_crashed_ends_whatever_its_shutdown_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """aiokafka's thread may fail to stop (a connection that closes meanwhile); Faust then waits for it for ever."""
-    settings = Settings(_env_file=None, data_folder=tmp_path)
+    settings = Settings(_env_file=None, data_folder=tmp_path, erasure_key=SecretStr("0" * 32))
     worker = _Worker(build_app(settings, Shard()), override_logging=False, redirect_stdouts=False, quiet=True)
     ends: list[str] = []
     monkeypatch.setattr(matcher, "stop_in_any_case", lambda: ends.append("in any case"))
