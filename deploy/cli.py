@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -207,12 +208,13 @@ def duplicates(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they arrive.")] = False,
     collection: Collection = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    decided: Annotated[bool, typer.Option("--decided", help="Those too on which a reviewer has decided.")] = False,
 ) -> None:
     """Pairs of registrations that look like the same person: candidates for review, never verdicts."""
     from deploy.report import print_duplicates
 
     with _servers_expected():
-        print_duplicates(Console(), _settings(), collection, follow, as_json)
+        print_duplicates(Console(), _settings(), collection, follow, as_json, decided)
 
 
 @app.command(rich_help_panel=SEE)
@@ -226,6 +228,83 @@ def certificates(
 
     with _servers_expected():
         print_certificates(Console(), _settings(), collection, limit, as_json)
+
+
+@app.command(rich_help_panel=SEE)
+def decide(
+    pair: Annotated[str, typer.Argument(help="The pair's id, as `facematch duplicates` shows it.", metavar="PAIR")],
+    verdict: Annotated[Literal["same", "different"], typer.Argument(help="Whether both are one person.")],
+    by: Annotated[str, typer.Option(help="Who decided.", metavar="WHO")],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Say whether a pair is one person. It holds through updates, replays, rebuilds, and for every encoder.
+
+    Who decides again is right: the later decision counts, and all are kept.
+    """
+    from deploy.decision import UnknownPairError
+    from deploy.decision import decide as publish
+
+    try:
+        pair_id = str(UUID(pair))
+    except ValueError:
+        raise UserError(f"{pair}: a pair's id is a UUID; `facematch duplicates` shows them") from None
+    try:
+        with _servers_expected():
+            event = publish(_settings(), pair_id, verdict, by, note)
+    except UnknownPairError:
+        raise UserError(f"no pair {pair_id} was ever found; `facematch duplicates` shows their ids") from None
+    except ValidationError as error:
+        raise UserError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
+    what = "one person" if verdict == "same" else "two people"
+    typer.echo(f"decided: {event.a} and {event.b} in {event.collection} are {what}")
+
+
+@app.command(rich_help_panel=OPERATE)
+def erase(
+    individual: Annotated[str, typer.Argument(help="The individual's id.", metavar="ID")],
+    collection: Annotated[str, typer.Option(help="The collection that the individual is in.")] = "default",
+    revision: Annotated[
+        int | None, typer.Option(help="Erase revisions up to this one. Default: one more than Postgres knows.", min=1)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds until what is not done yet has failed.")] = 120.0,
+) -> None:
+    """Erase an individual, wait until it is so everywhere, and print a receipt: what was where, and what still is.
+
+    A registration under a higher revision is a new one, and welcome.
+    """
+    from deploy.erasure import Erasure, StalledErasureError, UnknownIndividualError, print_receipt
+
+    console = Console()
+    try:
+        with _servers_expected(), console.status("") as status:
+            receipt = Erasure(_settings_with_key(), collection, individual, status.update).erase(revision, timeout)
+    except UnknownIndividualError:
+        raise UserError(
+            f"nobody of id {individual} is known in collection {collection}. If events about them may be under way or "
+            "come again, say up to which revision they are to be erased: --revision"
+        ) from None
+    except StalledErasureError as error:
+        console.print(f"[bold red]not finished:[/] the erasure is published, but {error}; then `facematch erased`")
+        raise typer.Exit(1) from None
+    print_receipt(console, receipt)
+
+
+@app.command(rich_help_panel=SEE)
+def erased(
+    individual: Annotated[str, typer.Argument(help="The individual's id.", metavar="ID")],
+    collection: Annotated[str, typer.Option(help="The collection that the individual was in.")] = "default",
+) -> None:
+    """Whether an individual was erased: the receipt, with what is there now."""
+    from deploy.erasure import Erasure, NotErasedError, print_receipt
+
+    console = Console()
+    try:
+        with _servers_expected(), console.status("") as status:
+            receipt = Erasure(_settings_with_key(), collection, individual, status.update).again()
+    except NotErasedError:
+        typer.echo(f"nobody of id {individual} was erased from collection {collection}")
+        raise typer.Exit(1) from None
+    print_receipt(console, receipt)
 
 
 @app.command(rich_help_panel=OPERATE)

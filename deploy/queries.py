@@ -15,7 +15,7 @@ from schemas.envelope import full_name
 from schemas.kafka import client_config, consumer_config, patiently
 from schemas.settings import Settings
 from schemas.shard import Shard
-from schemas.tables import duplicates, individual_duplicates, individuals
+from schemas.tables import duplicates, erased, individual_duplicates, individuals, pair_verdicts
 from schemas.topics import CONSUMER_GROUPS, ENCODINGS, MATCHER, Topic, matcher_of, shard_of
 from streams.vitals import ScopeVitals, read_vitals
 
@@ -32,10 +32,22 @@ class Pair:
     photo_a: str | None
     photo_b: str | None
     recorded_at: datetime
+    verdict: str | None = None
+    decided_by: str | None = None
 
 
-def current_pairs(connection: Connection, collection: str | None = None, since: datetime | None = None) -> list[Pair]:
-    """Pairs that hold, in the order of their recording; of one collection, or recorded at `since` or later."""
+_SAME_PAIR = and_(
+    *(duplicates.c[name] == pair_verdicts.c[name] for name in ("collection", "individual_a", "individual_b"))
+)
+
+
+def current_pairs(
+    connection: Connection, collection: str | None = None, since: datetime | None = None, decided: bool = False
+) -> list[Pair]:
+    """Pairs that hold, in the order of their recording; of one collection, or recorded at `since` or later.
+
+    Those on which a reviewer has decided are left out unless they are asked for.
+    """
     a, b = individuals.alias("a"), individuals.alias("b")
     query = (
         select(
@@ -47,12 +59,17 @@ def current_pairs(connection: Connection, collection: str | None = None, since: 
             a.c.photo.label("photo_a"),
             b.c.photo.label("photo_b"),
             duplicates.c.recorded_at,
+            pair_verdicts.c.verdict,
+            pair_verdicts.c.decided_by,
         )
+        .outerjoin(pair_verdicts, _SAME_PAIR)
         .outerjoin(a, and_(a.c.collection == duplicates.c.collection, a.c.individual_id == duplicates.c.individual_a))
         .outerjoin(b, and_(b.c.collection == duplicates.c.collection, b.c.individual_id == duplicates.c.individual_b))
         .where(duplicates.c.retracted.is_(None))
         .order_by(duplicates.c.recorded_at, duplicates.c.pair_id)
     )
+    if not decided:
+        query = query.where(pair_verdicts.c.verdict.is_(None))
     if collection is not None:
         query = query.where(duplicates.c.collection == collection)
     if since is not None:
@@ -79,19 +96,32 @@ def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Pai
 
 
 def count_states(connection: Connection) -> dict[str, dict[str, int]]:
-    """How many individuals are in each state, by collection."""
+    """How many individuals are in each state, by collection; of the erased, how many ever were."""
     view = individual_duplicates.c
     query = select(view.collection, view.state, func.count()).group_by(view.collection, view.state)
     counts: dict[str, dict[str, int]] = {}
     for collection, state, count in connection.execute(query.order_by(view.collection)):
         counts.setdefault(collection, {})[state] = count
+    for collection, count in connection.execute(
+        select(erased.c.collection, func.count()).group_by(erased.c.collection)
+    ):
+        counts.setdefault(collection, {})["erased"] = count
     return counts
 
 
-def count_pairs(connection: Connection) -> dict[str, int]:
-    """Current pairs by collection."""
-    query = select(duplicates.c.collection, func.count()).where(duplicates.c.retracted.is_(None))
-    return dict(row._tuple() for row in connection.execute(query.group_by(duplicates.c.collection)))
+def count_pairs(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Current pairs by collection: on how many nobody has decided yet, and on how many somebody has."""
+    query = (
+        select(
+            duplicates.c.collection,
+            func.count() - func.count(pair_verdicts.c.verdict),
+            func.count(pair_verdicts.c.verdict),
+        )
+        .outerjoin(pair_verdicts, _SAME_PAIR)
+        .where(duplicates.c.retracted.is_(None))
+        .group_by(duplicates.c.collection)
+    )
+    return {collection: (undecided, decided) for collection, undecided, decided in connection.execute(query)}
 
 
 @dataclass(frozen=True, slots=True)

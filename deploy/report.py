@@ -25,9 +25,10 @@ def print_status(console: Console, settings: Settings) -> None:
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)
-    collections = Table("collection", *_STATES, "pairs", title="individuals", title_justify="left")
+    columns = (*_STATES, "pairs to review", "decided")
+    collections = Table("collection", *columns, title="individuals", title_justify="left")
     for collection, by_state in counts.items():
-        numbers = [*(by_state.get(state, 0) for state in _STATES), pairs.get(collection, 0)]
+        numbers = [*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0))]
         collections.add_row(collection, *(str(number) for number in numbers))
     console.print(collections)
     _print_galleries(console, galleries(settings))
@@ -73,29 +74,36 @@ def _print_galleries(console: Console, found: list[Gallery]) -> None:
         console.print(segments)
 
 
-def print_duplicates(console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool) -> None:
-    """Pairs as a table, or a line each while following or as JSON."""
+def print_duplicates(
+    console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool, decided: bool
+) -> None:
+    """Pairs as a table, or a line each while following or as JSON; those on which somebody decided if asked for."""
     engine = create_engine(settings.postgres)
     with engine.connect() as connection:
         if follow:
             for new in follow_pairs(connection, collection):
                 if new is not None:
                     console.print(_json(new) if as_json else _line(new), soft_wrap=True, highlight=False, markup=False)
-        pairs = current_pairs(connection, collection)
+        pairs = current_pairs(connection, collection, decided=decided)
     if as_json:
         for pair in pairs:
             console.print(_json(pair), soft_wrap=True, highlight=False, markup=False)
         return
-    table = Table("collection", "distance", "recorded", title="duplicates", title_justify="left")
+    table = Table("pair", "distance", "recorded", title="duplicates", title_justify="left")
+    table.columns[0].overflow = "fold"
     for name in ("individual", "looks like"):
         table.add_column(name, overflow="fold")
     for pair in pairs:
         recorded = f"{pair.recorded_at:%Y-%m-%d %H:%M:%S}"
         sides = ((pair.individual_a, pair.photo_a), (pair.individual_b, pair.photo_b))
         cells = (f"{escape(who)}\n[dim]{escape(str(photo))}[/]" for who, photo in sides)
-        table.add_row(pair.collection, f"{pair.distance:.3f}", recorded, *cells)
+        name = f"{escape(pair.collection)}\n[dim]{pair.pair_id}[/]"
+        if pair.verdict is not None:
+            name += f"\n[bold]{pair.verdict}[/], says {escape(str(pair.decided_by))}"
+        table.add_row(name, f"{pair.distance:.3f}", recorded, *cells)
     console.print(table)
-    console.print(f"{len(pairs)} pairs: candidates for a person to review, never verdicts")
+    of_whom = "" if decided else " on which nobody has decided"
+    console.print(f"{len(pairs)} pairs{of_whom}: candidates for a person to review, never verdicts")
 
 
 def print_settings(console: Console, settings: Settings) -> None:

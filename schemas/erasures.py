@@ -37,8 +37,9 @@ class ErasureLog:
     def catch_up(self) -> "ErasureLog":
         """Read all that there is by now. A broker that is away is waited for. Raises ErasureKeyError."""
         begin, end = patiently(lambda: self._consumer.get_watermark_offsets(self._place, timeout=5), "erasures")
-        self._next = begin
-        self._consumer.assign([self._place])
+        if not self._consumer.assignment():
+            self._next = begin
+            self._consumer.assign([self._place])
         while self._next < end:
             self._read()
         return self

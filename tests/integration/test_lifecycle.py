@@ -1,0 +1,286 @@
+"""Registrations change: updated, moved, reviewed, erased; and what was decided or erased stays so."""
+
+import base64
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from redis import Redis
+from sqlalchemy import select
+
+from deploy.erasure import Erasure
+from deploy.places import Place
+from deploy.queries import Pair, current_pairs
+from schemas.envelope import Message, Record, announce
+from schemas.erased import ErasureKey
+from schemas.events import (
+    DuplicateFound,
+    EncodingComputed,
+    Event,
+    IndividualCreated,
+    IndividualUpdated,
+    PairDecided,
+    Photo,
+)
+from schemas.tables import decisions, erased, individual_duplicates, metadata, pair_verdicts
+from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, INDIVIDUALS, TOPICS, Topic
+from tests.conftest import Make
+from tests.encodings import computed
+from tests.integration.conftest import MakeWorld
+from tests.integration.judge import assert_as_the_oracle
+from tests.integration.test_compaction import compacted
+from tests.integration.world import ERASURE_KEY, World
+
+NAME = "somebody-whose-name-is-found-nowhere-else"
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+KEY = ErasureKey(ERASURE_KEY)
+
+
+def inline(photo: Path) -> Photo:
+    return Photo(inline=base64.b64encode(photo.read_bytes()).decode())
+
+
+def created(who: str, photo: Photo, revision: int = 1, collection: str = "c") -> IndividualCreated:
+    return IndividualCreated(collection=collection, individual_id=who, revision=revision, photo=photo)
+
+
+def run(world: World, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    env = os.environ | world.stack.environment | world.env | {"COLUMNS": "160"}
+    command = [sys.executable, "-m", "deploy.cli", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def everywhere(world: World, needle: bytes) -> set[str]:
+    """The places in which those bytes stand: records by topic, rows by table, values in Redis."""
+    found = set()
+    for topic in TOPICS:
+        for record in world.read(topic):
+            headers = (value or b"" for _, value in record.headers)
+            if any(needle in text for text in (record.key or b"", record.value or b"", *headers)):
+                found.add(f"topic {topic.name}")
+    with world.connect() as connection:
+        for table in metadata.sorted_tables:
+            if any(needle in str(tuple(row)).encode() for row in connection.execute(select(table))):
+                found.add(f"table {table.name}")
+    redis = Redis.from_url(world.settings.redis)
+    for name in redis.scan_iter(match=f"{world.name}:*", _type="string"):
+        value = redis.get(name)
+        assert isinstance(value, bytes)
+        if needle in name or needle in value:
+            found.add("Redis")
+    return found
+
+
+def named(places: list[Place]) -> set[str]:
+    return {place.name for place in places if place.there}
+
+
+def last_of(world: World, topic: Topic) -> dict[bytes | None, bytes | None]:
+    """What Kafka's compaction will keep."""
+    return {record.key: record.value for record in world.read(topic)}
+
+
+def test_nothing_of_an_erased_person_is_anywhere_but_where_the_receipt_says(
+    make_world: MakeWorld, photos: Path
+) -> None:
+    """Erased by the command; then everything that was ever said of them is said again."""
+    world = make_world(delta_limit=100)
+    world.start("encode-cpu", "match", "sink")
+    photo = photos / "obama.jpg"
+    people = [created(NAME, inline(photo)), created("other", inline(photos / "obama2.jpg"))]
+    world.publish([announce(event, "test") for event in people])
+    world.wait(lambda: world.pairs() == {("other", NAME)}, "the pair is found")
+    (pair,) = pairs_of(world)
+    assert run(world, "decide", pair.pair_id, "same", "--by", "reviewer-1").returncode == 0
+    world.wait(lambda: bool(verdicts(world)), "it is decided")
+    compacted(world, "--collection", "c")
+    (vector,) = (
+        e.embedding for e in world.events(ENCODINGS) if isinstance(e, EncodingComputed) and e.individual_id == NAME
+    )
+    before = [(topic, world.read(topic)) for topic in (INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS)]
+    world.wait(lambda: "Redis" in everywhere(world, vector.tobytes()), "it is in the checkpoint")
+
+    done = run(world, "erase", NAME, "--collection", "c")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "revisions up to 2" in done.stdout
+    assert "2 records, 1 inline photo" in done.stdout
+
+    def assert_gone() -> None:
+        receipt = Erasure(world.settings, "c", NAME, lambda _: None).again()
+        places = named(receipt.now)
+        assert everywhere(world, NAME.encode()) <= places
+        assert everywhere(world, photo_text(photo)) <= places & {"topic individuals"}
+        assert everywhere(world, base64.b64encode(vector.tobytes())) <= places & {"topic encodings"}
+        assert everywhere(world, vector.tobytes()) <= places & {"Redis"}
+        assert not {place for place in places if place.startswith("table")}
+        for topic in (ENCODINGS, DUPLICATES, DECISIONS):
+            kept = last_of(world, topic)
+            assert not {
+                key for key, value in kept.items() if value is not None and NAME.encode() in (key or b"") + value
+            }
+
+    assert_gone()
+    assert world.states() == {"other": ("checked", None)}
+    for topic, records in before:
+        world.publish_records(
+            [
+                without_place(record)
+                for record in records
+                if NAME.encode() in (record.key or b"") + (record.value or b"")
+            ]
+        )
+        world.wait(world.settled, f"all of {topic.name} was said again")
+        assert_gone()
+    world.crash("match", "sink")
+    compacted(world, "--collection", "c")
+    world.wait(lambda: everywhere(world, vector.tobytes()) == set(), "the next index and checkpoint are without them")
+    assert_gone()
+    assert "revisions up to 2" in run(world, "erased", NAME, "--collection", "c").stdout
+    assert run(world, "erased", "other", "--collection", "c").returncode == 1
+    assert not [line for line in world.lines.since(0) if base64.b64encode(vector.tobytes())[:40].decode() in line]
+    world.publish([announce(created(NAME, inline(photo), revision=3), "test")])
+    world.wait(lambda: world.states().get(NAME) == ("checked", None), "a new registration is welcome")
+    assert world.pairs() == {("other", NAME)}
+
+
+def photo_text(photo: Path) -> bytes:
+    """As much of it as is in no other photo, as events have it."""
+    return base64.b64encode(photo.read_bytes())[1000:1400]
+
+
+def without_place(record: Record) -> Record:
+    """To be published again: where it was, by its partition."""
+    return Record(record.topic, record.key, record.value, record.headers, partition=record.partition)
+
+
+def pairs_of(world: World) -> list[Pair]:
+    with world.connect() as connection:
+        return current_pairs(connection)
+
+
+def verdicts(world: World) -> dict[tuple[str, str], tuple[str, str]]:
+    """By pair of people what counts, and who decided it."""
+    view = pair_verdicts.c
+    with world.connect() as connection:
+        rows = connection.execute(select(view.individual_a, view.individual_b, view.verdict, view.decided_by))
+        return {(a, b): (verdict, by) for a, b, verdict, by in rows}
+
+
+def test_an_erasure_that_kafka_has_forgotten_still_holds(world: World, photos: Path, embedding: Make) -> None:
+    """No tombstone, an empty Redis, an empty Postgres: the registry alone knows."""
+    face = embedding()
+    world.publish([announce(KEY.erasure_of("c", NAME, 3), "test", NOON)])
+    said: list[Event] = [
+        created(NAME, inline(photos / "obama.jpg")),
+        IndividualUpdated(collection="c", individual_id=NAME, revision=3, photo=inline(photos / "obama.jpg")),
+        computed("other", face),
+        computed(NAME, face, revision=2),
+        PairDecided(collection="c", encoder="test", a="other", b=NAME, verdict="same", by="x"),
+    ]
+    world.publish([announce(event, "test", NOON - timedelta(hours=1)) for event in said])
+    world.start("encode-cpu", "match", "sink")
+    world.wait(world.settled, "all is processed")
+    assert last_of(world, ENCODINGS)[f"c/{NAME}".encode()] is None
+    assert [event.individual_id for event in world.events(ENCODINGS) if isinstance(event, EncodingComputed)] == [
+        "other",
+        NAME,
+    ], "nothing was encoded again"
+    assert world.states() == {"other": ("checked", None)}
+    assert world.pairs() == set()
+    compacted(world, "--collection", "c")
+    world.wait(world.settled, "the certificate is in the tables")
+    assert [event for event in world.events(DUPLICATES) if isinstance(event, DuplicateFound)] == []
+    assert verdicts(world) == {}
+    with world.connect() as connection:
+        assert connection.execute(select(erased.c.digest, erased.c.revision)).all() == [(KEY.digest("c", NAME), 3)]
+    assert not any(place.startswith("table") for place in everywhere(world, NAME.encode()))
+
+
+def test_who_moves_leaves_nothing_behind_and_an_update_counts_at_once(world: World, photos: Path) -> None:
+    world.start("encode-cpu", "match", "sink")
+    obama, again, biden = (inline(photos / name) for name in ("obama.jpg", "obama2.jpg", "biden.jpg"))
+    people = [created("a", obama), created("b", again), created("x", again, collection="d")]
+    world.publish([announce(event, "test") for event in people])
+    world.wait(lambda: world.pairs() == {("a", "b")} and world.count("checked") == 3, "the pair is found")
+
+    def update(revision: int, photo: Photo, collection: str = "c", moved_from: str | None = None) -> None:
+        event = IndividualUpdated(
+            collection=collection, individual_id="a", revision=revision, photo=photo, moved_from=moved_from
+        )
+        world.publish([announce(event, "test")])
+
+    update(2, biden)
+    world.wait(lambda: world.pairs() == set(), "another face: the pair is retracted at once")
+    update(3, obama)
+    world.wait(lambda: world.pairs() == {("a", "b")}, "the pair is found again")
+    update(4, obama, collection="d", moved_from="c")
+    world.wait(lambda: world.pairs() == {("a", "x")}, "found where they are now, and not where they were")
+    view = individual_duplicates.c
+    with world.connect() as connection:
+        rows = connection.execute(select(view.collection, view.individual_id, view.duplicates)).all()
+    assert sorted(map(tuple, rows)) == [("c", "b", []), ("d", "a", ["x"]), ("d", "x", ["a"])]
+    world.publish([announce(created("a", obama), "test")])  # a replay of how it began
+    world.wait(world.settled, "all is processed")
+    assert world.pairs() == {("a", "x")}
+
+
+def test_a_decision_holds_in_any_order_through_replays_updates_and_for_every_encoder(
+    world: World, embedding: Make
+) -> None:
+    """Contradicting ones: the later counts, and both are kept."""
+    face = embedding()
+
+    def decided(verdict: str, by: str, hour: float, encoder: str = "test") -> Message[Event]:
+        event = PairDecided.model_validate(
+            {"collection": "c", "encoder": encoder, "a": "a", "b": "b", "verdict": verdict, "by": by}
+        )
+        return announce(event, "test", NOON + timedelta(hours=hour))
+
+    before = [decided("different", "early", 1), decided("same", "earliest", 0)]
+    world.publish(before)  # of a pair that nobody has found
+    world.start("match", "sink")
+    world.wait(lambda: verdicts(world) == {("a", "b"): ("different", "early")}, "it is kept, the later one counts")
+    world.publish([announce(computed(who, face), "test") for who in "ab"])
+    world.wait(lambda: world.pairs() == {("a", "b")}, "the pair is found")
+    view = individual_duplicates.c
+
+    def shown() -> dict[str, tuple[list[str], list[str]]]:
+        with world.connect() as connection:
+            rows = connection.execute(select(view.individual_id, view.duplicates, view.confirmed))
+            return {who: (candidates, confirmed) for who, candidates, confirmed in rows}
+
+    assert pairs_of(world) == [], "it is not shown as new"
+    assert shown() == {"a": ([], []), "b": ([], [])}
+    world.publish([decided("same", "late", 2), *before])
+    world.wait(lambda: verdicts(world) == {("a", "b"): ("same", "late")}, "the later one counts")
+    assert shown() == {"a": (["b"], ["b"]), "b": (["a"], ["a"])}
+    changed = [computed("a", embedding(), revision=2), computed("a", face, revision=3)]
+    other = [computed(who, face, revision=4, encoder="other") for who in "ab"]
+    world.publish([announce(event, "test") for event in changed + other])
+    world.wait(world.settled, "updated, found again, and by another encoder")
+    assert world.pairs() == {("a", "b")}
+    assert pairs_of(world) == [], "it is found again silently"
+    assert shown() == {"a": (["b"], ["b"]), "b": (["a"], ["a"])}
+    with world.connect() as connection:
+        assert len(connection.execute(select(decisions)).all()) == 3
+        (pair,) = current_pairs(connection, decided=True)
+    assert (pair.verdict, pair.decided_by) == ("same", "late")
+    assert_as_the_oracle(world)
+
+
+def test_what_cannot_be_decided_or_erased_is_said(world: World) -> None:
+    for arguments, problem in (
+        (("decide", "nonsense", "same", "--by", "x"), "a pair's id is a UUID"),
+        (("decide", "5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10", "same", "--by", "x"), "no pair"),
+        (("erase", "nobody", "--collection", "c"), "say up to which revision"),
+    ):
+        done = run(world, *arguments)
+        assert done.returncode == 2
+        assert problem in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+    world.env["FACEMATCH_ERASURE_KEY"] = "short"
+    done = run(world, "erase", "nobody", "--revision", "1")
+    assert done.returncode == 2
+    assert "openssl rand" in done.stderr
+    assert not [topic for topic in TOPICS if world.read(topic)]
