@@ -31,6 +31,7 @@ from schemas.erased import Erased, ErasureKey
 from schemas.erasures import ErasureLog
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
+from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import stop_in_any_case
 from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
@@ -152,7 +153,7 @@ def write(
                 publish(sieved.nulls)
             return
         except DBAPIError as error:
-            if not _is_away(error):
+            if not is_away(error):
                 raise
             log.warning("Postgres does not answer (%s), writing again in %.1f s", type(error.orig).__name__, pause)
         time.sleep(pause)
@@ -179,12 +180,3 @@ def _execute(connection: Connection, rows: Rows) -> None:
 def _write_individuals(connection: Connection, guard: str, rows: list[Row]) -> None:
     if rows:
         connection.execute(upsert_individuals(guard, rows[0]), rows)
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """Whether the server is gone, starting, stopping, or broke off a deadlock; see SQLSTATE classes 08, 40, 53, 57.
-
-    https://www.postgresql.org/docs/current/errcodes-appendix.html
-    """
-    state = getattr(error.orig, "pgcode", None)
-    return error.connection_invalidated or state is None or str(state)[:2] in {"08", "40", "53", "57"}
