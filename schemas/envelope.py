@@ -37,6 +37,7 @@ _NULL_NEEDS: dict[type[Event], str] = {
 }
 NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
+_NAME_LENGTH = 40  # attributes have names that the sender chose, and may have put the value into
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -223,7 +224,7 @@ def _time(text: str) -> datetime:
 
 def _explain(event_type: type[Event], error: ValidationError) -> str:
     problems = (
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        f"{'.'.join(str(part)[:_NAME_LENGTH] for part in problem['loc']) or 'value'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     )
     return f"not a valid {event_type.__name__}: " + "; ".join(problems)

@@ -3,7 +3,7 @@
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -40,12 +40,17 @@ _AWAY = (
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
 )
+_OF_THE_RECORD = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 _LONGEST_PAUSE_S = 10.0
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
 
 
 class PublishError(Exception):
     """The broker refused a record for good. The work that it stands for must not be acknowledged."""
+
+
+class UnacknowledgedError(Exception):
+    """The broker is away, or acknowledges nothing. What was published may have arrived, or may not."""
 
 
 def client_config(settings: Settings, client: str) -> dict[str, Any]:
@@ -126,7 +131,13 @@ class Publisher:
     large, say) is reported as an error. Thread-safe.
     """
 
-    def __init__(self, settings: Settings, client: str, give_up_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: str,
+        give_up_after_s: float | None = None,
+        batch_bytes: int = 1_000_000,
+    ) -> None:
         self._namespace = settings.namespace
         self._partitions: dict[str, int] = {}
         self._producer = Producer(
@@ -137,6 +148,7 @@ class Publisher:
                 "message.timeout.ms": int((give_up_after_s or 0) * 1000),  # 0: never
                 "partitioner": "murmur2_random",  # as Java's clients do it
                 "linger.ms": 2,
+                "batch.size": batch_bytes,
                 "compression.type": "none",  # what is large is compressed already, and every client reads it
             }
         )
@@ -203,6 +215,29 @@ class Publisher:
             if late:
                 log.warning("%d records are not acknowledged in time, publishing them again", len(late))
             waiting = late
+
+    def publish_each(self, records: Sequence[Record], patience_s: float) -> list[KafkaError | None]:
+        """Publish records; of each, in their order: None once it is acknowledged, or why no broker takes this one.
+
+        Raises PublishError for what is refused and not the record's fault, UnacknowledgedError where nothing is
+        acknowledged for `patience_s` seconds: then what has not left yet does not. What a broker finds too large, it
+        refuses together with its batch: let batches be small.
+        """
+        outcomes: dict[int, KafkaError | None] = {}
+        for number, record in enumerate(records):
+            self.publish(record, partial(outcomes.__setitem__, number))
+        settled, deadline = 0, time.monotonic() + patience_s
+        while len(outcomes) < len(records):
+            self._producer.poll(0.1)
+            if len(outcomes) > settled:
+                settled, deadline = len(outcomes), time.monotonic() + patience_s
+            elif time.monotonic() > deadline:
+                self._producer.purge()
+                raise UnacknowledgedError(f"the broker acknowledged nothing for {patience_s:.0f} s")
+        for error in outcomes.values():
+            if error is not None and error.code() not in _OF_THE_RECORD:
+                raise PublishError(f"the broker refused a record: {error.str()}")
+        return [outcomes[number] for number in range(len(records))]
 
     def flush(self, seconds: float) -> int:
         """Wait up to `seconds` for what is under way; returns how many records still are."""

@@ -7,11 +7,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from schemas.envelope import Record
-from schemas.kafka import Publisher, PublishError
+from schemas.kafka import Publisher, PublishError, UnacknowledgedError
 from schemas.settings import Settings
 
 OnDelivered = Callable[[KafkaError | None, Any], None]
 TIMED_OUT, TOO_LARGE = KafkaError._MSG_TIMED_OUT, KafkaError.MSG_SIZE_TOO_LARGE
+FORBIDDEN = KafkaError.TOPIC_AUTHORIZATION_FAILED
 RECORDS = [Record("duplicates", key, b"value", ()) for key in (b"a", b"b", b"c")]
 
 
@@ -28,9 +29,11 @@ class Broker:
         self.at_once: dict[bytes, Exception] = {}
         self._under_way: list[tuple[bytes, OnDelivered]] = []
         self.purged: list[bytes] = []
+        self.silent: set[bytes] = set()
 
-    def purge(self, *, in_flight: bool) -> None:
-        assert not in_flight  # that has left: it is not known whether it arrived
+    def purge(self, *, in_flight: bool = True) -> None:
+        """What was handed over and never leaves; what has left is not retried, if that is purged too."""
+        assert in_flight == bool(self.silent)  # otherwise it is not known whether it arrived
         self.purged += [key for key, _ in self._under_way]
 
     def produce(self, _topic: str, _value: bytes, key: bytes, *, on_delivery: OnDelivered, **_: object) -> None:
@@ -43,6 +46,8 @@ class Broker:
         """The acknowledgement of one of them."""
         if not self._under_way:
             raise AssertionError("it waits for what was never published")
+        if self._under_way[0][0] in self.silent:
+            return 0
         key, on_delivery = self._under_way.pop(0)
         outcomes = self.outcomes.get(key, [])
         code = outcomes.pop(0) if outcomes else None
@@ -151,3 +156,28 @@ def test_a_full_queue_is_waited_for(broker: Broker) -> None:
     broker.at_once = {b"c": BufferError()}
     publish(nothing)
     assert broker.published == [b"a", b"b", b"c"]
+
+
+def publish_each(patience_s: float = 60.0) -> list[int | None]:
+    outcomes = Publisher(Settings(_env_file=None), "test").publish_each(RECORDS, patience_s)
+    return [None if error is None else error.code() for error in outcomes]
+
+
+def test_each_record_has_an_outcome_of_its_own(broker: Broker) -> None:
+    broker.outcomes = {b"a": [TOO_LARGE]}
+    broker.at_once = {b"c": KafkaException(KafkaError(TOO_LARGE))}
+    assert publish_each() == [TOO_LARGE, None, TOO_LARGE]
+    assert publish_each() == [None, None, None]
+
+
+def test_what_is_refused_for_another_reason_than_a_record_is_an_error(broker: Broker) -> None:
+    broker.outcomes = {b"a": [TOO_LARGE], b"c": [FORBIDDEN]}
+    with pytest.raises(PublishError, match="authorization"):
+        publish_each()
+
+
+def test_who_is_not_acknowledged_in_time_publishes_nothing_more(broker: Broker) -> None:
+    broker.silent = {b"b"}
+    with pytest.raises(UnacknowledgedError, match="acknowledged nothing"):
+        publish_each(patience_s=0.01)
+    assert broker.purged == [b"b", b"c"]
