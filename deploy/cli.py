@@ -45,7 +45,8 @@ def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
 ) -> None:
     """Configure the log: lines on standard error, for workers their progress, else warnings only."""
-    level = logging.INFO if verbose or context.invoked_subcommand in {"encode", "match", "sink"} else logging.WARNING
+    is_worker = context.invoked_subcommand in {"encode", "match", "sink", "outbox"}
+    level = logging.INFO if verbose or is_worker else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("faust", "arroyo", "mode", "alembic"):
         logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
@@ -196,7 +197,7 @@ def submit(
 
 @app.command(rich_help_panel=SEE)
 def status() -> None:
-    """Individuals by state, pairs, what the matchers hold, and how far each consumer group is behind."""
+    """Individuals by state, pairs, what the matchers hold, how far each consumer group is behind, and the outbox."""
     from deploy.report import print_status
 
     with _servers_expected():
@@ -477,6 +478,35 @@ def sink() -> None:
     from consumers.sink import run
 
     run(_ready(tables=True))
+
+
+@app.command(rich_help_panel=WORK)
+def outbox(
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the table, or what is missing of it, and do no more.")
+    ] = False,
+) -> None:
+    """The outbox's relay: publishes what a registration system writes into a table of its own Postgres.
+
+    FACEMATCH_OUTBOX says which database. Start several if you like: each individual's rows stay in order.
+    """
+    from sqlalchemy.exc import ProgrammingError
+
+    from deploy.outbox import wait_for_outbox
+    from producers.outbox import run
+    from producers.outbox_table import create_outbox
+
+    if create:
+        with _servers_expected():
+            try:
+                create_outbox(_settings())
+            except ProgrammingError as error:
+                raise UserError(f"Postgres refuses to create the outbox: {error.orig}") from None
+        typer.echo("the outbox table is there")
+        return
+    found = _ready(tables=False)
+    wait_for_outbox(found)
+    run(found)
 
 
 def _ready(tables: bool) -> Settings:

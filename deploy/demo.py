@@ -79,7 +79,7 @@ def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
                     os.environ.update(stack.environment)
                     settings = Settings()
                     status.update("creating topics and tables, starting workers …")
-                    stack.start_workers(settings, scheduled=False)
+                    stack.start_workers(settings, all_kinds=False)
                     stack.wait_for_workers(settings)
                 console.print(
                     f"Kafka, PostgreSQL and Valkey run on 127.0.0.1, with {len(stack.workers)} workers "

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import create_engine, make_url
 
+from deploy.outbox import print_outbox
 from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -20,7 +21,7 @@ _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 
 def print_status(console: Console, settings: Settings) -> None:
-    """Tables: individuals of each collection by state, what matchers hold of them, lag of each consumer group."""
+    """Tables: individuals of each collection by state, what matchers hold, lag of each consumer group, the outbox."""
     engine = create_engine(settings.postgres)
     with engine.connect() as connection:
         counts = count_states(connection)
@@ -37,6 +38,7 @@ def print_status(console: Console, settings: Settings) -> None:
         age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
         groups.add_row(lag.group, str(lag.records), age)
     console.print(groups)
+    print_outbox(console, settings)
 
 
 def _print_galleries(console: Console, found: list[Gallery]) -> None:
@@ -117,7 +119,7 @@ def print_settings(console: Console, settings: Settings) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
-    if name in {"redis", "postgres"}:
+    if name in {"redis", "postgres", "outbox"} and value is not None:
         return make_url(value).render_as_string(hide_password=True)
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_none=True)

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="Secret with which ids of erased individuals are hashed, at least 32 characters: the same for "
         "every worker, and kept as long as the data. Only who has it can tell whether somebody was erased.",
     )
+    outbox: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the registration system's Postgres database, which has the outbox table. Unset: "
+        "that of postgres.",
+    )
     replication_factor: int = Field(
         default=1, ge=1, description="Copies of every topic that is created. Use 3 on a cluster."
     )

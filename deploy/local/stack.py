@@ -22,6 +22,7 @@ from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepar
 from deploy.local.supervisor import Child, OnLine, Supervisor
 from deploy.tables import create_tables
 from deploy.topics import create_topics
+from producers.outbox_table import create_outbox
 from schemas.envelope import full_name
 from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings
@@ -33,6 +34,7 @@ WORKERS = {
     "encode-gpu": ("encode", "--pool", "gpu"),
     "match": ("match",),
     "sink": ("sink",),
+    "outbox": ("outbox",),
 }
 
 
@@ -102,12 +104,18 @@ class Stack:
         command = [sys.executable, "-m", "deploy.cli", *(arguments or WORKERS[name])]
         return self.supervisor.start(name, command, env={**os.environ, **self.environment, **(env or {})})
 
-    def start_workers(self, settings: Settings, scheduled: bool) -> None:
-        """Create topics and tables, then start one worker of each kind, and one that compacts at the set times."""
+    def start_workers(self, settings: Settings, all_kinds: bool) -> None:
+        """Create topics and tables, then start one worker of each kind that a photo passes.
+
+        Of all kinds: also the outbox's relay, and one that compacts at the set times.
+        """
         create_topics(settings)
         create_tables(settings)
-        self.workers = [self.start_worker(name) for name in WORKERS]
-        if scheduled:
+        names = [name for name in WORKERS if name != "outbox"]
+        self.workers = [self.start_worker(name) for name in names]
+        if all_kinds:
+            create_outbox(settings)
+            self.workers.append(self.start_worker("outbox"))
             schedule = ("compact", "--schedule", settings.compact_at, "--time-zone", settings.time_zone)
             self.workers.append(self.start_worker("compact", *schedule))
 

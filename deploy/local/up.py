@@ -40,7 +40,7 @@ def run_up(console: Console, folder: Path) -> None:
             stack.start_servers(lambda doing: show("facematch", doing))
             os.environ.update(stack.environment)
             if not stopped.is_set():
-                stack.start_workers(Settings(), scheduled=True)
+                stack.start_workers(Settings(), all_kinds=True)
                 for name, address in stack.addresses.items():
                     show("facematch", f"{name}={address}")
                 show("facematch", "up: `facematch submit PHOTOS`, `facematch duplicates --follow`; Ctrl-C stops")

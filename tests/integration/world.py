@@ -91,7 +91,7 @@ class World:
         self.workers: dict[str, Child] = {}
 
     def start(self, *names: str) -> None:
-        """Start workers: encode-cpu, encode-gpu, match, sink; match-2 is another match, and so on."""
+        """Start workers: encode-cpu, encode-gpu, match, sink, outbox; match-2 is another match, and so on."""
         for name in names:
             self.workers[name] = self.stack.start_worker(name, *WORKERS[name.rstrip("-0123456789")], env=self.env)
 

@@ -1,0 +1,75 @@
+"""The outbox of a registration system, as operations see it: whether it is there, and what waits or lies in it."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.exc import OperationalError
+
+from deploy.waiting import wait_while
+from producers.outbox_table import has_outbox, outbox_engine
+from schemas.settings import Settings
+
+_LATEST = 10
+_COUNTS = text("""
+    SELECT count(*) FILTER (WHERE problem IS NULL) AS waiting,
+           extract(epoch FROM now() - min(written_at) FILTER (WHERE problem IS NULL)) AS oldest_age_s,
+           count(*) FILTER (WHERE problem IS NOT NULL) AS marked
+    FROM facematch_outbox
+""")
+_MARKED = text("""
+    SELECT position, left(key, 100) AS key, problem FROM facematch_outbox
+    WHERE problem IS NOT NULL ORDER BY position DESC LIMIT :latest
+""")
+
+
+def wait_for_outbox(settings: Settings) -> None:
+    """Wait, with growing pauses, for the registration system's Postgres and the table in it."""
+    engine = outbox_engine(settings)
+
+    def missing() -> str:
+        try:
+            with engine.connect() as connection:
+                found = has_outbox(connection)
+        except OperationalError:
+            return "the registration system's Postgres does not answer, or has no such database"
+        return "" if found else "the outbox table is not there: `facematch outbox --create` or producers/outbox.sql"
+
+    wait_while(missing)
+
+
+def print_outbox(console: Console, settings: Settings) -> None:
+    """What waits and what is marked; nothing where there is no outbox."""
+    try:
+        with outbox_engine(settings).connect() as connection:
+            if has_outbox(connection):
+                _print(console, connection)
+    except OperationalError:
+        console.print("[red]the Postgres database that has the outbox does not answer[/]")
+
+
+def _print(console: Console, connection: Connection) -> None:
+    counts = connection.execute(_COUNTS).one()
+    table = Table("rows waiting", "oldest", "rows with a problem", title="outbox", title_justify="left")
+    oldest = "-" if counts.oldest_age_s is None else f"{counts.oldest_age_s:.0f} s ago"
+    table.add_row(str(counts.waiting), oldest, str(counts.marked))
+    console.print(table)
+    if counts.marked:
+        _print_marked(console, connection.execute(_MARKED, {"latest": _LATEST}).all())
+
+
+def _print_marked(console: Console, rows: Sequence[Row[tuple[int, str, str]]]) -> None:
+    table = Table("position", title=f"rows with a problem, the latest {_LATEST} at most", title_justify="left")
+    for name in ("individual", "problem"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(str(row.position), _printable(row.key), _printable(row.problem))
+    console.print(table)
+
+
+def _printable(text_of_a_row: str) -> str:
+    """Without what a terminal would obey: nobody has checked it."""
+    return escape("".join(letter if letter.isprintable() else "?" for letter in text_of_a_row))

@@ -1,0 +1,137 @@
+"""The relay: what registration systems wrote into their outbox, onto Kafka, in order for each individual."""
+
+import logging
+import select
+import signal
+import socket
+from contextlib import suppress
+from types import FrameType
+
+import psycopg2
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from producers.outbox_record import Row, record_from
+from producers.outbox_table import CHANNEL, delete, mark, outbox_engine, take
+from schemas.envelope import Record, UnreadableError
+from schemas.kafka import Publisher, UnacknowledgedError
+from schemas.postgres import is_away
+from schemas.settings import Settings
+from schemas.stopping import stop_in_any_case
+
+log = logging.getLogger(__name__)
+
+_ROWS = 2000
+_POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
+_PATIENCE_S = 10.0
+_BATCH_BYTES = 100_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+
+
+def run(settings: Settings) -> None:
+    """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
+    relay = Relay(settings)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stop_in_any_case()
+        relay.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    relay.run()
+    relay.close()
+
+
+class Relay:
+    """Publishes rows, waits for the acknowledgements, deletes the rows: a transaction for each round.
+
+    Killed at any point, it leaves rows that were published and not deleted: they are published again, with the same
+    ids. Any number of relays may run.
+    """
+
+    def __init__(self, settings: Settings, poll_s: float = _POLL_S, rows: int = _ROWS) -> None:
+        self._poll_s, self._rows = poll_s, rows
+        self._engine = outbox_engine(settings)
+        self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
+        self._pause_s = _FIRST_PAUSE_S
+        self._stopping = False
+        self._woken, self._waker = socket.socketpair()
+
+    def run(self) -> None:
+        """Relay until `stop`, whatever is away meanwhile. Raises PublishError, and DBAPIError of what is not away."""
+        while not self._stopping:
+            try:
+                self._relay()
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+                log.warning("Postgres does not answer (%s), again in %.1f s", type(error.orig).__name__, self._pause_s)
+            except UnacknowledgedError as error:
+                log.warning("%s, again in %.1f s", error, self._pause_s)
+            self._wait(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def stop(self) -> None:
+        """Have `run` return after the round that it is in. For signal handlers and other threads."""
+        self._stopping = True
+        self._waker.send(b"\0")
+
+    def close(self) -> None:
+        """Give back what it holds, once `run` has returned."""
+        self._engine.dispose()
+        self._woken.close()
+        self._waker.close()
+
+    def _relay(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(text(f"LISTEN {CHANNEL}"))
+            connection.commit()
+            while not self._stopping:
+                if not self._round(connection):
+                    self._wait_for_rows(connection)
+                self._pause_s = _FIRST_PAUSE_S
+
+    def _round(self, connection: Connection) -> int:
+        """What waits in some lanes, in one transaction. Returns how many rows that was.
+
+        No longer than the broker acknowledges: an open transaction keeps the whole database from cleaning up.
+        """
+        with connection.begin():
+            rows = take(connection, self._rows)
+            if rows:
+                problems = self._publish(rows)
+                delete(connection, [row.position for row in rows if row.position not in problems])
+                if problems:
+                    mark(connection, problems)
+        if rows and problems:
+            position, problem = next(iter(problems.items()))
+            log.warning("%d rows are marked and left; of position %d: %s", len(problems), position, problem)
+        return len(rows)
+
+    def _publish(self, rows: list[Row]) -> dict[int, str]:
+        """Publish all that can be; returns what is wrong with the others, by their positions."""
+        problems: dict[int, str] = {}
+        records: dict[int, Record] = {}
+        for row in rows:
+            try:
+                records[row.position] = record_from(row)
+            except UnreadableError as error:
+                problems[row.position] = str(error)
+        outcomes = self._publisher.publish_each(list(records.values()), _PATIENCE_S)
+        refused = {at: error for at, error in zip(records, outcomes, strict=True) if error is not None}
+        return problems | {at: f"Kafka does not take it: {error.str()}" for at, error in refused.items()}
+
+    def _wait_for_rows(self, connection: Connection) -> None:
+        """Return once somebody has written to the table, or after a while, or when told to stop."""
+        listener = connection.connection.driver_connection
+        assert listener is not None
+        with suppress(psycopg2.OperationalError):  # the next statement says so too
+            listener.poll()  # what came behind the last answer is no longer in the socket
+            if not listener.notifies:
+                self._wait(self._poll_s, listener)
+                listener.poll()
+        listener.notifies.clear()
+
+    def _wait(self, seconds: float, *others: socket.socket) -> None:
+        select.select([self._woken, *others], [], [], seconds)
