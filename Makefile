@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults bench bench-encoder bench-matcher bench-compaction check lock generate clean
+.PHONY: demo test test-faults bench bench-encoder bench-matcher bench-compaction bench-outbox check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -20,7 +20,7 @@ test: check ## every check and every test, on real servers that the tests start
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800
 
-bench: bench-encoder bench-matcher bench-compaction ## the figures in the README, measured again
+bench: bench-encoder bench-matcher bench-compaction bench-outbox ## the figures in the README, measured again
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
@@ -30,6 +30,9 @@ bench-matcher: $(INSTALLED) ## those of the matcher, 20 minutes; PARTS="throughp
 
 bench-compaction: $(INSTALLED) ## those of compaction, half an hour; PARTS="latency" for some of them
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.compaction $(PARTS)
+
+bench-outbox: $(INSTALLED) ## that of the outbox, 2 minutes
+	@$(MEASURED) -m tests.bench.outbox
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -127,8 +127,7 @@ class Relay:
         listener = connection.connection.driver_connection
         assert listener is not None
         with suppress(psycopg2.OperationalError):  # the next statement says so too
-            listener.poll()  # what came behind the last answer is no longer in the socket
-            if not listener.notifies:
+            if not listener.notifies:  # what came with the last answer is no longer in the socket
                 self._wait(self._poll_s, listener)
                 listener.poll()
         listener.notifies.clear()

@@ -68,8 +68,8 @@ class Settings(BaseSettings):
     )
     outbox: str | None = Field(
         default=None,
-        description="SQLAlchemy URL of the registration system's Postgres database, which has the outbox table. Unset: "
-        "that of postgres.",
+        description="SQLAlchemy URL (postgresql+psycopg2://…) of the registration system's database, which has the "
+        "outbox table. Unset: that of postgres.",
     )
     replication_factor: int = Field(
         default=1, ge=1, description="Copies of every topic that is created. Use 3 on a cluster."

@@ -200,6 +200,22 @@ def test_it_wakes_when_rows_are_written_and_comes_back_when_its_connection_was_c
     assert revisions(world.read(INDIVIDUALS)) == {"a": list(range(1, 9))}
 
 
+def test_a_notification_that_came_with_the_last_answer_is_not_waited_for(world: World) -> None:
+    relay = Relay(world.settings, poll_s=NEVER_S)
+    with outbox_engine(world.settings).connect() as connection, ThreadPoolExecutor() as threads:
+        connection.execute(text("LISTEN facematch_outbox"))
+        connection.commit()
+        connection.execute(text("SELECT"))
+        write(world, [row("a", 1)])  # nothing is told in the middle of a transaction
+        connection.commit()
+        waiting = threads.submit(relay._wait_for_rows, connection)
+        try:
+            waiting.result(timeout=20)
+        finally:
+            relay.stop()
+    relay.close()
+
+
 def test_without_the_trigger_it_looks_by_itself(world: World, start_relay: StartRelay) -> None:
     with world.engine.begin() as connection:
         connection.execute(text("DROP TRIGGER facematch_outbox_notify ON facematch_outbox"))
@@ -307,6 +323,17 @@ def test_a_round_takes_no_more_photos_than_memory_is_meant_for(world: World) -> 
     with outbox_engine(world.settings).connect() as connection:
         taken = take(connection, 2000)
         assert [json.loads(one.event)["revision"] for one in taken] == list(range(1, 21))  # of 800 kB
+
+
+def test_many_rows_that_postgres_has_not_counted_yet_are_read_by_the_index(world: World) -> None:
+    with world.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE facematch_outbox SET (autovacuum_enabled = off)"))
+        many = "SELECT 'none', jsonb_build_object('individual_id', n) FROM generate_series(1, 20000) AS n"
+        connection.execute(text(f"INSERT INTO facematch_outbox (type, event) {many}"))
+    entries = text("SELECT pg_stat_get_xact_tuples_returned('facematch_outbox_waiting'::regclass)")
+    with outbox_engine(world.settings).connect() as connection:
+        assert len(take(connection, 64)) == 64
+        assert 64 <= (connection.scalar(entries) or 0) <= 200
 
 
 def test_it_is_created_as_often_as_one_likes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

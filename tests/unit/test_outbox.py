@@ -52,7 +52,9 @@ def test_what_is_wrong_is_said_without_a_value(wrong: dict[str, Any], message: s
 
 def test_the_password_of_the_outbox_is_not_shown() -> None:
     console = Console(file=io.StringIO(), width=200)
-    print_settings(console, Settings(_env_file=None, outbox="postgresql://relay:hunter2@db.example.org/registration"))
+    print_settings(
+        console, Settings(_env_file=None, outbox="postgresql+psycopg2://relay:hunter2@db.example.org/registration")
+    )
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "postgresql://relay:***@db.example.org/registration" in printed
+    assert "postgresql+psycopg2://relay:***@db.example.org/registration" in printed
     assert "hunter2" not in printed
