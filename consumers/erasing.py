@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
-from schemas.envelope import Message, Record, encode
+from schemas.envelope import Message
 from schemas.erased import Erased, Erasure, ErasureKey, subjects_of
 from schemas.events import (
     DecisionErased,
@@ -48,7 +48,7 @@ class Sieved:
     """What of a batch counts, and null values for the keys of what does not, and of what was known of the erased."""
 
     events: Events
-    nulls: list[Record]
+    nulls: list[Message[Event]]
 
 
 def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Sieved:
@@ -60,20 +60,20 @@ def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Era
     erasures = [one for one in messages if isinstance(one.event, IndividualDeleted | EncodingErased | IndividualErased)]
     lock = func.pg_advisory_xact_lock if erasures else func.pg_advisory_xact_lock_shared
     connection.execute(select(lock(_LOCK)))
-    nulls: dict[str, Message[Event]] = {}
+    nulls: dict[tuple[type[Event], str], Message[Event]] = {}  # a finding and a decision may have one key
     if erasures:
         _register(connection, erasures, key)
         for message in erasures:
             if isinstance(message.event, IndividualEvent):
-                nulls |= {one.event.key: one for one in _erase(connection, message, message.event)}
+                nulls |= {(type(one.event), one.event.key): one for one in _erase(connection, message, message.event)}
     known = _known(connection, messages, key)
     kept: Events = []
     for message, timestamp in events:
         if registry.forbids(message) or _forbids(known, message, key):
-            nulls |= {one.event.key: one for one in _null_behind(connection, message)}
+            nulls |= {(type(one.event), one.event.key): one for one in _null_behind(connection, message)}
         else:
             kept.append((message, timestamp))
-    return Sieved(kept, [encode(message) for message in nulls.values()])
+    return Sieved(kept, list(nulls.values()))
 
 
 def _register(connection: Connection, erasures: Iterable[Message[Event]], key: ErasureKey) -> None:

@@ -26,9 +26,11 @@ from consumers.projection import (
     upsert_duplicates,
     upsert_individuals,
 )
-from schemas.envelope import Record, UnreadableError, dead_letter, decode, full_name
+from consumers.unhiding import unhidden
+from schemas.envelope import Record, UnreadableError, dead_letter, decode, encode, full_name
 from schemas.erased import Erased, ErasureKey
 from schemas.erasures import ErasureLog
+from schemas.events import KeyErased
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.postgres import is_away
@@ -141,8 +143,9 @@ def write(
 ) -> None:
     """All rows in one transaction. A Postgres that is away is waited for, with growing pauses.
 
-    `publish` returns once what it is given is acknowledged: null values for what was said of erased people. They are
-    published before the transaction ends: afterwards nobody would know their keys any more.
+    `publish` returns once what it is given is acknowledged: null values for what was said of erased people, and what
+    null values hide that is known to be newer. They are published before the transaction ends: afterwards nobody would
+    know their keys any more.
     """
     pause = 0.1
     while True:
@@ -150,7 +153,9 @@ def write(
             with engine.begin() as connection:
                 sieved = sieve(connection, events, key, registry)
                 _execute(connection, rows_of(sieved.events))
-                publish(sieved.nulls)
+                nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
+                hidden = [one for null in nulls for one in unhidden(connection, null)]
+                publish([encode(message) for message in sieved.nulls + hidden])
             return
         except DBAPIError as error:
             if not is_away(error):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.envelope import Record, decode
+from schemas.erased import NOBODY, Erased
 from schemas.events import DuplicateFound, EncodingComputed, IndividualChecked
 from schemas.shard import Shard
 from streams.collection import Collection
@@ -49,15 +50,13 @@ class Holder:
     log: dict[int, Record] = field(default_factory=dict)
     compacted: list[tuple[str, str, Segment]] = field(default_factory=list)
 
-    def match(self, records: list[Record]) -> None:
+    def match(self, records: list[Record], erased: Erased = NOBODY, now: datetime = NOW) -> None:
         self.log |= {record.offset: record for record in records if record.offset is not None}
-        one = match(self.gallery, records, self.rules())
+        rules = Rules(lambda _: THRESHOLD, self.limit, erased, self.encoding_at, lambda: now)
+        one = match(self.gallery, records, rules)
         self.said.publish += one.publish
         self.said.renew += one.renew
         self.offset = max([self.offset, *(record.offset + 1 for record in records if record.offset is not None)])
-
-    def rules(self) -> Rules:
-        return Rules(lambda _: THRESHOLD, self.limit, encoding_at=self.encoding_at, now=lambda: NOW)
 
     def encoding_at(self, offset: int) -> EncodingComputed | None:
         event = decode(self.log[offset]).event

@@ -1,0 +1,301 @@
+"""The matcher's core and the sink, whatever happens to registrations and processes, against a model of thirty lines."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from sqlalchemy import delete, select
+
+from consumers.sink import write
+from schemas.envelope import Message, Record, decode, encode
+from schemas.erased import Erased, ErasureKey
+from schemas.events import (
+    DuplicateFound,
+    EncodingComputed,
+    EncodingErased,
+    Event,
+    IndividualChecked,
+    IndividualCreated,
+    IndividualDeleted,
+    IndividualUpdated,
+    PairDecided,
+    PairEvent,
+    Photo,
+)
+from schemas.tables import duplicates, erased, individual_duplicates, metadata
+from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS
+from streams.matching import restore
+from tests.encodings import computed
+from tests.integration.world import ERASURE_KEY, World
+from tests.unit.test_gallery import Holder
+from tests.unit.test_matching import POINTS
+
+KEY = ErasureKey(ERASURE_KEY)
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+PHOTO = Photo(uri="file:///nowhere/a.jpg")
+WHO, WHERE, POINT = st.sampled_from("abcd"), st.sampled_from("cd"), st.sampled_from([0, 0, 1, 7])
+Person = tuple[str, str]  # collection, individual
+
+
+@dataclass
+class Model:
+    """What must hold: the highest revision of each person counts, and of each pair of people the latest decision."""
+
+    people: dict[Person, tuple[int, int | None]] = field(default_factory=dict)  # revision; where the face is, or erased
+    erased: dict[Person, int] = field(default_factory=dict)
+    decided: dict[tuple[str, str, str], tuple[datetime, str]] = field(default_factory=dict)
+
+    def register(self, person: Person, revision: int, point: int) -> None:
+        self.people[person] = max(self.people.get(person, (0, None)), (revision, point), key=lambda known: known[0])
+
+    def erase(self, person: Person, revision: int, time: datetime) -> None:
+        self.erased[person] = max(revision, self.erased.get(person, 0))
+        self.people[person] = max(self.people.get(person, (0, None)), (revision, None), key=lambda known: known[0])
+        for pair, (decided_at, _) in list(self.decided.items()):
+            if pair[0] == person[0] and person[1] in pair[1:] and decided_at <= time:
+                del self.decided[pair]
+
+    def pairs(self) -> set[tuple[str, str, int, str, int]]:
+        living = [(*person, *known) for person, known in self.people.items() if known[1] is not None]
+        return {
+            (where, a, revision, b, other)
+            for where, a, revision, face in living
+            for elsewhere, b, other, second in living
+            if where == elsewhere and a < b and face is not None and second is not None and abs(face - second) <= 1
+        }
+
+    def shown(self) -> dict[Person, set[str]]:
+        shown: dict[Person, set[str]] = {one: set() for one, (_, point) in self.people.items() if point is not None}
+        for where, a, _, b, _ in self.pairs():
+            if self.decided.get((where, a, b), (NOON, "same"))[1] == "same":
+                shown[where, a].add(b)
+                shown[where, b].add(a)
+        return shown
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Topics are lists in memory; what the sink writes is in Postgres."""
+
+    world: World
+
+    @initialize()
+    def begin(self) -> None:
+        self.model, self.holder, self.erased = Model(), Holder(limit=100), Erased(KEY)
+        self.topics: dict[str, list[Record]] = {
+            topic.name: [] for topic in (INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES)
+        }
+        self.waiting: list[Message[Event]] = []  # encodings that a slow pool has not published yet
+        self.matched, self.revision, self.seconds = 0, 0, 0
+        self.read = dict.fromkeys(self.topics, 0)
+        with self.world.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(delete(table))
+
+    # what registration systems and reviewers say
+
+    @rule(where=WHERE, who=WHO, point=POINT)
+    def register(self, where: str, who: str, point: int) -> None:
+        kind = IndividualUpdated if (where, who) in self.model.people else IndividualCreated
+        message = self.say(kind(collection=where, individual_id=who, revision=self.next(), photo=PHOTO))
+        self.model.register((where, who), self.revision, point)
+        self.waiting.append(message.derive(computed(who, POINTS[point], self.revision, where), "encoder"))
+
+    @rule(where=WHERE, who=WHO, point=POINT)
+    def move(self, where: str, who: str, point: int) -> None:
+        there = "d" if where == "c" else "c"
+        event = IndividualUpdated(
+            collection=there, individual_id=who, revision=self.next(), photo=PHOTO, moved_from=where
+        )
+        message = self.say(event)
+        self.model.register((there, who), self.revision, point)
+        self.waiting.append(message.derive(computed(who, POINTS[point], self.revision, there), "encoder"))
+        self.end(message, where, who)
+
+    @rule(where=WHERE, who=WHO)
+    def erase(self, where: str, who: str) -> None:
+        event = IndividualDeleted(collection=where, individual_id=who, revision=self.next())
+        self.end(self.say(event), where, who)
+
+    @rule(where=WHERE, pair=st.sets(WHO, min_size=2, max_size=2), verdict=st.sampled_from(["same", "different"]))
+    def decide(self, where: str, pair: set[str], verdict: str) -> None:
+        a, b = sorted(pair)
+        said = {"collection": where, "encoder": "test", "a": a, "b": b, "verdict": verdict, "by": "x"}
+        message = self.say(PairDecided.model_validate(said))
+        self.model.decided[where, a, b] = message.time, verdict
+
+    def next(self) -> int:
+        self.revision += 1
+        return self.revision
+
+    def say(self, event: Event) -> Message[Event]:
+        self.seconds += 1
+        message = Message(event, f"id-{self.seconds}", NOON + timedelta(seconds=self.seconds), "test")
+        self.append(encode(message))
+        return message
+
+    def end(self, message: Message[Event], where: str, who: str) -> None:
+        """What the CPU pool makes of an erasure."""
+        self.model.erase((where, who), self.revision, message.time)
+        registered = message.derive(KEY.erasure_of(where, who, self.revision), "encoder")
+        self.erased.add(registered)
+        tombstone = EncodingErased(collection=where, individual_id=who, revision=self.revision)
+        for one in (registered, message.derive(tombstone, "encoder")):
+            self.append(encode(one))
+
+    def append(self, record: Record) -> None:
+        log = self.topics[record.topic]
+        offset = 0 if not log else (log[-1].offset or 0) + 1
+        log.append(replace(record, offset=offset))
+
+    # what processes do
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def encode_one(self, data: st.DataObject) -> None:
+        message = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
+        if not self.erased.forbids(message):
+            self.append(encode(message))
+
+    @rule(count=st.integers(1, 9))
+    def match(self, count: int) -> None:
+        batch = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) >= self.matched][:count]
+        self.holder.match(batch, self.erased, NOON + timedelta(days=1, seconds=self.seconds))
+        for record in self.holder.said.publish:
+            self.append(record)
+        for offset in self.holder.said.renew:
+            self.append(self.holder.log[offset])
+        self.holder.said.publish, self.holder.said.renew = [], []
+        if batch:
+            self.matched = (batch[-1].offset or 0) + 1
+            self.seconds += 1
+
+    @rule(topic=st.sampled_from([INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES]), count=st.integers(1, 20))
+    def sink(self, topic: object, count: int) -> None:
+        name = topic.name  # type: ignore[attr-defined]
+        batch = [record for record in self.topics[name] if (record.offset or 0) >= self.read[name]][:count]
+        events = [(decode(record), 0) for record in batch]
+        write(self.world.engine, events, KEY, self.erased, lambda nulls: [self.append(null) for null in nulls][:0])
+        if batch:
+            self.read[name] = (batch[-1].offset or 0) + 1
+
+    @rule(step=st.sampled_from(["begin_to_seal", "adopt", "compact", "take_over", "put_away", "tidy", "pack"]))
+    def hold_otherwise(self, step: str) -> None:
+        getattr(self.holder, step)()
+
+    # what goes wrong
+
+    @rule(data=st.data())
+    def kill_the_matcher(self, data: st.DataObject) -> None:
+        """It comes back with what was matched up to some moment, and its Redis is empty."""
+        self.matched = data.draw(st.integers(0, self.matched))
+        self.holder = Holder(limit=100, log=self.holder.log, offset=self.matched)
+        log = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) < self.matched]
+        restore(self.holder.gallery, log, self.erased)
+
+    @rule(data=st.data())
+    def kill_the_sink(self, data: st.DataObject) -> None:
+        for name, position in self.read.items():
+            self.read[name] = data.draw(st.integers(0, position))
+
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """Some of what was ever said on a topic is said again; registrations are encoded again."""
+        log = self.topics[data.draw(st.sampled_from([INDIVIDUALS.name, ENCODINGS.name, DECISIONS.name]))]
+        begin = data.draw(st.integers(0, len(log)))
+        for record in log[begin : begin + 5]:
+            if record.value is not None:
+                self.append(replace(record, headers=record.headers))
+
+    @rule()
+    def let_kafka_compact(self) -> None:
+        """Long after: everything is read, only the last record of each key is left, and no null value."""
+        self.drain()
+        for name in (ENCODINGS.name, DUPLICATES.name, DECISIONS.name):
+            last = {record.key: record for record in self.topics[name]}
+            kept = [record for record in last.values() if record.value is not None]
+            end = self.topics[name][-1:]  # offsets go on from there
+            self.topics[name] = sorted(
+                {id(one): one for one in [*kept, *end]}.values(), key=lambda one: one.offset or 0
+            )
+
+    def drain(self) -> None:
+        """Everything that is under way arrives."""
+        while self.waiting:
+            message = self.waiting.pop()
+            if not self.erased.forbids(message):
+                self.append(encode(message))
+        before = None
+        while before != (before := [len(log) for log in self.topics.values()]):
+            self.match(1000)
+            for topic in (INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES):
+                self.sink(topic, 1000)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        self.drain()
+        expected = self.model.pairs()
+        with self.world.connect() as connection:
+            columns = duplicates.c
+            sides = (columns.individual_a, columns.revision_a, columns.individual_b, columns.revision_b)
+            rows = connection.execute(select(columns.collection, *sides).where(columns.retracted.is_(None)))
+            assert {tuple(row) for row in rows} == expected
+            view = individual_duplicates.c
+            shown = {
+                (where, who): set(others)
+                for where, who, others in connection.execute(
+                    select(view.collection, view.individual_id, view.duplicates)
+                )
+            }
+            assert shown == self.model.shown()
+            assert dict(connection.execute(select(erased.c.digest, erased.c.revision)).all()) == {
+                KEY.digest(*person): revision for person, revision in self.model.erased.items()
+            }
+        last: dict[bytes | None, Event] = {}
+        for record in self.topics[DUPLICATES.name]:
+            last[record.key] = decode(record).event
+        found = [event for event in last.values() if isinstance(event, DuplicateFound)]
+        assert {
+            (one.collection, one.a.individual_id, one.a.revision, one.b.individual_id, one.b.revision) for one in found
+        } == expected
+        checked = {one.key: one.revision for one in last.values() if isinstance(one, IndividualChecked)}
+        living = {"/".join(one): revision for one, (revision, face) in self.model.people.items() if face is not None}
+        assert living.items() <= checked.items()
+        self.assert_forgotten()
+
+    def assert_forgotten(self) -> None:
+        """What Kafka will keep says nothing of a person up to the revision that was erased."""
+        for name in (ENCODINGS.name, DUPLICATES.name):
+            last = {record.key: record for record in self.topics[name]}
+            for record in last.values():
+                message = decode(record)
+                if isinstance(message.event, EncodingComputed | PairEvent):
+                    assert not self.erased.forbids(message), message.event
+
+
+_PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # making an example smaller takes longer than finding one
+
+
+def run(world: World, examples: int, steps: int) -> None:
+    class Here(Lifecycle):
+        pass
+
+    Here.world = world
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, print_blob=True, phases=_PHASES
+        ),
+    )
+
+
+def test_what_holds_is_what_the_model_says(world: World) -> None:
+    run(world, 50, 60)
+
+
+@pytest.mark.faults
+def test_what_holds_is_what_the_model_says_of_many_more(world: World) -> None:
+    run(world, 600, 80)
