@@ -25,7 +25,7 @@ from schemas.events import (
     PairEvent,
     Photo,
 )
-from schemas.tables import duplicates, erased, individual_duplicates, metadata
+from schemas.tables import duplicates, erased, individual_duplicates, metadata, retractions
 from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS
 from streams.matching import restore
 from tests.encodings import computed
@@ -83,11 +83,14 @@ class Lifecycle(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.model, self.holder, self.erased = Model(), Holder(limit=100), Erased(KEY)
+        self.model, self.holder = Model(), Holder(limit=100)
+        # What each process knows of the registry: all that there is when it starts, the rest later.
+        self.encoder_knows, self.matcher_knows, self.sink_knows = (Erased(KEY) for _ in range(3))
         self.topics: dict[str, list[Record]] = {
             topic.name: [] for topic in (INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES)
         }
         self.waiting: list[Message[Event]] = []  # encodings that a slow pool has not published yet
+        self.ever: list[Message[Event]] = []
         self.matched, self.revision, self.seconds = 0, 0, 0
         self.read = dict.fromkeys(self.topics, 0)
         with self.world.engine.begin() as connection:
@@ -101,7 +104,7 @@ class Lifecycle(RuleBasedStateMachine):
         kind = IndividualUpdated if (where, who) in self.model.people else IndividualCreated
         message = self.say(kind(collection=where, individual_id=who, revision=self.next(), photo=PHOTO))
         self.model.register((where, who), self.revision, point)
-        self.waiting.append(message.derive(computed(who, POINTS[point], self.revision, where), "encoder"))
+        self.send_to_encoder(message, computed(who, POINTS[point], self.revision, where))
 
     @rule(where=WHERE, who=WHO, point=POINT)
     def move(self, where: str, who: str, point: int) -> None:
@@ -111,7 +114,7 @@ class Lifecycle(RuleBasedStateMachine):
         )
         message = self.say(event)
         self.model.register((there, who), self.revision, point)
-        self.waiting.append(message.derive(computed(who, POINTS[point], self.revision, there), "encoder"))
+        self.send_to_encoder(message, computed(who, POINTS[point], self.revision, there))
         self.end(message, where, who)
 
     @rule(where=WHERE, who=WHO)
@@ -136,11 +139,15 @@ class Lifecycle(RuleBasedStateMachine):
         self.append(encode(message))
         return message
 
+    def send_to_encoder(self, message: Message[Event], encoding: EncodingComputed) -> None:
+        self.waiting.append(message.derive(encoding, "encoder"))
+        self.ever.append(self.waiting[-1])
+
     def end(self, message: Message[Event], where: str, who: str) -> None:
         """What the CPU pool makes of an erasure."""
         self.model.erase((where, who), self.revision, message.time)
         registered = message.derive(KEY.erasure_of(where, who, self.revision), "encoder")
-        self.erased.add(registered)
+        self.encoder_knows.add(registered)
         tombstone = EncodingErased(collection=where, individual_id=who, revision=self.revision)
         for one in (registered, message.derive(tombstone, "encoder")):
             self.append(encode(one))
@@ -150,19 +157,23 @@ class Lifecycle(RuleBasedStateMachine):
         offset = 0 if not log else (log[-1].offset or 0) + 1
         log.append(replace(record, offset=offset))
 
+    def append_all(self, records: list[Record]) -> None:
+        for record in records:
+            self.append(record)
+
     # what processes do
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def encode_one(self, data: st.DataObject) -> None:
         message = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-        if not self.erased.forbids(message):
+        if not self.encoder_knows.forbids(message):
             self.append(encode(message))
 
     @rule(count=st.integers(1, 9))
     def match(self, count: int) -> None:
         batch = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) >= self.matched][:count]
-        self.holder.match(batch, self.erased, NOON + timedelta(days=1, seconds=self.seconds))
+        self.holder.match(batch, self.matcher_knows, NOON + timedelta(days=1, seconds=self.seconds))
         for record in self.holder.said.publish:
             self.append(record)
         for offset in self.holder.said.renew:
@@ -177,7 +188,7 @@ class Lifecycle(RuleBasedStateMachine):
         name = topic.name  # type: ignore[attr-defined]
         batch = [record for record in self.topics[name] if (record.offset or 0) >= self.read[name]][:count]
         events = [(decode(record), 0) for record in batch]
-        write(self.world.engine, events, KEY, self.erased, lambda nulls: [self.append(null) for null in nulls][:0])
+        write(self.world.engine, events, KEY, self.sink_knows, self.append_all)
         if batch:
             self.read[name] = (batch[-1].offset or 0) + 1
 
@@ -193,12 +204,35 @@ class Lifecycle(RuleBasedStateMachine):
         self.matched = data.draw(st.integers(0, self.matched))
         self.holder = Holder(limit=100, log=self.holder.log, offset=self.matched)
         log = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) < self.matched]
-        restore(self.holder.gallery, log, self.erased)
+        self.matcher_knows = self.registry()
+        restore(self.holder.gallery, log, self.matcher_knows)
 
     @rule(data=st.data())
     def kill_the_sink(self, data: st.DataObject) -> None:
         for name, position in self.read.items():
             self.read[name] = data.draw(st.integers(0, position))
+        self.sink_knows = self.registry()
+
+    @rule()
+    def lose_postgres(self) -> None:
+        """It is filled again from what Kafka has."""
+        with self.world.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(delete(table))
+        self.read = dict.fromkeys(self.topics, 0)
+        self.sink_knows = self.registry()
+
+    def registry(self) -> Erased:
+        known = Erased(KEY)
+        for record in self.topics[ERASURES.name]:
+            known.add(decode(record))
+        return known
+
+    @precondition(lambda self: self.ever)
+    @rule(data=st.data())
+    def encode_again(self, data: st.DataObject) -> None:
+        """A dead letter is sent again, or a process that slept for weeks goes on."""
+        self.append(encode(data.draw(st.sampled_from(self.ever))))
 
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
@@ -225,7 +259,7 @@ class Lifecycle(RuleBasedStateMachine):
         """Everything that is under way arrives."""
         while self.waiting:
             message = self.waiting.pop()
-            if not self.erased.forbids(message):
+            if not self.encoder_knows.forbids(message):
                 self.append(encode(message))
         before = None
         while before != (before := [len(log) for log in self.topics.values()]):
@@ -267,13 +301,18 @@ class Lifecycle(RuleBasedStateMachine):
         self.assert_forgotten()
 
     def assert_forgotten(self) -> None:
-        """What Kafka will keep says nothing of a person up to the revision that was erased."""
+        """Neither what Kafka will keep nor the tables say anything of a person up to the revision that was erased."""
+        erased_now = self.registry()
+        with self.world.connect() as connection:
+            for row in connection.execute(select(retractions)):
+                for who, revision in ((row.individual_a, row.revision_a), (row.individual_b, row.revision_b)):
+                    assert self.model.erased.get((row.collection, who), 0) < revision
         for name in (ENCODINGS.name, DUPLICATES.name):
             last = {record.key: record for record in self.topics[name]}
             for record in last.values():
                 message = decode(record)
                 if isinstance(message.event, EncodingComputed | PairEvent):
-                    assert not self.erased.forbids(message), message.event
+                    assert not erased_now.forbids(message), message.event
 
 
 _PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # making an example smaller takes longer than finding one
