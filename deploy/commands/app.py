@@ -1,0 +1,110 @@
+"""What all commands share: the application, its log, settings, and errors that say what to do."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from schemas.settings import Settings
+from schemas.shard import Shard
+
+app = typer.Typer(
+    help="Finds the same person registered twice: photos go in as events, candidates for review come out in Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,  # they may hold photos or embeddings
+)
+TRY, PRODUCE, SEE, OPERATE, WORK = "Try it", "Put individuals in", "See what came out", "Run it", "The workers"
+
+Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
+
+
+class UserError(typer.BadParameter):
+    """What the user can put right: shown without a traceback, exit status 2."""
+
+    def format_message(self) -> str:
+        """The message alone: it need not be about a value."""
+        return self.message
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
+) -> None:
+    """Configure the log: lines on standard error, for workers their progress, else warnings only."""
+    is_worker = context.invoked_subcommand in {"encode", "match", "sink", "outbox"}
+    level = logging.INFO if verbose or is_worker else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("faust", "arroyo", "mode", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
+    for clients in ("aiokafka", "librdkafka"):  # dozens of lines a second while a broker is away
+        logging.getLogger(clients).setLevel(logging.INFO if verbose else logging.CRITICAL)
+
+
+def read_settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"FACEMATCH_{str(problem['loc'][0]).upper()}: {' › '.join(map(str, problem['loc'][1:]))} {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
+
+
+def settings_with_key() -> Settings:
+    """Those of whoever must not let an erased person come back."""
+    from schemas.erased import ErasureKey, ErasureKeyError
+
+    found = read_settings()
+    try:
+        ErasureKey(found.erasure_key)
+    except ErasureKeyError as error:
+        raise UserError(str(error)) from None
+    return found
+
+
+def parse_shard(text: str | Shard) -> Shard:
+    try:
+        return Shard.parse(str(text))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+@contextmanager
+def servers_expected() -> Iterator[None]:
+    """Turn a server that does not answer into an error that says what to do."""
+    from confluent_kafka import KafkaException
+    from redis.exceptions import ConnectionError as RedisConnectionError
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
+    try:
+        yield
+    except OperationalError:
+        raise UserError(f"Postgres does not answer: {hint}") from None
+    except ProgrammingError:
+        raise UserError("the tables are not there: `facematch setup` creates them") from None
+    except KafkaException as error:
+        raise UserError(f"Kafka does not answer ({error.args[0].str()}): {hint}") from None
+    except RedisConnectionError:
+        raise UserError(f"Redis does not answer: {hint}") from None
+
+
+def ready(tables: bool) -> Settings:
+    """The settings, once the topics are there, and for who writes to them the tables."""
+    from deploy.topics import wait_for_topics
+
+    found = settings_with_key()
+    wait_for_topics(found)
+    if tables:
+        from deploy.tables import wait_for_tables
+
+        wait_for_tables(found)
+    return found

@@ -1,0 +1,58 @@
+"""Commands for who runs it."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_expected, settings_with_key
+
+
+@app.command(rich_help_panel=OPERATE)
+def settings() -> None:
+    """Every setting: its environment variable, its value here, what it means."""
+    from deploy.report import print_settings
+
+    print_settings(Console(), read_settings())
+
+
+@app.command(rich_help_panel=OPERATE)
+def setup() -> None:
+    """Create the topics and tables that are not there yet; workers wait for them."""
+    from deploy.tables import create_tables
+    from deploy.topics import create_topics
+
+    with servers_expected():
+        create_topics(read_settings())
+        create_tables(read_settings())
+    typer.echo("topics and tables are there")
+
+
+@app.command(rich_help_panel=OPERATE)
+def erase(
+    individual: Annotated[str, typer.Argument(help="The individual's id.", metavar="ID")],
+    collection: Annotated[str, typer.Option(help="The collection that the individual is in.")] = "default",
+    revision: Annotated[
+        int | None, typer.Option(help="Erase revisions up to this one. Default: one more than Postgres knows.", min=1)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds until what is not done yet has failed.")] = 120.0,
+) -> None:
+    """Erase an individual, wait until it is so everywhere, and print a receipt: what was where, and what still is.
+
+    A registration under a higher revision is a new one, and welcome.
+    """
+    from deploy.erasure import Erasure, StalledErasureError, UnknownIndividualError, print_receipt
+
+    console = Console()
+    try:
+        with servers_expected(), console.status("") as status:
+            receipt = Erasure(settings_with_key(), collection, individual, status.update).erase(revision, timeout)
+    except UnknownIndividualError:
+        raise UserError(
+            f"nobody of id {individual} is known in collection {collection}. If events about them may be under way or "
+            "come again, say up to which revision they are to be erased: --revision"
+        ) from None
+    except StalledErasureError as error:
+        console.print(f"[bold red]not finished:[/] the erasure is published, but {error}; then `facematch erased`")
+        raise typer.Exit(1) from None
+    print_receipt(console, receipt)

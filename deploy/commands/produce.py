@@ -1,0 +1,47 @@
+"""Commands for who puts individuals in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import PRODUCE, UserError, app, read_settings, servers_expected
+
+
+@app.command(rich_help_panel=PRODUCE)
+def submit(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of photos, .csv and .jsonl files.", metavar="PATH…")
+    ],
+    collection: Annotated[str, typer.Option(help="Of those that name none themselves.")] = "default",
+    inline: Annotated[bool, typer.Option("--inline", help="Send the photos inside the events.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds until what is not acknowledged has failed.")] = 60.0,
+) -> None:
+    """Register individuals: publish each with its photo, and say what Kafka acknowledged.
+
+    Lists have the columns individual_id and photo (a URI, or a path from where the list is), and may have
+    collection, revision (1) and detector (hog, cnn); any further column is kept as an attribute.
+    """
+    from producers.manifest import ManifestError, read_paths
+    from producers.submit import submit as publish
+
+    console = Console(stderr=True)
+    try:
+        entries = list(read_paths(paths, collection))
+    except ManifestError as error:
+        raise UserError(str(error)) from None
+    with servers_expected(), console.status("") as status:
+        count = 0
+
+        def advance() -> None:
+            nonlocal count
+            count += 1
+            status.update(f"{count} of {len(entries)}")
+
+        report = publish(read_settings(), entries, inline, timeout, advance)
+    typer.echo(f"{report.acknowledged} of {len(entries)} registrations acknowledged")
+    for name, problem in report.failed:
+        typer.echo(f"not submitted: {name}: {problem}", err=True)
+    if report.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,93 @@
+"""Commands for who wants to see what came out, and for reviewers."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from deploy.commands.app import SEE, Collection, UserError, app, read_settings, servers_expected, settings_with_key
+
+
+@app.command(rich_help_panel=SEE)
+def status() -> None:
+    """Individuals by state, pairs, what the matchers hold, how far each consumer group is behind, and the outbox."""
+    from deploy.report import print_status
+
+    with servers_expected():
+        print_status(Console(), read_settings())
+
+
+@app.command(rich_help_panel=SEE)
+def duplicates(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they arrive.")] = False,
+    collection: Collection = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    decided: Annotated[bool, typer.Option("--decided", help="Those too on which a reviewer has decided.")] = False,
+) -> None:
+    """Pairs of registrations that look like the same person: candidates for review, never verdicts."""
+    from deploy.report import print_duplicates
+
+    with servers_expected():
+        print_duplicates(Console(), read_settings(), collection, follow, as_json, decided)
+
+
+@app.command(rich_help_panel=SEE)
+def certificates(
+    collection: Collection = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """What each compaction found and built: people, recall, pairs put right, the checksum of the index."""
+    from deploy.certificates import print_certificates
+
+    with servers_expected():
+        print_certificates(Console(), read_settings(), collection, limit, as_json)
+
+
+@app.command(rich_help_panel=SEE)
+def decide(
+    pair: Annotated[str, typer.Argument(help="The pair's id, as `facematch duplicates` shows it.", metavar="PAIR")],
+    verdict: Annotated[Literal["same", "different"], typer.Argument(help="Whether both are one person.")],
+    by: Annotated[str, typer.Option(help="Who decided.", metavar="WHO")],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Say whether a pair is one person. It holds through updates, replays, rebuilds, and for every encoder.
+
+    Who decides again is right: the later decision counts, and all are kept.
+    """
+    from deploy.decision import UnknownPairError
+    from deploy.decision import decide as publish
+
+    try:
+        pair_id = str(UUID(pair))
+    except ValueError:
+        raise UserError(f"{pair}: a pair's id is a UUID; `facematch duplicates` shows them") from None
+    try:
+        with servers_expected():
+            event = publish(read_settings(), pair_id, verdict, by, note)
+    except UnknownPairError:
+        raise UserError(f"no pair {pair_id} was ever found; `facematch duplicates` shows their ids") from None
+    except ValidationError as error:
+        raise UserError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
+    what = "one person" if verdict == "same" else "two people"
+    typer.echo(f"decided: {event.a} and {event.b} in {event.collection} are {what}")
+
+
+@app.command(rich_help_panel=SEE)
+def erased(
+    individual: Annotated[str, typer.Argument(help="The individual's id.", metavar="ID")],
+    collection: Annotated[str, typer.Option(help="The collection that the individual was in.")] = "default",
+) -> None:
+    """Whether an individual was erased: the receipt, with what is there now."""
+    from deploy.erasure import Erasure, NotErasedError, print_receipt
+
+    console = Console()
+    try:
+        with servers_expected(), console.status("") as status:
+            receipt = Erasure(settings_with_key(), collection, individual, status.update).again()
+    except NotErasedError:
+        typer.echo(f"nobody of id {individual} was erased from collection {collection}")
+        raise typer.Exit(1) from None
+    print_receipt(console, receipt)

@@ -1,0 +1,63 @@
+"""Commands for who tries it: the demo, and the stack on this machine."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import TRY, UserError, app, read_settings
+
+
+@app.command(rich_help_panel=TRY)
+def demo(
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of your own photos.", exists=True, file_okay=False)
+    ] = None,
+) -> None:
+    """The whole system on real servers and photos: start, submit, watch duplicates arrive, sum up, stop."""
+    from deploy.demo import DemoFailedError, run_demo
+    from producers.manifest import ManifestError
+
+    console = Console()
+    try:
+        run_demo(console, read_settings().data_folder, photos)
+    except ManifestError as error:
+        raise UserError(str(error)) from None
+    except DemoFailedError as error:
+        console.print(f"[bold red]failed:[/] {error}")
+        raise typer.Exit(1) from None
+
+
+@app.command(rich_help_panel=TRY)
+def up() -> None:
+    """Start servers and workers on this machine and keep them running; Ctrl-C stops them."""
+    from deploy.local.stack import StackBusyError
+    from deploy.local.up import run_up
+    from deploy.schedule import Schedule, ScheduleError
+
+    settings = read_settings()
+    try:
+        Schedule.parse(settings.compact_at, settings.time_zone)
+    except ScheduleError as error:
+        raise UserError(f"FACEMATCH_COMPACT_AT or FACEMATCH_TIME_ZONE is wrong: {error}") from None
+    try:
+        run_up(Console(), settings.data_folder)
+    except StackBusyError as error:
+        raise UserError(f"{error}: stop it first, or use it as it is") from None
+
+
+@app.command(rich_help_panel=TRY)
+def down(
+    erase: Annotated[bool, typer.Option("--erase", help="Remove all data of the local stack as well.")] = False,
+) -> None:
+    """Stop the stack that `facematch up` runs on this machine."""
+    from deploy.local.stack import stop_running
+
+    folder = read_settings().data_folder
+    stopped = stop_running(folder)
+    typer.echo("stopped" if stopped else f"no stack is running in {folder}")
+    if erase and folder.exists():
+        shutil.rmtree(folder)
+        typer.echo(f"erased {folder}")
