@@ -25,6 +25,7 @@ from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
 from tests.bench.machine import describe_machine, print_table, say
 from tests.bench.matching import SEED, Matching, newcomers
 from tests.bench.million import million
+from tests.bench.updates import updates
 from tests.integration.world import Lines, World
 from tests.population import again, embeddings
 
@@ -114,6 +115,7 @@ def delays(matching: Matching, shot: int) -> NDArray[np.float64]:
 PARTS: dict[str, Callable[[Bench], None]] = {
     "throughput": throughput,
     "latency": latency,
+    "updates": lambda bench: updates(bench.settings),
     "million": lambda bench: million(bench.matching(), bench.settings),
 }
 

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from deploy.queries import lags
 from schemas.envelope import Message, Record, announce, decode, encode, full_name
+from schemas.erased import ErasureKey
 from schemas.events import (
     DuplicateFound,
     DuplicateRetracted,
@@ -25,7 +26,7 @@ from schemas.kafka import client_config, partition_of
 from schemas.tables import duplicates
 from schemas.topics import INDIVIDUALS, SINK
 from tests.integration.examples import CONSUMERS, Command, Examples, prepare, run_all, running
-from tests.integration.world import World
+from tests.integration.world import ERASURE_KEY, World
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -176,6 +177,7 @@ def caught_up(world: World) -> bool:
 def test_each_consumer_ends_with_the_pairs_of_the_sink(world: World, examples: Examples) -> None:
     again = story()[:-6]  # all but of whom was erased: what is said of them again is always followed by that
     random.Random(7).shuffle(again)
+    world.publish([announce(ErasureKey(ERASURE_KEY).erasure_of("c", "x", 1), "test")])
     world.start("sink")
     world.publish_records([*again, *story(), *again])
     done = run_all(with_arguments(examples.consumers, world, "--once"))
