@@ -23,7 +23,7 @@ from schemas.events import (
     RetractionReason,
 )
 from streams.collection import Latest
-from streams.delta import Delta, exact_distances
+from streams.delta import Delta, exact_distances, half_norms, search_block
 from streams.gallery import Gallery
 from streams.scope import Scope
 from streams.segment import Segment
@@ -85,26 +85,39 @@ def farewells(
             *_with_each_other(pasts, threshold, gallery.owns),
         ]
         pairs.sort(key=lambda pair: (pair.past.end, pair.distance, pair.offset))
-        said += [_said_of(pair, collection, encoder, threshold, now) for pair in pairs]
+        distances = _distances_after(pairs, encoder)
+        said += [
+            _said_of(pair, after, collection, encoder, threshold, now)
+            for pair, after in zip(pairs, distances, strict=True)
+        ]
     return said
 
 
 def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tuple[str, str], list[_Past]]:
     """Those who left, by collection and encoder."""
-    pasts: dict[tuple[str, str], list[_Past]] = {}
+    by_place: dict[int, list[Departed]] = {}
     for one in departed:
-        before, event = one.before, one.message.event
-        assert isinstance(event, IndividualEvent)
-        encoder, vector = before.encoder, None
-        if before.place is not None:
-            (vector,) = before.place.vectors_of(np.array([before.row]))
-        elif (encoding := encoding_at(before.offset)) is not None:
-            encoder, vector = encoding.encoder, encoding.embedding
-        if vector is not None:
-            member = Member(individual_id=event.individual_id, revision=before.revision)
-            past = _Past(member, vector, before.offset, one.message, one.end)
-            pasts.setdefault((event.collection, encoder), []).append(past)
+        by_place.setdefault(id(one.before.place), []).append(one)
+    pasts: dict[tuple[str, str], list[_Past]] = {}
+    for some in by_place.values():
+        for one, (encoder, vector) in zip(some, _vectors_of(some, encoding_at), strict=True):
+            event = one.message.event
+            assert isinstance(event, IndividualEvent)
+            if vector is not None:
+                member = Member(individual_id=event.individual_id, revision=one.before.revision)
+                past = _Past(member, vector, one.before.offset, one.message, one.end)
+                pasts.setdefault((event.collection, encoder), []).append(past)
     return pasts
+
+
+def _vectors_of(departed: Sequence[Departed], encoding_at: EncodingAt) -> list[tuple[str, NDArray[np.float32] | None]]:
+    """Of those who left the same place the encoder and the vector, None where Kafka has compacted it away."""
+    place = departed[0].before.place
+    if place is not None:
+        vectors = place.vectors_of(np.array([one.before.row for one in departed]))
+        return [(one.before.encoder, vector) for one, vector in zip(departed, vectors, strict=True)]
+    encodings = [encoding_at(one.before.offset) for one in departed]
+    return [("", None) if one is None else (one.encoder, one.embedding) for one in encodings]
 
 
 def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: int) -> Iterator[_Pair]:
@@ -134,30 +147,37 @@ def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: i
 def _with_each_other(pasts: Sequence[_Past], threshold: float, owns: Callable[[str], bool]) -> Iterator[_Pair]:
     """Pairs of two who left one after the other; of several shards the one says so that has the second."""
     vectors = np.stack([past.vector for past in pasts])
-    for past in pasts:
-        together = [
-            i
-            for i, other in enumerate(pasts)
-            if past.end < other.end and other.begin < past.end and owns(other.member.individual_id)
-        ]
-        distances = exact_distances(np.broadcast_to(past.vector, (len(together), len(past.vector))), vectors[together])
-        for i, distance in zip(together, distances.tolist(), strict=True):
-            if distance <= threshold:
-                other = pasts[i]
-                yield _Pair(past, other.member, other.vector, distance, other.begin)
+    hits = search_block(vectors, vectors, half_norms(vectors), threshold)
+    for at, row, distance in zip(hits.probes.tolist(), hits.rows.tolist(), hits.distances.tolist(), strict=True):
+        past, other = pasts[at], pasts[row]
+        if other.begin < past.end < other.end and owns(other.member.individual_id):
+            yield _Pair(past, other.member, other.vector, distance, other.begin)
 
 
-def _said_of(pair: _Pair, collection: str, encoder: str, threshold: float, now: datetime) -> Message[Event]:
+def _distances_after(pairs: Sequence[_Pair], encoder: str) -> list[float]:
+    """How far apart they are from then on: infinitely where an erasure or another encoder ended it."""
+    distances = np.full(len(pairs), np.inf)
+    later = [
+        (place, event.embedding, pair.vector)
+        for place, pair in enumerate(pairs)
+        if isinstance(event := pair.past.message.event, EncodingComputed) and event.encoder == encoder
+    ]
+    if later:
+        places, embeddings, others = zip(*later, strict=True)
+        distances[list(places)] = exact_distances(np.stack(embeddings), np.stack(others))
+    return distances.tolist()
+
+
+def _said_of(
+    pair: _Pair, after: float, collection: str, encoder: str, threshold: float, now: datetime
+) -> Message[Event]:
     past, message = pair.past, pair.past.message
     event = message.event
-    if isinstance(event, EncodingComputed) and event.encoder == encoder:
-        (distance,) = exact_distances(event.embedding[None], pair.vector[None]).tolist()
-        if distance <= threshold:
-            a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
-            found = DuplicateFound(
-                collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold
-            )
-            return message.derive(found, SOURCE)
+    assert isinstance(event, IndividualEvent)
+    if after <= threshold:
+        a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
+        found = DuplicateFound(collection=collection, encoder=encoder, a=a, b=b, distance=after, threshold=threshold)
+        return message.derive(found, SOURCE)
     a, b = in_order(past.member, pair.other)
     reason = RetractionReason.UPDATED if isinstance(event, EncodingComputed) else RetractionReason.ERASED
     retracted = DuplicateRetracted(
