@@ -83,6 +83,11 @@ class Erased:
             return None
         return self._erasures.get(self._key.digest(collection, individual_id))
 
+    def covers(self, collection: str, individual_id: str, revision: int) -> bool:
+        """Whether that revision of an individual is erased."""
+        erasure = self.find(collection, individual_id)
+        return erasure is not None and revision <= erasure.revision
+
     def forbids(self, message: Message[Event]) -> bool:
         """Whether a message says something of an erased revision of an individual, or of a pair with one."""
         for individual_id, revision in subjects_of(message.event) if self._erasures else ():

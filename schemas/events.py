@@ -3,6 +3,8 @@
 import base64
 import binascii
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +29,7 @@ from schemas.shard import MOST_SHARDS, Shard
 
 EMBEDDING_DIMENSIONS = 128
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
+_REFUSED = b"\xff" * _EMBEDDING_BYTES  # NaN
 _PAIR_NAMESPACE = UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
 _as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
@@ -36,18 +39,22 @@ def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
         embedding = value.astype("<f4", copy=True)
         embedding.flags.writeable = False
     else:
-        try:
-            raw = binascii.a2b_base64(value, strict_mode=True)
-        except (TypeError, ValueError):
-            raise ValueError("an embedding is base64 text") from None
-        if len(raw) != _EMBEDDING_BYTES:
-            raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
-        embedding = np.frombuffer(raw, dtype="<f4")
+        embedding = np.frombuffer(_bytes_of(value), dtype="<f4")
     if embedding.shape != (EMBEDDING_DIMENSIONS,):
         raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
     if not np.isfinite(embedding).all():
         raise ValueError("an embedding holds finite numbers only")
     return embedding
+
+
+def _bytes_of(text: Any) -> bytes:
+    try:
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except (TypeError, ValueError):
+        raise ValueError("an embedding is base64 text") from None
+    if len(raw) != _EMBEDDING_BYTES:
+        raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
+    return raw
 
 
 def _embedding_to_wire(embedding: NDArray[np.float32]) -> str:
@@ -270,6 +277,34 @@ class EncodingComputed(IndividualEvent):
     face: FaceBox
     detector: Detector = Field(description="What found the face.")
     quality: Quality = Field(description="How good the face is for comparing.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EncodingAsSent:
+    """What is sent as an EncodingComputed, and judged as that is but for its embedding, which is text still.
+
+    For whoever reads them by the million: `embeddings_of` reads and judges the embeddings of many at once.
+    """
+
+    collection: CollectionName
+    individual_id: IndividualId
+    revision: Revision
+    encoder: EncoderId
+    embedding: str
+    face: FaceBox
+    detector: Detector
+    quality: Quality
+
+
+def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
+    """Embeddings as they were sent, (n, 128) float32. Of one that EncodingComputed refuses not all are finite."""
+    raw = []
+    for text in texts:
+        try:
+            raw.append(_bytes_of(text))
+        except ValueError:
+            raw.append(_REFUSED)
+    return np.frombuffer(b"".join(raw), dtype="<f4").reshape(-1, EMBEDDING_DIMENSIONS)
 
 
 class EncodingErased(IndividualEvent):

@@ -4,22 +4,23 @@ Pure. Which record is an individual's latest does not depend on the order in whi
 highest revision, of several the erasure, else the one that stands last in the log.
 """
 
+import binascii
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import Record, UnreadableError, decode
+from schemas.envelope import Record, UnreadableError, decode_as_sent
 from schemas.erased import NOBODY, Erased
-from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
+from schemas.events import EMBEDDING_DIMENSIONS, EncodingAsSent, EncodingErased, embeddings_of
 from schemas.shard import Shard
 from streams.delta import Rows
 from streams.roster import Roster, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
 ERASED = -1
-_NO_VECTOR = np.zeros(EMBEDDING_DIMENSIONS, np.float32)
+_NO_VECTOR = binascii.b2a_base64(bytes(4 * EMBEDDING_DIMENSIONS), newline=False).decode()
 
 
 class Census(NamedTuple):
@@ -74,6 +75,11 @@ class _Part(NamedTuple):
     encoders: NDArray[np.int64]
     vectors: NDArray[np.float32]
 
+    def chosen(self, which: NDArray[np.intp]) -> "_Part":
+        """Some of them, by their positions here, in that order."""
+        ids = [self.ids[position] for position in which.tolist()]
+        return _Part._make((ids, *(column[which] for column in self[1:])))
+
 
 class Fold:
     """Takes the records of one partition, of one collection or of all, and hands out who is in it.
@@ -96,31 +102,35 @@ class Fold:
         """Take records in; what cannot be read is a dead letter already."""
         ids: list[str] = []
         numbers: list[tuple[int, int, int, int]] = []
-        vectors: list[NDArray[np.float32]] = []
+        texts: list[str] = []
         for record in records:
             if record.key is None or not record.key.startswith(self._prefix):
                 continue
             try:
-                message = decode(record)
+                event = decode_as_sent(record)
             except UnreadableError:
                 continue
-            event = message.event
-            assert isinstance(event, EncodingComputed | EncodingErased)
-            if isinstance(event, EncodingComputed) and self._erased.forbids(message):
+            assert isinstance(event, EncodingAsSent | EncodingErased)
+            if isinstance(event, EncodingAsSent) and self._erased.covers(
+                event.collection, event.individual_id, event.revision
+            ):
                 continue
             assert record.offset is not None
-            encoder, vector = ERASED, _NO_VECTOR
-            if isinstance(event, EncodingComputed):
+            encoder, text = ERASED, _NO_VECTOR
+            if isinstance(event, EncodingAsSent):
                 encoder = self._encoders.setdefault(event.encoder, len(self._encoders))
-                vector = event.embedding
+                text = event.embedding
             collection = self._collections.setdefault(event.collection, len(self._collections))
             ids.append(event.individual_id)
             numbers.append((collection, event.revision, record.offset, encoder))
-            vectors.append(vector)
+            texts.append(text)
         if ids:
-            collections, revisions, offsets, encoders = np.array(numbers, dtype=np.int64).T
-            self._parts.append(_Part(ids, collections, revisions, offsets, encoders, np.stack(vectors)))
-            self._held += len(ids)
+            vectors = embeddings_of(texts)
+            part = _Part._make((ids, *np.array(numbers, dtype=np.int64).T, vectors))
+            if not np.isfinite(vectors).all():
+                part = part.chosen(np.flatnonzero(np.isfinite(vectors).all(axis=1)))
+            self._parts.append(part)
+            self._held += len(part.ids)
         if self._held >= self._limit:
             self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0].ids))
 
@@ -129,6 +139,8 @@ class Fold:
         latest, hashes = self._settled()
         for name, code in sorted(self._collections.items()):
             here = slice(*np.searchsorted(latest.collections, [code, code + 1]).tolist())
+            if here.start == here.stop:  # its only embedding was refused
+                continue
             yield Census(
                 name,
                 Roster(hashes[here], latest.revisions[here], latest.offsets[here]),
@@ -151,14 +163,7 @@ class Fold:
         kept = last_of_each(whose, offsets, encoders == ERASED, revisions)
         vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
         del parts
-        latest = _Part(
-            [ids[row] for row in kept.tolist()],
-            collections[kept],
-            revisions[kept],
-            offsets[kept],
-            encoders[kept],
-            vectors[kept],
-        )
+        latest = _Part(ids, collections, revisions, offsets, encoders, vectors).chosen(kept)
         self._parts, self._held = [latest], len(latest.ids)
         return latest, hashes[kept]
 

@@ -1,20 +1,35 @@
 """What cannot be read is recognised, whatever is wrong with it, and nothing of its value leaks."""
 
+import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid5
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.envelope import Record, UnreadableError, dead_letter, decode
-from schemas.events import CompactionCertified, DuplicateFound, EncodingComputed, Member, pair_id
+from schemas.envelope import Record, UnreadableError, dead_letter, decode, decode_as_sent
+from schemas.events import (
+    CompactionCertified,
+    DuplicateFound,
+    EncodingAsSent,
+    EncodingComputed,
+    Member,
+    embeddings_of,
+    pair_id,
+)
 from schemas.generate import examples
 from schemas.identity import uuid_of
 
 CREATED = examples()["IndividualCreated"]
+COMPUTED = examples()["EncodingComputed"]
+FIELDS: dict[str, Any] = json.loads(COMPUTED.value or b"")
 
 
 def with_header(record: Record, name: str, value: bytes | None) -> Record:
@@ -143,3 +158,112 @@ def test_no_certificate_is_accepted_that_postgres_would_refuse(field: str, value
     CompactionCertified.model_validate(right)
     with pytest.raises(ValidationError):
         CompactionCertified.model_validate(right | {field: value})
+
+
+def read(record: Record) -> tuple[object, ...] | None:
+    """What a fold needs of it, by `decode`; None if that refuses it."""
+    try:
+        event = decode(record).event
+    except UnreadableError:
+        return None
+    if not isinstance(event, EncodingComputed):
+        return (event,)
+    return event.collection, event.individual_id, event.revision, event.encoder, event.embedding.tobytes()
+
+
+def read_as_sent(record: Record) -> tuple[object, ...] | None:
+    """The same without a model for each."""
+    try:
+        event = decode_as_sent(record)
+    except UnreadableError:
+        return None
+    if not isinstance(event, EncodingAsSent):
+        return (event,)
+    (embedding,) = embeddings_of([event.embedding])
+    if not np.isfinite(embedding).all():
+        return None
+    return event.collection, event.individual_id, event.revision, event.encoder, embedding.tobytes()
+
+
+def sent(fields: dict[str, Any]) -> Record:
+    """An EncodingComputed of those fields, under its own key where it can have one."""
+    key = f"{fields.get('collection')}/{fields.get('individual_id')}".encode(errors="replace")
+    return replace(COMPUTED, value=json.dumps(fields).encode(), key=key)
+
+
+def of_numbers(*numbers: float) -> dict[str, Any]:
+    """The fields, with an embedding that begins with those numbers."""
+    vector = np.zeros(128, "<f4")
+    vector[: len(numbers)] = numbers
+    return FIELDS | {"embedding": base64.b64encode(vector.tobytes()).decode()}
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**70)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["cnn", "1", "9", "a\n", "camp-a", "A" * 684, "A" * 683 + "=", "c" * 129, 9.0, 2**63 - 1])
+)
+VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.sampled_from(["top", "x"]), SCALARS, max_size=2)
+PLACES = [(name,) for name in (*FIELDS, "new")] + [(at, name) for at in ("face", "quality") for name in FIELDS[at]]
+HEADERS = [name for name, _ in COMPUTED.headers]
+MISSING = object()
+
+
+def with_field(place: tuple[str, ...], value: object) -> Record:
+    """The encoding with another value in one place."""
+    fields = FIELDS | {part: dict(FIELDS[part]) for part in ("face", "quality")}
+    at = fields if len(place) == 1 else fields[place[0]]
+    if value is MISSING:
+        at.pop(place[-1], None)
+    else:
+        at[place[-1]] = value
+    return sent(fields)
+
+
+def with_bytes(at: int, dropped: int, added: bytes) -> Record:
+    """The encoding with other bytes in one place."""
+    value = COMPUTED.value or b""
+    return replace(COMPUTED, value=value[:at] + added + value[at + dropped :])
+
+
+ONE_FAULT = [
+    *(with_field(place, value) for place in PLACES for value in (MISSING, None, "x", -1, 1.5)),
+    *(with_header(COMPUTED, name, value) for name in HEADERS for value in (None, b"", b"\xff", b"a\0", b"2026-01-31")),
+    with_header(COMPUTED, "ce_type", b"EncodingErased"),
+    examples()["EncodingErased"],
+    replace(COMPUTED, value=None),
+    replace(COMPUTED, value=b"[]"),
+    replace(COMPUTED, value=(COMPUTED.value or b"")[:-1] + b',"collection":"camp-b"}'),  # said twice
+    replace(COMPUTED, key=None),
+    replace(COMPUTED, key=b"camp-a/another"),
+    replace(COMPUTED, topic="individuals"),
+    sent(of_numbers(float("nan"))),
+    sent(of_numbers(-1, float("inf"))),
+    sent(of_numbers(3e38, 3e38)),
+    sent(FIELDS | {"embedding": FIELDS["embedding"] + "\n"}),
+    sent(FIELDS | {"embedding": "é"}),
+    sent(FIELDS | {"embedding": [1.0] * 128}),
+]
+
+
+@pytest.mark.parametrize("record", ONE_FAULT, ids=range(len(ONE_FAULT)))
+def test_what_is_refused_as_it_was_sent_is_what_decode_refuses(record: Record) -> None:
+    assert read_as_sent(record) == read(record)
+
+
+@settings(max_examples=300)
+@given(
+    st.builds(with_field, st.sampled_from(PLACES), VALUES)
+    | st.builds(with_bytes, st.integers(0, len(COMPUTED.value or b"")), st.integers(0, 2), st.binary(max_size=2))
+)
+def test_whatever_is_sent_is_read_as_decode_reads_it(record: Record) -> None:
+    assert read_as_sent(record) == read(record)
+
+
+def test_an_encoding_as_sent_has_the_fields_of_the_event() -> None:
+    assert EncodingAsSent.__annotations__.keys() == EncodingComputed.model_fields.keys()
+    assert read_as_sent(COMPUTED) == read(COMPUTED) is not None
+    assert isinstance(decode_as_sent(COMPUTED), EncodingAsSent)

@@ -1,10 +1,13 @@
 """The fold of a log holds what a gallery holds that was told every record in turn."""
 
+import base64
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from schemas.envelope import Record
-from schemas.events import EncodingErased
+from schemas.events import EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams import fold as module
 from streams.delta import Rows
@@ -15,17 +18,24 @@ from streams.roster import hashes_of
 from tests.encodings import computed, crowd
 from tests.unit.test_matching import log_of
 
+NAN = base64.b64encode(b"\xff" * 512)
 Standing = dict[str, tuple[int, int, bytes]]
 
 
 @pytest.fixture(scope="module")
 def log() -> list[Record]:
-    """Updates, erasures, repetitions, stale revisions, two collections, and one record that nobody can read."""
+    """Updates, erasures, repetitions, stale revisions, two collections, and records that nobody can read."""
     events = crowd(900, seed=1, collections=("c", "d"))
     at, met = next((at, event) for at, event in enumerate(events) if isinstance(event, EncodingErased))
     late = computed(met.individual_id, np.ones(128, np.float32), met.revision, met.collection)  # as old as the erasure
     records = log_of([*events[: at + 1], late, *events[at + 1 :], *crowd(300, seed=2, prefix="q")])
+    encodings = [event for event in events if isinstance(event, EncodingComputed)]
     records[500] = Record("encodings", records[500].key, b"garbage", records[500].headers, offset=500)
+    for offset, one in ((510, encodings[0]), (520, computed("x", encodings[0].embedding, collection="unread"))):
+        text = base64.b64encode(one.embedding.tobytes())
+        (record,) = log_of([one])
+        assert record.value is not None
+        records[offset] = replace(record, value=record.value.replace(text, NAN), offset=offset)
     return records
 
 
@@ -86,6 +96,12 @@ def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[
             assert not census.vectors[row].any()
             erased += 1
     assert erased > 10
+
+
+def test_a_collection_of_which_nothing_can_be_read_is_not_known(log: list[Record]) -> None:
+    fold = Fold()
+    fold.add(log)
+    assert [census.collection for census in fold.collections()] == ["c", "d"]
 
 
 def test_nobody_lives_in_an_empty_log() -> None:
