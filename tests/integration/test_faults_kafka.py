@@ -81,10 +81,12 @@ def during(seconds: float) -> Iterator[None]:
         threading.Event().wait(0.2)
 
 
+@pytest.mark.faults
 def test_nothing_is_acknowledged_while_findings_are_refused(make_world: MakeWorld) -> None:
     refused_for(make_world, 5, 1_000)
 
 
+@pytest.mark.faults
 @pytest.mark.faults
 def test_nothing_is_acknowledged_while_findings_are_refused_for_a_minute(make_world: MakeWorld) -> None:
     refused_for(make_world, 60, 10_000)

@@ -1,5 +1,6 @@
 """The matcher's core and the sink, whatever happens to registrations and processes, against a model of thirty lines."""
 
+import random
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy import delete, select
 
 from consumers.sink import write
+from deploy.queries import lags
 from schemas.envelope import Message, Record, decode, encode
 from schemas.erased import Erased, ErasureKey
 from schemas.events import (
@@ -26,11 +28,13 @@ from schemas.events import (
     Photo,
 )
 from schemas.tables import duplicates, erased, individual_duplicates, metadata, retractions
-from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS
+from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS, MATCHER, SINK, topic_named
 from streams.matching import restore
 from tests.encodings import computed
+from tests.integration.conftest import MakeWorld
+from tests.integration.test_compaction import compacted
 from tests.integration.world import ERASURE_KEY, World
-from tests.unit.test_gallery import Holder
+from tests.unit.test_gallery import THRESHOLD, Holder
 from tests.unit.test_matching import POINTS
 
 KEY = ErasureKey(ERASURE_KEY)
@@ -316,6 +320,70 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 _PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # making an example smaller takes longer than finding one
+
+
+class OnServers(Lifecycle):
+    """The same with a real matcher and a real sink, and chance in the place of hypothesis."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        super().__init__()
+        self.world, self.random = world, random.Random(seed)
+        self.to_send: list[Record] = []
+        self.sent: list[Record] = []
+        self.begin()
+
+    def append(self, record: Record) -> None:
+        self.to_send.append(record)
+
+    def send(self) -> None:
+        self.world.publish_records(self.to_send)
+        self.sent += self.to_send
+        self.to_send = []
+
+    def happen(self) -> None:
+        """One thing that registration systems, reviewers or slow encoders do."""
+        where, who, point = (self.random.choice(some) for some in ("cd", "abcdefgh", (0, 0, 1, 7)))
+        match self.random.choice(("register", "register", "move", "erase", "decide", "encode", "encode", "again")):
+            case "register":
+                self.register(where, who, point)
+            case "move":
+                self.move(where, who, point)
+            case "erase":
+                self.erase(where, who)
+            case "decide":
+                self.decide(where, set(self.random.sample("abcdefgh", 2)), self.random.choice(("same", "different")))
+            case "encode" if self.waiting:
+                self.append(encode(self.waiting.pop(self.random.randrange(len(self.waiting)))))
+            case "again" if self.sent:
+                self.append(self.random.choice(self.sent))
+
+    def drain(self) -> None:
+        for message in self.waiting:
+            self.append(encode(message))
+        self.send()
+        self.world.wait(self.is_processed, "all is matched and written")
+        self.topics = {name: self.world.read(topic_named(name)) for name in self.topics}
+
+    def is_processed(self) -> bool:
+        """By the matcher and the sink; this class is the encoder."""
+        behind = {lag.group: lag.records for lag in lags(self.world.settings)}
+        return behind[MATCHER.name] == behind[SINK.name] == 0
+
+
+def test_what_holds_is_what_the_model_says_on_real_servers(make_world: MakeWorld) -> None:
+    """Killed, replayed and compacted in the middle."""
+    world = make_world(delta_limit=100, threshold=THRESHOLD)
+    world.start("match", "sink")
+    lifecycle = OnServers(world, seed=11)
+    for number in range(240):
+        lifecycle.happen()
+        if number % 20 == 0:
+            lifecycle.send()
+        if number == 80:
+            compacted(world)
+        if number == 140:
+            world.crash("match", "sink")
+    lifecycle.teardown()
 
 
 def run(world: World, examples: int, steps: int) -> None:
