@@ -482,6 +482,7 @@ def test_shards_are_compacted_each_by_itself(make_world: MakeWorld, embedding: M
     assert found(world) == expected_pairs([*everyone, *later])
 
 
+@pytest.mark.faults
 def test_what_if_the_threshold_were_another(make_world: MakeWorld) -> None:
     """What a dry run says of it is what a compaction with that setting then does."""
     world = matched(make_world, 800)
