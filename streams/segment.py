@@ -19,6 +19,7 @@ from streams.bearers import Bearers
 from streams.delta import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
 from streams.recall import recall_of
 from streams.roster import Roster, hash_of, hashes_of, order_of
+from streams.trial import is_in_vain
 
 _SAMPLE = 4000
 _HELD_OUT = 10  # one of so many at most
@@ -26,6 +27,7 @@ _ENOUGH_PAIRS, _ENOUGH_PROBES = 4000, 500  # that have any: in a crowd a few hav
 _SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
 _SCAN_ROWS = 16_384
 _ADDED_AT_ONCE = 50_000
+_TRIAL_FROM, _TRIAL_PART = 200_000, 10  # an index of fewer costs seconds; one of so many nodes is in the trial
 
 
 class Density(NamedTuple):
@@ -211,8 +213,9 @@ def build_segment(
 ) -> Segment:
     """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
 
-    `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Where even the
-    densest does not reach the floor, its quality says so. `progress` is told what is done, how far, and to where.
+    `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Of many rows each is
+    given up early where it will be in vain (see `streams.trial`). Where even the densest does not reach the floor, its
+    quality says so. `progress` is told what is done, how far, and to where.
     """
     hashes = hashes_of(rows.ids)
     order = order_of(hashes)
@@ -221,21 +224,33 @@ def build_segment(
     bearers, vectors = Bearers.of(rows.vectors[order])
     progress("measuring", 0, 1)
     sample = _sample(vectors, threshold)
-    for density in [density for density in DENSITIES if at_least is None or density.m >= at_least.m]:
+    densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
+    for density in densities:
         index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
         index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
         index.set_num_threads(threads)
-        for begin in range(0, sample.nodes, _ADDED_AT_ONCE):
-            progress(f"building, M {density.m}", begin, len(vectors))
-            end = min(begin + _ADDED_AT_ONCE, sample.nodes)
-            index.add_items(vectors[begin:end], np.arange(begin, end))
+        if len(vectors) >= _TRIAL_FROM and density is not densities[-1]:
+            _add(index, vectors, sample.nodes // _TRIAL_PART, progress)
+            progress("measuring", 0, 1)
+            if is_in_vain(index, density.most_ef, vectors, sample.probes, sample.in_reach(), floor):
+                continue
+        _add(index, vectors, sample.nodes, progress)
         progress("measuring", 0, 1)
         quality = measured(index, density, sample, threshold, floor)
         if quality.recall >= floor:
             break
-    progress(f"building, M {density.m}", sample.nodes, len(vectors))
-    index.add_items(vectors[sample.nodes :], np.arange(sample.nodes, len(vectors)))
+    _add(index, vectors, len(vectors), progress)
     return Segment(roster, ids, bearers, index, quality)
+
+
+def _add(
+    index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress: Callable[[str, int, int], None]
+) -> None:
+    """Add those of the vectors that it does not have yet, up to an end."""
+    while (begin := index.get_current_count()) < end:
+        progress(f"building, M {index.M}", begin, len(vectors))
+        some = np.arange(begin, min(begin + _ADDED_AT_ONCE, end))
+        index.add_items(vectors[some], some)
 
 
 class Sample(NamedTuple):
@@ -248,6 +263,10 @@ class Sample(NamedTuple):
     probes: NDArray[np.float32]
     pairs: NDArray[np.int64]
     is_made_up: bool = False
+
+    def in_reach(self) -> NDArray[np.int64]:
+        """How many nodes lie in reach of each probe: (m,) int64."""
+        return np.bincount(self.pairs // self.nodes, minlength=len(self.probes))
 
 
 def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:

@@ -232,3 +232,25 @@ def test_where_people_look_alike_recall_is_measured_with_rows_held_out_until_the
     assert segment.quality.recall == pytest.approx(met, abs=0.04)  # of probes that are made up it is 0.50
     assert 0.55 < met < 0.65
     assert sorted(segment.index.get_ids_list()) == list(range(6000))
+
+
+@pytest.mark.parametrize(("densities", "built"), [((2, 16), {2: 0.1, 16: 1}), ((16, 32), {16: 1})])
+def test_of_many_rows_an_index_that_will_be_in_vain_is_given_up_at_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, people: NDArray[np.float32], densities: tuple[int, int], built: dict[int, float]
+) -> None:
+    """And one that suffices is not."""
+    monkeypatch.setattr(segments, "_TRIAL_FROM", len(people))
+    monkeypatch.setattr(segments, "_ADDED_AT_ONCE", 100)
+    monkeypatch.setattr(segments, "DENSITIES", [segments.Density(m, 3 * m, 6 * m) for m in densities])
+    reached: dict[str, int] = {}
+
+    def progress(what: str, done: int, _: int) -> None:
+        reached[what] = max(done, reached.get(what, 0))
+
+    segment = build_segment(rows_of(people), THRESHOLD, 0.99, 1, progress=progress)
+    shares = {
+        int(what.split()[-1]): done / len(people) for what, done in reached.items() if what.startswith("building")
+    }
+    assert shares.keys() == built.keys()
+    assert all(shares[m] == pytest.approx(share, abs=0.05) for m, share in built.items())
+    assert segment.quality.m == max(built)
