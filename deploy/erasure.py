@@ -29,8 +29,10 @@ from streams.progress import Progress
 
 SOURCE = "facematch/erase"
 REMARKS = (
-    "An embedding in Redis is masked: nobody is compared with it. Redis' append-only file and snapshots keep what was "
-    "removed until they are rewritten (BGREWRITEAOF).",
+    "Kept for good: a keyed hash, the collection, the revision and the time (topic erasures, table erased).",
+    "An embedding in Redis is masked: nobody is compared with it. One that is not sealed yet is gone with the next "
+    "checkpoint; a hash of the id stays while Kafka has the tombstone. Redis' append-only file and snapshots keep what "
+    "was removed until they are rewritten (BGREWRITEAOF).",
     "Postgres' files keep rows that were removed until vacuum and until its log is recycled (VACUUM, CHECKPOINT).",
     "Backups, log lines, the photo in its own store, and what others copied from the topics are theirs to erase.",
 )
