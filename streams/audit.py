@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.events import RetractionReason
 from schemas.shard import Shard
-from streams.delta import Rows, exact_distances, half_norms, search_block
+from streams.delta import Rows, exact_distances, half_norms, nearest_of_each, search_block
 from streams.findings import Words
 from streams.fold import ERASED, Census, falling_to
 from streams.roster import Roster
@@ -64,8 +64,7 @@ def due(
         earlier = rows.offsets[found] < rows.offsets[at]
         at, found, apart = at[earlier], found[earlier], apart[earlier]
         totals[begin : begin + len(probes)] = np.bincount(at - begin, minlength=len(probes))
-        order = np.lexsort((rows.offsets[found], apart, at))
-        nearest = order[np.arange(len(order)) - np.searchsorted(at[order], at[order]) < limit]
+        nearest = nearest_of_each(at, apart, rows.offsets[found], limit)
         codes.append(np.minimum(at, found)[nearest] * people + np.maximum(at, found)[nearest])
         distances.append(apart[nearest])
         begin += len(probes)

@@ -48,6 +48,19 @@ class Rows(NamedTuple):
         return whole.chosen(np.argsort(whole.offsets))
 
 
+def nearest_of_each(
+    probes: NDArray[np.int64], distances: NDArray[np.float64], offsets: NDArray[np.int64], limit: int
+) -> NDArray[np.intp]:
+    """Positions of the nearest `limit` hits of each probe, by probe, the nearest first; (n,) of each argument.
+
+    Of hits equally near the one that stands earlier in the log.
+    """
+    order = np.lexsort((offsets, distances, probes))
+    at = probes[order]
+    nearest: NDArray[np.intp] = order[np.arange(len(at)) - np.searchsorted(at, at) < limit]
+    return nearest
+
+
 def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
     """Euclidean distances between corresponding rows of two (n, 128) arrays, computed in float64.
 

@@ -23,7 +23,7 @@ from schemas.events import (
     RetractionReason,
 )
 from streams.collection import Latest
-from streams.delta import Delta, exact_distances, half_norms, search_block
+from streams.delta import Delta, exact_distances, half_norms, nearest_of_each, search_block
 from streams.gallery import Gallery
 from streams.scope import Scope
 from streams.segment import Segment
@@ -127,9 +127,7 @@ def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: i
     places: list[Delta | Segment] = [scope.delta, *scope.segments]
     for place in places:
         hits = place.search(probes, ends, threshold)
-        order = np.lexsort((place.offsets_of(hits.rows), hits.distances, hits.probes))
-        at = hits.probes[order]
-        kept = order[np.arange(len(at)) - np.searchsorted(at, at) < most]
+        kept = nearest_of_each(hits.probes, hits.distances, place.offsets_of(hits.rows), most)
         rows = hits.rows[kept]
         if len(rows):
             found = zip(

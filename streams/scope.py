@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events import Member
-from streams.delta import Delta
+from streams.delta import Delta, nearest_of_each
 from streams.segment import Segment
 
 
@@ -54,12 +54,11 @@ class Scope:
         for place in places:
             hits = place.search(probes, offsets, threshold)
             standing = place.offsets_of(hits.rows)
-            order = np.lexsort((standing, hits.distances, hits.probes))
-            at, rows, distances, standing = hits.probes[order], hits.rows[order], hits.distances[order], standing[order]
-            totals += np.bincount(at, minlength=len(probes))
-            kept = np.arange(len(at)) - np.searchsorted(at, at) < limit
-            found = zip(place.members(rows[kept]), distances[kept].tolist(), standing[kept].tolist(), strict=True)
-            for probe, candidate in zip(at[kept], map(Candidate._make, found), strict=True):
+            totals += np.bincount(hits.probes, minlength=len(probes))
+            kept = nearest_of_each(hits.probes, hits.distances, standing, limit)
+            members = place.members(hits.rows[kept])
+            found = zip(members, hits.distances[kept].tolist(), standing[kept].tolist(), strict=True)
+            for probe, candidate in zip(hits.probes[kept], map(Candidate._make, found), strict=True):
                 nearest[probe].append(candidate)
         for candidates in nearest:
             candidates.sort(key=lambda candidate: (candidate.distance, candidate.offset))
