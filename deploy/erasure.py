@@ -8,11 +8,13 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
+from redis import Redis
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, func, select, update
 from sqlalchemy.engine import Connection
 
+from deploy.compact import shards_of
 from deploy.places import Place, Survey
 from deploy.queries import shard_counts
 from schemas.envelope import announce, decode, encode
@@ -26,6 +28,7 @@ from schemas.tables import erased, individuals
 from schemas.topics import DUPLICATES, ENCODINGS, SINK
 from streams.log import PartitionLog
 from streams.progress import Progress
+from streams.vitals import read_vitals
 
 SOURCE = "facematch/erase"
 REMARKS = (
@@ -125,11 +128,17 @@ class Erasure:
         ):
             tombstone = self._until(lambda: self._tombstone(log, begin, revision), "the encoder, CPU pool", deadline)
             self._until(lambda: self._is_registered(registry, revision), "the encoder, CPU pool", deadline)
-            for shard in _shards(self._settings):
+            for shard in self._shards():
                 self._until(partial(self._is_matched, shard, tombstone), f"the matcher, shard {shard}", deadline)
             said = findings.end(partition)
             self._until(lambda: (findings.committed(partition) or 0) >= said, "the sink", deadline)
             self._until(lambda: self._is_in_table(revision), "the sink", deadline)
+
+    def _shards(self) -> list[Shard]:
+        """Those that matchers divide the partition into now: of an earlier number of shards none will ever match it."""
+        with closing(Redis.from_url(self._settings.redis)) as redis:
+            said = list(read_vitals(redis, self._settings))
+        return shards_of(said, self._partition, shard_counts(self._settings))
 
     def _until(self, seen: Callable[[], T | None], who: str, deadline: float) -> T:
         self._say(f"waiting for {who}")
@@ -164,10 +173,6 @@ class Erasure:
         with self._engine.connect() as connection:
             found = connection.scalar(select(erased.c.revision).where(erased.c.digest == self._digest))
         return found is not None and found >= revision
-
-
-def _shards(settings: Settings) -> list[Shard]:
-    return [Shard(number, count) for count in shard_counts(settings) for number in range(1, count + 1)]
 
 
 def print_receipt(console: Console, receipt: Receipt) -> None:
