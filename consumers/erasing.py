@@ -25,9 +25,10 @@ from schemas.events import (
     IndividualDeleted,
     IndividualErased,
     IndividualEvent,
+    KeyErased,
     PairDecided,
     PairEvent,
-    individual_key,
+    check_key,
 )
 from schemas.shard import Shard
 from schemas.tables import checks, decisions, duplicates, erased, individuals, retractions
@@ -66,10 +67,10 @@ def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Era
         for message in erasures:
             if isinstance(message.event, IndividualEvent):
                 nulls |= {(type(one.event), one.event.key): one for one in _erase(connection, message, message.event)}
-    known = _known(connection, messages, key)
+    recent = _recent(connection, messages, key)
     kept: Events = []
     for message, timestamp in events:
-        if registry.forbids(message) or _forbids(known, message, key):
+        if registry.forbids(message) or recent.forbids(message):
             nulls |= {(type(one.event), one.event.key): one for one in _null_behind(connection, message)}
         else:
             kept.append((message, timestamp))
@@ -104,10 +105,10 @@ def _register(connection: Connection, erasures: Iterable[Message[Event]], key: E
 def _erase(connection: Connection, message: Message[Event], event: IndividualEvent) -> Iterator[Message[Event]]:
     """Take out of every table what it says of a person up to a revision, and say whose keys that were."""
     where = {"collection": event.collection, "individual_id": event.individual_id}
-    keys = {_key_of_check(event, Shard())} if _empty_individual(connection, event) else set()
+    keys = {event.key} if _empty_individual(connection, event) else set()
     gone = delete(checks).filter_by(**where).where(checks.c.revision <= event.revision).returning(checks.c.shards)
     for count in connection.scalars(gone):
-        keys |= {_key_of_check(event, Shard(number, count)) for number in range(1, count + 1)}
+        keys |= {check_key(event.key, Shard(number, count)) for number in range(1, count + 1)}
     for table in (duplicates, retractions):
         gone = delete(table).where(_about(table, event)).returning(table.c.pair_id)
         keys |= set(connection.scalars(gone))
@@ -120,7 +121,7 @@ def _erase(connection: Connection, message: Message[Event], event: IndividualEve
 
 def _empty_individual(connection: Connection, event: IndividualEvent) -> bool:
     """Forget the columns of `individuals` up to a revision; whether a check was among them."""
-    whose = and_(individuals.c.collection == event.collection, individuals.c.individual_id == event.individual_id)
+    whose = _whose(event)
     before = connection.execute(select(individuals).where(whose).with_for_update()).mappings().one_or_none()
     if before is None:
         return False
@@ -145,48 +146,31 @@ def _about(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
     return and_(_has_member(table, event), revision <= event.revision)
 
 
-def _known(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> dict[str, Erasure]:
-    """Who of those that the messages are about is erased, by their digests."""
+def _recent(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> Erased:
+    """Who of those that the messages are about is erased, as the table knows it."""
     digests = {
         key.digest(message.event.collection, who) for message in messages for who, _ in subjects_of(message.event)
     }
     query = select(erased.c.digest, erased.c.revision, erased.c.erased_at).where(erased.c.digest.in_(sorted(digests)))
-    return {digest: Erasure(revision, time) for digest, revision, time in connection.execute(query)}
-
-
-def _forbids(known: dict[str, Erasure], message: Message[Event], key: ErasureKey) -> bool:
-    if not known:
-        return False
-    for who, revision in subjects_of(message.event):
-        erasure = known.get(key.digest(message.event.collection, who))
-        if erasure is not None and erasure.covers(message, revision):
-            return True
-    return False
+    return Erased(key, {digest: Erasure(revision, time) for digest, revision, time in connection.execute(query)})
 
 
 def _null_behind(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
     """A null value behind what was said of somebody who is erased, unless more is known under its key by now."""
     event = message.event
-    null_event: Event | None = None
-    if isinstance(event, PairEvent):
-        if not connection.scalar(select(exists().where(duplicates.c.pair_id == event.pair_id))):
-            null_event = FindingErased(collection=event.collection, erased_key=event.key)
-    elif isinstance(event, IndividualChecked):
-        whose = and_(
-            individuals.c.collection == event.collection,
-            individuals.c.individual_id == event.individual_id,
-            individuals.c.checked_revision.is_not(None),
-        )
-        if not connection.scalar(select(exists().where(whose))):
-            null_event = FindingErased(collection=event.collection, erased_key=event.key)
-    elif isinstance(event, PairDecided) and not connection.scalar(
-        select(exists().where(decisions.c.pair_id == event.key))
-    ):
-        null_event = DecisionErased(collection=event.collection, erased_key=event.key)
-    if null_event is not None:
-        yield message.derive(null_event, SOURCE)
+    null_value: type[KeyErased] = FindingErased
+    match event:
+        case PairEvent():
+            known = duplicates.c.pair_id == event.key
+        case IndividualChecked():
+            known = and_(_whose(event), individuals.c.checked_revision.is_not(None))
+        case PairDecided():
+            null_value, known = DecisionErased, decisions.c.pair_id == event.key
+        case _:
+            return
+    if not connection.scalar(select(exists().where(known))):
+        yield message.derive(null_value(collection=event.collection, erased_key=event.key), SOURCE)
 
 
-def _key_of_check(event: IndividualEvent, shard: Shard) -> str:
-    key = individual_key(event.collection, event.individual_id)
-    return key if shard.count == 1 else f"@{shard}/{key}"
+def _whose(event: IndividualEvent) -> ColumnElement[bool]:
+    return and_(individuals.c.collection == event.collection, individuals.c.individual_id == event.individual_id)

@@ -72,37 +72,35 @@ def _finding(connection: Connection, message: Message[Event], event: FindingEras
 
 
 def _check(connection: Connection, message: Message[Event], shard: Shard, who: str) -> Iterator[Message[Event]]:
-    """With as many duplicates as there are by now, or as that shard found."""
+    """With as many duplicates as there are by now, or as that shard found. Who has no encoder is left to compaction."""
     where = message.event.collection
-    is_of_them = or_(duplicates.c.individual_a == who, duplicates.c.individual_b == who)
-    now = select(func.count()).where(duplicates.c.collection == where, is_of_them, duplicates.c.retracted.is_(None))
+    whose = and_(individuals.c.collection == where, individuals.c.individual_id == who)
+    person = connection.execute(select(individuals).where(whose, individuals.c.encoder.is_not(None))).one_or_none()
+    if person is None:
+        return
     if shard.count == 1:
-        columns = individuals.c
+        is_of_them = or_(duplicates.c.individual_a == who, duplicates.c.individual_b == who)
+        now = select(func.count()).where(duplicates.c.collection == where, is_of_them, duplicates.c.retracted.is_(None))
         query = select(
-            columns.checked_revision.label("revision"),
-            func.coalesce(columns.duplicates_found, now.scalar_subquery()).label("found"),
-            columns.duplicates_found.is_not(None).label("truncated"),
-        ).where(columns.checked_revision.is_not(None), columns.encoded_revision == columns.checked_revision)
-        query = query.where(columns.collection == where, columns.individual_id == who)
+            individuals.c.checked_revision.label("revision"),
+            func.coalesce(individuals.c.duplicates_found, now.scalar_subquery()).label("found"),
+            individuals.c.duplicates_found.is_not(None).label("truncated"),
+        ).where(whose, individuals.c.encoded_revision == individuals.c.checked_revision)
     else:
+        found = checks.c.duplicates[shard.number]
         query = (
-            select(checks.c.revision, checks.c.duplicates[shard.number].label("found"), checks.c.truncated)
+            select(checks.c.revision, found.label("found"), checks.c.truncated)
             .where(checks.c.collection == where, checks.c.individual_id == who, checks.c.shards == shard.count)
-            .where(checks.c.duplicates[shard.number].is_not(None))
+            .where(found.is_not(None))
             .order_by(checks.c.revision.desc())
             .limit(1)
         )
-    encoder = select(individuals.c.encoder, individuals.c.encoded_at)
-    encoder = encoder.where(individuals.c.collection == where, individuals.c.individual_id == who)
     for row in connection.execute(query):
-        encoded = connection.execute(encoder).one_or_none()
-        if encoded is None or encoded.encoder is None:
-            return  # compaction says so of who is living
         checked = IndividualChecked(
             collection=where,
             individual_id=who,
             revision=row.revision,
-            encoder=encoded.encoder,
+            encoder=person.encoder,
             duplicates=row.found,
             truncated=row.truncated,
             shard=shard.number,

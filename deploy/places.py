@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,12 +37,11 @@ class Place:
 class _Seen:
     records: int = 0
     photos: int = 0
-    embeddings: int = 0
     nulls: int = 0
     last: int = 0  # milliseconds since 1970
     vectors: list[bytes] = field(default_factory=list)
 
-    def add(self, record: Record, individual_id: str) -> None:
+    def add(self, record: Record) -> None:
         self.last = max(self.last, record.timestamp or 0)
         if record.value is None:
             self.nulls += 1
@@ -54,15 +53,14 @@ class _Seen:
             return
         if isinstance(event, Registration) and event.photo.inline is not None:
             self.photos += 1
-        if isinstance(event, EncodingComputed) and event.individual_id == individual_id:
-            self.embeddings += 1
+        if isinstance(event, EncodingComputed):
             self.vectors.append(event.embedding.tobytes())
 
     def __str__(self) -> str:
         counts = (
             (self.records, "record"),
             (self.photos, "inline photo"),
-            (self.embeddings, "embedding"),
+            (len(self.vectors), "embedding"),
             (self.nulls, "null value"),
         )
         return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
@@ -71,16 +69,16 @@ class _Seen:
 class Survey:
     """Looks for one individual. What it has seen of embeddings it looks for in Redis."""
 
-    def __init__(self, settings: Settings, collection: str, individual_id: str, vectors: Iterable[bytes] = ()) -> None:
+    def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
         self._settings, self._collection, self._individual_id = settings, collection, individual_id
         self._key = individual_key(collection, individual_id).encode()
         self._of_shard = re.compile(rb"@[0-9]+/[0-9]+/" + re.escape(self._key))
-        self.vectors = set(vectors)
+        self._vectors: set[bytes] = set()
         self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
 
     def places(self, connection: Connection, say: OnPlace) -> list[Place]:
         """Everything. `say` is told where it looks. Raises KafkaException, redis.ConnectionError, OperationalError."""
-        found = [self._topic(topic, say) for topic in TOPICS if topic.carries != () or topic.retention]
+        found = [self._topic(topic, say) for topic in TOPICS]
         say("Postgres")
         found += [self._table(connection, table) for table in (individuals, checks, duplicates, retractions, decisions)]
         say("Redis")
@@ -94,8 +92,8 @@ class Survey:
                 for batch in log.read(partition, *log.bounds(partition)):
                     for record in batch:
                         if self._is_about(record):
-                            seen.add(record, self._individual_id)
-        self.vectors |= set(seen.vectors)
+                            seen.add(record)
+        self._vectors |= set(seen.vectors)
         until = ""
         if seen.last:
             last = datetime.fromtimestamp(seen.last / 1000, UTC)
@@ -132,7 +130,7 @@ class Survey:
 
     def _redis(self) -> Place:
         # Where Kafka has compacted their embeddings away, nobody knows them: then for the id.
-        needles = self.vectors or {self._individual_id.encode()}
+        needles = self._vectors or {self._individual_id.encode()}
         count, overlap = 0, max(map(len, needles)) - 1
         with closing(Redis.from_url(self._settings.redis)) as redis:
             for names in _files(redis, self._settings.namespace):
@@ -141,7 +139,7 @@ class Survey:
                     value = redis.get(name)
                     text = before + (value if isinstance(value, bytes) else b"")
                     count += sum(needle in text for needle in needles)
-                    before = text[-overlap:]
+                    before = text[len(text) - overlap :]
         again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))
         until = f"the compaction of {again:%Y-%m-%d %H:%M}, if facematch up runs it" if count else ""
         return Place("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)

@@ -6,7 +6,9 @@ is as secret as the ids are, and must not be lost: with another one nobody would
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import SecretStr
@@ -58,12 +60,10 @@ class Erasure(NamedTuple):
 class Erased:
     """The registry of the erased. Whatever is said of a revision up to that of the erasure does not count."""
 
-    def __init__(self, key: ErasureKey | None = None) -> None:
+    def __init__(self, key: ErasureKey | None = None, erasures: Mapping[str, Erasure] = MappingProxyType({})) -> None:
+        """Of those `erasures`, by their digests, to begin with."""
         self._key = key
-        self._erasures: dict[str, Erasure] = {}
-
-    def __len__(self) -> int:
-        return len(self._erasures)
+        self._erasures = dict(erasures)
 
     def add(self, message: Message[Event]) -> None:
         """Take an erasure in. Raises ErasureKeyError where it was made with another key."""

@@ -123,6 +123,14 @@ def individual_key(collection: str, individual_id: str) -> str:
     return f"{collection}/{individual_id}"
 
 
+def check_key(key: str, shard: Shard) -> str:
+    """The key of a check: the individual's; of one shard among several preceded by @2/8/.
+
+    So none overwrites another's.
+    """
+    return key if shard.count == 1 else f"@{shard}/{key}"
+
+
 class Event(BaseModel):
     """What all events share: they are immutable, unknown fields are ignored, and they know their key."""
 
@@ -429,9 +437,8 @@ class IndividualChecked(IndividualEvent):
 
     @property
     def key(self) -> str:
-        """The individual's; of one shard among several preceded by @2/8/, so that none overwrites another's."""
-        key = super().key
-        return key if self.shards == 1 else f"@{Shard(self.shard, self.shards)}/{key}"
+        """See `check_key`."""
+        return check_key(super().key, Shard(self.shard, self.shards))
 
 
 class IndexParameters(BaseModel):
