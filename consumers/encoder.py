@@ -2,11 +2,9 @@
 
 import logging
 import os
-import signal
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC
-from types import FrameType
 
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.commit import ONCE_PER_SECOND
@@ -24,7 +22,7 @@ from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.kafka import Publisher, consumer_config
 from schemas.settings import Settings
-from schemas.stopping import stop_in_any_case
+from schemas.stopping import when_told_to_stop
 from schemas.topics import CPU_POOL, GPU_POOL
 
 log = logging.getLogger(__name__)
@@ -73,13 +71,7 @@ def run(settings: Settings, pool: Pool) -> None:
         ONCE_PER_SECOND,
         join_timeout=10.0,
     )
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stop_in_any_case()
-        processor.signal_shutdown()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    when_told_to_stop(processor.signal_shutdown)
     processor.run()
 
 

@@ -1,10 +1,9 @@
 """The sink: what the topics say, into Postgres, in batches."""
 
 import logging
-import signal
+import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -35,7 +34,7 @@ from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.postgres import is_away
 from schemas.settings import Settings
-from schemas.stopping import stop_in_any_case
+from schemas.stopping import when_told_to_stop
 from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
 
 log = logging.getLogger(__name__)
@@ -49,16 +48,9 @@ _LONGEST_PAUSE_S = 10.0
 def run(settings: Settings) -> None:
     """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads seven."""
     sink = Sink(settings)
-    stopping = False
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stop_in_any_case()
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    while not stopping:
+    stopping = threading.Event()
+    when_told_to_stop(stopping.set)
+    while not stopping.is_set():
         sink.step()
     sink.close()
 

@@ -1,21 +1,19 @@
 """Compaction at set times: a worker that starts `facematch compact` when it is due, and makes up for what it missed."""
 
 import logging
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from redis import Redis
 
 from schemas.settings import Settings
-from schemas.stopping import stop_in_any_case
+from schemas.stopping import when_told_to_stop
 from streams.connection import connect_patiently
 
 log = logging.getLogger(__name__)
@@ -98,13 +96,7 @@ class Keeper:
 def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
     """Compact whenever it is due, until SIGTERM or SIGINT; then what is under way is given up, and nothing is lost."""
     stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stop_in_any_case()
-        stopped.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    when_told_to_stop(stopped.set)
     redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"
     redis.set(name, datetime.now(UTC).isoformat(), nx=True)
     kept = redis.get(name)

@@ -2,10 +2,8 @@
 
 import logging
 import select
-import signal
 import socket
 from contextlib import suppress
-from types import FrameType
 
 import psycopg2
 from sqlalchemy import text
@@ -18,7 +16,7 @@ from schemas.envelope import Record, UnreadableError
 from schemas.kafka import Publisher, UnacknowledgedError
 from schemas.postgres import is_away
 from schemas.settings import Settings
-from schemas.stopping import stop_in_any_case
+from schemas.stopping import when_told_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +30,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 def run(settings: Settings) -> None:
     """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
     relay = Relay(settings)
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stop_in_any_case()
-        relay.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    when_told_to_stop(relay.stop)
     relay.run()
     relay.close()
 

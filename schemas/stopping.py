@@ -2,8 +2,21 @@
 
 import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
 
 STOP_WITHIN_S = 15
+
+
+def when_told_to_stop(stop: Callable[[], object]) -> None:
+    """Have SIGTERM and SIGINT call `stop`, which lets the process end by itself; soon after it ends in any case."""
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        stop_in_any_case()
+        stop()
+
+    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGINT, told)
 
 
 def stop_in_any_case() -> None:
