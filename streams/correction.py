@@ -26,6 +26,7 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.audit import REASONS, Difference, Due
 from streams.delta import Rows
+from streams.departures import in_order
 from streams.findings import in_microseconds
 from streams.lease import SURE_FOR_S
 from streams.roster import hashes_of
@@ -105,11 +106,11 @@ class Correction:
             changed = self._sources.changed(collection)
             touched = np.stack([changed.find(hashes_of(rows.ids[row] for row in side.tolist())) >= 0 for side in sides])
             for at in np.flatnonzero(~touched.any(axis=0)).tolist():
-                members = (
+                one, other = (
                     Member(individual_id=rows.ids[row], revision=int(rows.revisions[row]))
                     for row in sides[:, at].tolist()
                 )
-                a, b = sorted(members, key=lambda member: member.individual_id)
+                a, b = in_order(one, other)
                 distance, after = float(judged.distances[some][at]), int(judged.after[some][at])
                 found = DuplicateFound(
                     collection=collection, encoder=encoder, a=a, b=b, distance=distance, threshold=threshold

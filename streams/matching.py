@@ -1,6 +1,6 @@
 """Records of `encodings` → the records that follow: findings, retractions, checks, corrections, dead letters. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -96,14 +96,22 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
             if applied is Applied.NEW and before is not None and not before.erased:
                 departed.append(Departed(before, message, offset))
     said = farewells(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
-    living = sorted(newcomers.values(), key=_collection_of)
-    for collection, group in groupby(living, key=_collection_of):
+    said += _compared(gallery, newcomers.values(), rules)
+    consequences.publish += encode_once(said)
+    return consequences
+
+
+def _compared(
+    gallery: Gallery, newcomers: Iterable[tuple[Message[Event], Newcomer]], rules: Rules
+) -> list[Message[Event]]:
+    """What is found of newcomers, and that they were compared."""
+    said: list[Message[Event]] = []
+    for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
         messages, encodings = zip(*group, strict=True)
         threshold = rules.threshold_for(collection)
         for message, found in zip(messages, gallery.candidates(encodings, threshold, rules.limit), strict=True):
             said += _findings(message, found, threshold, gallery.shard)
-    consequences.publish += encode_once(said)
-    return consequences
+    return said
 
 
 def _comes_back(message: Message[Event], erased: Erased) -> bool:

@@ -245,7 +245,7 @@ class Lifecycle(RuleBasedStateMachine):
         begin = data.draw(st.integers(0, len(log)))
         for record in log[begin : begin + 5]:
             if record.value is not None:
-                self.append(replace(record, headers=record.headers))
+                self.append(record)
 
     @rule()
     def let_kafka_compact(self) -> None:
