@@ -11,6 +11,7 @@ from schemas.topics import Topic
 
 _BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
 _WAIT_S = 0.1
+_FULL_QUEUE_WAIT_MS = 50  # after that long librdkafka fetches again; its second is longer than a queue takes to read
 
 
 class PartitionLog:
@@ -20,7 +21,8 @@ class PartitionLog:
         self._topic = topic.name
         self._full_name = full_name(topic.name, settings.namespace)
         # The group is named so that its committed offsets can be asked for; nothing subscribes or commits here.
-        self._consumer = Consumer(consumer_config(settings, group) | {"enable.partition.eof": True})
+        reading = {"enable.partition.eof": True, "fetch.queue.backoff.ms": _FULL_QUEUE_WAIT_MS}
+        self._consumer = Consumer(consumer_config(settings, group) | reading)
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """The offset of the first record that the partition may have, and that which its next record will get."""
