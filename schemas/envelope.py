@@ -40,6 +40,9 @@ _NULL_NEEDS: dict[type[Event], str] = {
 }
 NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
+# Headers that whatever follows from a message carries on: the trace that it belongs to (https://www.w3.org/TR/trace-context)
+# and the replay that sent it again.
+_CARRIED_ON = ("traceparent", "tracestate", "replay_id")
 _NAME_LENGTH = 40  # attributes have names that the sender chose, and may have put the value into
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 _encoding_as_sent = TypeAdapter(EncodingAsSent).validator.validate_json
@@ -83,18 +86,19 @@ class Message(Generic[E_co]):
 
     `time` is when the individual was registered or the decision made; whatever is derived from an event
     carries its time on, so that repeated work yields the same bytes. When a record was published is
-    Kafka's timestamp.
+    Kafka's timestamp. `context` are headers that it carries on as well: `traceparent`, `tracestate`, `replay_id`.
     """
 
     event: E_co
     id: str
     time: datetime
     source: str
+    context: Headers = ()
 
     def derive(self, event: Event, source: str) -> "Message[Event]":
-        """What follows from this message: the same time, and an id that is the same however often it follows."""
+        """What follows from this message: time and context are the same, the id is however often it follows."""
         name = f"{type(event).__name__}/{event.key}/{self.id}"
-        return Message(event, id=uuid_of(_EVENT_NAMESPACE, name), time=self.time, source=source)
+        return Message(event, uuid_of(_EVENT_NAMESPACE, name), self.time, source, self.context)
 
 
 def announce(event: Event, source: str, time: datetime | None = None) -> Message[Event]:
@@ -112,6 +116,7 @@ def encode(message: Message[Event]) -> Record:
         ("ce_id", message.id.encode()),
         ("ce_source", message.source.encode()),
         ("ce_time", _written(message.time)),
+        *message.context,
     )
     value: bytes | None
     if isinstance(event, EncodingErased):
@@ -156,6 +161,7 @@ def decode(record: Record) -> Message[Event]:
         id=attributes["ce_id"],
         time=_time(attributes["ce_time"]),
         source=attributes["ce_source"],
+        context=tuple((name, attributes[name].encode()) for name in _CARRIED_ON if attributes.get(name)),
     )
 
 

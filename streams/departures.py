@@ -6,6 +6,7 @@ stood for no longer than a part of the batch had pairs too, if the batch was cut
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -182,7 +183,7 @@ def _said_of(
         collection=collection, encoder=encoder, a=a, b=b, reason=reason, distance=pair.distance, threshold=threshold
     )
     derived = message.derive(retracted, SOURCE)
-    return Message(derived.event, derived.id, max(derived.time, now), derived.source)
+    return replace(derived, time=max(derived.time, now))
 
 
 def in_order(one: Member, other: Member) -> tuple[Member, Member]:

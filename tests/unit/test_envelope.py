@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.envelope import Record, UnreadableError, dead_letter, decode, decode_as_sent
+from schemas.envelope import Record, UnreadableError, dead_letter, decode, decode_as_sent, encode
 from schemas.events import (
     CompactionCertified,
     DuplicateFound,
@@ -90,6 +90,15 @@ def test_what_is_derived_twice_is_the_same_record() -> None:
     event = decode(examples()["EncodingComputed"]).event
     assert message.derive(event, "here") == message.derive(event, "here")
     assert message.derive(event, "here").time == message.time
+
+
+def test_what_follows_carries_the_trace_and_the_replay_on() -> None:
+    context = (("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("replay_id", b"r1"))
+    message = decode(replace(CREATED, headers=(*CREATED.headers, *reversed(context), ("other", b"x"))))
+    encoded = encode(message.derive(decode(examples()["EncodingComputed"]).event, "here"))
+    assert decode(encoded).context == context
+    assert "other" not in dict(encoded.headers)
+    assert decode(CREATED).context == ()
 
 
 def test_pair_id_does_not_depend_on_the_order_and_tells_all_else_apart() -> None:
