@@ -6,6 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+from deploy.local.turns import one_at_a_time
+
 PACKAGE = "face_recognition-1.3.0"
 _REQUIREMENT = (
     "face_recognition==1.3.0 --hash=sha256:5e5efdd1686aa566af0d3cc1313b131e4b197657a8ffd03669e6d3fad92705ec\n"
@@ -15,16 +17,16 @@ _REQUIREMENT = (
 def fetch_demo_photos(folder: Path) -> Path:
     """The folder with the photos; fetched with pip on first use. Raises RuntimeError if pip cannot."""
     photos = folder / PACKAGE
-    if not photos.exists():
-        unpacked = folder / "unpacked"
-        with tarfile.open(_download(folder)) as tar:
-            tar.extractall(unpacked, filter="data")
-        (unpacked / PACKAGE / "tests" / "test_images").rename(photos)
+    with one_at_a_time(folder / "lock"):
+        if not photos.exists():
+            unpacked = folder / "unpacked"
+            with tarfile.open(_download(folder)) as tar:
+                tar.extractall(unpacked, filter="data")
+            (unpacked / PACKAGE / "tests" / "test_images").rename(photos)
     return photos
 
 
 def _download(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     requirement = folder / "requirement.txt"
     requirement.write_text(_REQUIREMENT)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]

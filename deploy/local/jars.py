@@ -1,11 +1,12 @@
 """Jars from Maven, which jgo resolves on first use and keeps in its cache."""
 
-import fcntl
 from pathlib import Path
 
 import jgo
 
-_LOCK = Path("~/.cache/facematch/jars.lock")
+from deploy.local.turns import one_at_a_time
+
+_LOCK = Path("~/.cache/facematch/jars.lock").expanduser()
 
 
 def class_path(*artefacts: str) -> str:
@@ -13,9 +14,6 @@ def class_path(*artefacts: str) -> str:
 
     jgo fails where two processes resolve the same for the first time at once: one waits for the other.
     """
-    lock = _LOCK.expanduser()
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with one_at_a_time(_LOCK):
         jars = jgo.build("+".join(artefacts)).path
     return ":".join(str(jar) for jar in sorted(Path(jars).rglob("*.jar")))
