@@ -1,5 +1,6 @@
 """One set of real servers for all tests; a world of its own for each."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Lines]]:
-    """Kafka, PostgreSQL and Valkey on ports of their own. Fails, never skips, where one does not start."""
+def servers() -> Iterator[tuple[Stack, Lines]]:
+    """Kafka, PostgreSQL and Valkey on ports of their own. Fails, never skips, where one does not start.
+
+    Not below pytest's folder: every pytest that starts closes it to others, and PostgreSQL does not run as root.
+    """
     lines = Lines()
-    stack = Stack(tmp_path_factory.mktemp("stack"), lines.add)
-    try:
-        stack.start_servers(lambda _: None)
-        yield stack, lines
-    finally:
-        stack.stop()
+    with tempfile.TemporaryDirectory(prefix="facematch-") as folder:
+        stack = Stack(Path(folder), lines.add)
+        try:
+            stack.start_servers(lambda _: None)
+            yield stack, lines
+        finally:
+            stack.stop()
 
 
 @pytest.fixture
