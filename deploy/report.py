@@ -123,6 +123,8 @@ def _shown(name: str, value: Any) -> str:
         return make_url(value).render_as_string(hide_password=True)
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_none=True)
+    if isinstance(value, list):
+        return json.dumps([str(one) for one in value])
     return "" if value is None else str(value)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -56,6 +57,8 @@ def read_settings() -> Settings:
             for problem in error.errors(include_input=False)
         )
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
+    except SettingsError as error:
+        raise UserError(f'a setting is wrong: {error}. Lists and tables are JSON: ["a", "b"], {{"a": 1}}') from None
 
 
 def settings_with_key() -> Settings:
