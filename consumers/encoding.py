@@ -14,7 +14,7 @@ from consumers.faces import FaceDetector, FaceEncoder, Found
 from consumers.photos import PhotoFile, RejectedError
 from consumers.quality import brightness, check, frontality, sharpness
 from consumers.task_pool import Taken
-from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, encode
+from schemas.envelope import Message, Record, UnreadableError, decode, encode
 from schemas.erased import Erased, ErasureKey
 from schemas.events import (
     Detector,
@@ -30,6 +30,7 @@ from schemas.events import (
     Registration,
     RejectionReason,
 )
+from schemas.letters import dead_letter
 from schemas.settings import Settings
 from schemas.topics import ESCALATIONS
 

@@ -26,12 +26,13 @@ from consumers.projection import (
     upsert_individuals,
 )
 from consumers.unhiding import unhidden
-from schemas.envelope import Record, UnreadableError, dead_letter, decode, encode, full_name
+from schemas.envelope import Record, UnreadableError, decode, encode, full_name
 from schemas.erased import Erased, ErasureKey
 from schemas.erasures import ErasureLog
 from schemas.events import KeyErased
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
+from schemas.letters import dead_letter
 from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.exc import OperationalError
 
+from deploy.printable import printable
 from deploy.waiting import wait_while
 from producers.outbox_table import has_outbox, outbox_engine
 from schemas.settings import Settings
@@ -66,10 +66,5 @@ def _print_marked(console: Console, rows: Sequence[Row[tuple[int, str, str]]]) -
     for name in ("individual", "problem"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(str(row.position), _printable(row.key), _printable(row.problem))
+        table.add_row(str(row.position), printable(row.key), printable(row.problem))
     console.print(table)
-
-
-def _printable(text_of_a_row: str) -> str:
-    """Without what a terminal would obey: nobody has checked it."""
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text_of_a_row))

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import create_engine, make_url
 
+from deploy.letter_report import print_open_letters
 from deploy.outbox import print_outbox
 from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
 from schemas.settings import Settings
@@ -21,7 +22,7 @@ _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 
 def print_status(console: Console, settings: Settings) -> None:
-    """Tables: individuals of each collection by state, what matchers hold, lag of each consumer group, the outbox."""
+    """Individuals of each collection by state, what matchers hold, each group's lag, dead letters, the outbox."""
     engine = create_engine(settings.postgres)
     with engine.connect() as connection:
         counts = count_states(connection)
@@ -38,6 +39,7 @@ def print_status(console: Console, settings: Settings) -> None:
         age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
         groups.add_row(lag.group, str(lag.records), age)
     console.print(groups)
+    print_open_letters(console, settings)
     print_outbox(console, settings)
 
 

@@ -37,16 +37,30 @@ def create_topics(settings: Settings) -> None:
     patiently(lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup")
 
 
+class NoTopicsError(Exception):
+    """A namespace lacks topics. The text says which, and what creates them."""
+
+
+def check_topics(settings: Settings) -> None:
+    """Raise NoTopicsError where any is missing. Raises KafkaException where the broker does not answer."""
+    if missing := _missing(settings, AdminClient(client_config(settings, "check"))):
+        raise NoTopicsError(missing)
+
+
 def wait_for_topics(settings: Settings) -> None:
     """What every worker does first: wait, with growing pauses, for Kafka and all topics."""
     admin = AdminClient(client_config(settings, "wait"))
-    wanted = {full_name(topic.name, settings.namespace) for topic in TOPICS}
 
     def missing() -> str:
         try:
-            topics = wanted - set(admin.list_topics(timeout=5).topics)
+            return _missing(settings, admin)
         except KafkaException as error:
             return f"Kafka does not answer ({error.args[0].str()})"
-        return f"`facematch setup` has not created {', '.join(sorted(topics))}" if topics else ""
 
     wait_while(missing)
+
+
+def _missing(settings: Settings, admin: AdminClient) -> str:
+    wanted = {full_name(topic.name, settings.namespace) for topic in TOPICS}
+    topics = wanted - set(admin.list_topics(timeout=5).topics)
+    return f"`facematch setup` has not created {', '.join(sorted(topics))}" if topics else ""

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in Kafka's binary mode: one encode, one decode, and the letter for what cannot be decoded.
+"""CloudEvents 1.0 in Kafka's binary mode: one encode, one decode.
 
 https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/kafka-protocol-binding.md
 The attributes travel as headers (`ce_id`, `ce_type`, `ce_source`, `ce_time`, `ce_specversion`), the event
@@ -30,7 +30,7 @@ from schemas.events import (
     individual_key,
 )
 from schemas.identity import uuid_of
-from schemas.topics import DEAD_LETTERS, topic_named, topic_of
+from schemas.topics import topic_named, topic_of
 
 SPEC_VERSION = "1.0"
 _NULL_NEEDS: dict[type[Event], str] = {
@@ -140,22 +140,9 @@ def encode(message: Message[Event]) -> Record:
 def decode(record: Record) -> Message[Event]:
     """The message in a record. Raises UnreadableError, with what is wrong and no value of the record."""
     attributes = _attributes(record.headers)
-    event_type = EVENT_TYPES.get(attributes["ce_type"])
-    if event_type is None:
-        raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
-    if event_type not in topic_named(record.topic).carries:
-        raise UnreadableError(f"{record.topic} does not carry {event_type.__name__}")
-    try:
-        if event_type in NULL_VALUED:
-            event: Event = _decode_null(event_type, record, attributes)
-        elif record.value is None:
-            raise UnreadableError(f"{event_type.__name__} has no value")
-        else:
-            event = event_type.model_validate_json(record.value)
-    except ValidationError as error:
-        raise UnreadableError(_explain(event_type, error)) from None
+    event = _event_in(record, attributes)
     if record.key != event.key.encode():
-        raise UnreadableError(f"the key of a {event_type.__name__} is {_key_rule(event)}; this one differs")
+        raise UnreadableError(f"the key of a {type(event).__name__} is {_key_rule(event)}; this one differs")
     return Message(
         event,
         id=attributes["ce_id"],
@@ -163,6 +150,11 @@ def decode(record: Record) -> Message[Event]:
         source=attributes["ce_source"],
         context=tuple((name, attributes[name].encode()) for name in _CARRIED_ON if attributes.get(name)),
     )
+
+
+def key_of(record: Record) -> bytes:
+    """The key that follows from the event in a record, whatever its own is. Raises UnreadableError."""
+    return _event_in(record, _attributes(record.headers)).key.encode()
 
 
 def decode_as_sent(record: Record) -> EncodingAsSent | Event:
@@ -183,21 +175,20 @@ def decode_as_sent(record: Record) -> EncodingAsSent | Event:
     return decode(record).event
 
 
-def dead_letter(record: Record, error: UnreadableError, consumer: str) -> Record:
-    """The record for `dead-letters`: the bytes and headers as they came, and beside them where from and why.
-
-    The position travels in headers that begin with `dead_letter_`.
-    """
-    position = {
-        "dead_letter_topic": record.topic,
-        "dead_letter_partition": record.partition,
-        "dead_letter_offset": record.offset,
-        "dead_letter_timestamp": record.timestamp,
-        "dead_letter_consumer": consumer,
-        "dead_letter_error": error,
-    }
-    headers = tuple((name, str(value).encode()) for name, value in position.items())
-    return Record(DEAD_LETTERS.name, record.key, record.value, (*record.headers, *headers))
+def _event_in(record: Record, attributes: Mapping[str, str]) -> Event:
+    event_type = EVENT_TYPES.get(attributes["ce_type"])
+    if event_type is None:
+        raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
+    if event_type not in topic_named(record.topic).carries:
+        raise UnreadableError(f"{record.topic} does not carry {event_type.__name__}")
+    try:
+        if event_type in NULL_VALUED:
+            return _decode_null(event_type, record, attributes)
+        if record.value is None:
+            raise UnreadableError(f"{event_type.__name__} has no value")
+        return event_type.model_validate_json(record.value)
+    except ValidationError as error:
+        raise UnreadableError(_explain(event_type, error)) from None
 
 
 def _attributes(headers: Headers) -> Mapping[str, str]:

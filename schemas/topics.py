@@ -141,7 +141,8 @@ DEAD_LETTERS = Topic(
     name="dead-letters",
     carries=(),
     key="as it came",
-    purpose="what could not be read: its bytes and headers as they came, and headers dead_letter_*",
+    purpose="what could not be read: its bytes and headers as they came, and headers dead_letter_*; and what was done "
+    "about it",
     partitions=1,
     retention=timedelta(days=30),
 )

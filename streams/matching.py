@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 
-from schemas.envelope import Message, Record, UnreadableError, dead_letter, decode, encode
+from schemas.envelope import Message, Record, UnreadableError, decode, encode
 from schemas.erased import NOBODY, Erased
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked, Member
+from schemas.letters import dead_letter
 from schemas.shard import Shard
 from streams.departures import SOURCE, Departed, EncodingAt, encode_once, farewells, in_order
 from streams.gallery import Applied, Gallery, Newcomer

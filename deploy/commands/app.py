@@ -87,6 +87,8 @@ def servers_expected() -> Iterator[None]:
     from redis.exceptions import ConnectionError as RedisConnectionError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
+    from deploy.topics import NoTopicsError
+
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
     try:
         yield
@@ -94,6 +96,8 @@ def servers_expected() -> Iterator[None]:
         raise UserError(f"Postgres does not answer: {hint}") from None
     except ProgrammingError:
         raise UserError("the tables are not there: `facematch setup` creates them") from None
+    except NoTopicsError as error:
+        raise UserError(f"Kafka has not the topics of this namespace: {error}") from None
     except KafkaException as error:
         raise UserError(f"Kafka does not answer ({error.args[0].str()}): {hint}") from None
     except RedisConnectionError:

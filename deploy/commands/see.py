@@ -12,7 +12,7 @@ from deploy.commands.app import SEE, Collection, UserError, app, read_settings, 
 
 @app.command(rich_help_panel=SEE)
 def status() -> None:
-    """Individuals by state, pairs, what the matchers hold, how far each consumer group is behind, and the outbox."""
+    """Individuals by state, pairs, what the matchers hold, each consumer group's lag, dead letters, and the outbox."""
     from deploy.report import print_status
 
     with servers_expected():

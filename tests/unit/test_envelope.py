@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.envelope import Record, UnreadableError, dead_letter, decode, decode_as_sent, encode
+from schemas.envelope import Record, UnreadableError, decode, decode_as_sent, encode
 from schemas.events import (
     CompactionCertified,
     DuplicateFound,
@@ -71,18 +71,6 @@ def test_error_text_holds_nothing_of_the_value() -> None:
     with pytest.raises(UnreadableError) as error:
         decode(replace(CREATED, value=value))
     assert "top secret" not in str(error.value)
-
-
-def test_dead_letter_keeps_bytes_headers_and_position() -> None:
-    record = replace(CREATED, value=b"\x00broken", partition=3, offset=41, timestamp=17)
-    letter = dead_letter(record, UnreadableError("why"), "facematch/encoder")
-    headers = dict(letter.headers)
-    assert (letter.topic, letter.key, letter.value) == ("dead-letters", record.key, b"\x00broken")
-    assert letter.headers[: len(record.headers)] == record.headers
-    assert headers["dead_letter_topic"] == b"individuals"
-    assert headers["dead_letter_partition"] == b"3"
-    assert headers["dead_letter_offset"] == b"41"
-    assert headers["dead_letter_error"] == b"why"
 
 
 def test_what_is_derived_twice_is_the_same_record() -> None:

@@ -1,0 +1,218 @@
+"""`facematch dead-letters`: what could not be read, and what is to be done about it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_expected, settings_with_key
+from deploy.commands.times import TIME_HELP, parse_period
+
+if TYPE_CHECKING:
+    from deploy.letter_box import Choice, Filed
+
+letters = typer.Typer(no_args_is_help=True)
+app.add_typer(
+    letters,
+    name="dead-letters",
+    rich_help_panel=OPERATE,
+    help="Messages that could not be read: `list`, `show`, `redrive` (send again, put right), `discard`. Each is named "
+    "by where it stood, topic/partition/offset, and kept for 30 days.",
+)
+
+Letters = Annotated[
+    list[str] | None, typer.Argument(help="Letters, as `dead-letters list` names them.", metavar="LETTER…")
+]
+Reason = Annotated[str | None, typer.Option(help="Only those whose error has this text in it.", metavar="TEXT")]
+FromTopic = Annotated[str | None, typer.Option(help="Only those from this topic, as `individuals`.")]
+Since = Annotated[
+    str | None, typer.Option(help=f"Only those that became letters at this time or later. {TIME_HELP}", metavar="TIME")
+]
+Until = Annotated[str | None, typer.Option(help="Only those that became letters before this time.", metavar="TIME")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it nothing is changed.")]
+
+
+@letters.callback()
+def _letters() -> None:
+    """What could not be read."""
+
+
+@letters.command("list")
+def list_(
+    reason: Reason = None,
+    topic: FromTopic = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those too that were redriven or discarded.")] = False,
+    limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Letters that nobody has done anything about: which, since when, how often they failed, and why."""
+    from deploy.letter_box import Choice
+    from deploy.letter_report import print_letters
+
+    choice = Choice(reason, topic, *parse_period(since, until), settled=everything)
+    print_letters(Console(), _chosen([], choice), limit, as_json)
+
+
+@letters.command()
+def show(
+    letter: Annotated[str, typer.Argument(help="A letter, as `dead-letters list` names it.", metavar="LETTER")],
+    raw: Annotated[bool, typer.Option("--raw", help="The bytes of its value, all of them, and nothing else.")] = False,
+) -> None:
+    """A letter: where it stood, what is wrong, its headers and its bytes. They may hold a photo, or an embedding."""
+    from deploy.letter_box import Choice, read_bytes
+    from deploy.letter_report import print_letter
+
+    if raw and sys.stdout.isatty():
+        raise UserError("--raw writes bytes that a terminal might obey: send them to a file, with `> FILE`")
+    found = _chosen([letter], Choice())
+    with servers_expected():
+        for filed, one in read_bytes(read_settings(), found):
+            if raw:
+                sys.stdout.buffer.write(one.record.value or b"")
+            else:
+                print_letter(Console(), filed, one)
+
+
+@letters.command()
+def redrive(
+    names: Letters = None,
+    reason: Reason = None,
+    topic: FromTopic = None,
+    since: Since = None,
+    until: Until = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(help="Put the values right by this JSON Patch (RFC 6902), or that in @FILE.", metavar="PATCH"),
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Set a header; may be given several times.", metavar="NAME=VALUE")
+    ] = None,
+    rekey: Annotated[bool, typer.Option("--rekey", help="Give each the key that follows from its event.")] = False,
+    skip: Annotated[bool, typer.Option("--skip-refused", help="Leave out what is refused, and send the rest.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Send letters again to the topic that each came from: those named, or all open ones of a choice.
+
+    Says first what would be sent, and sends it with --yes. What would be a dead letter again is refused, and then
+    nothing is sent. Sent twice, a message changes nothing.
+    """
+    from deploy.letter_fix import Fix, FixError
+    from deploy.letter_report import print_verdicts
+    from deploy.redrive import Redrive
+    from schemas.erased import ErasureKeyError
+    from schemas.kafka import PublishError, UnacknowledgedError
+
+    try:
+        fix = Fix.of(_read_patch(patch), header or [], rekey)
+    except FixError as error:
+        raise UserError(str(error)) from None
+    settings, console = settings_with_key(), Console()
+    chosen = _chosen_for(names, reason, topic, since, until)
+    with servers_expected(), console.status("") as status:
+        try:
+            work = Redrive(settings, fix)
+        except ErasureKeyError as error:
+            raise UserError(str(error)) from None
+        verdicts = work.judge(chosen)
+        status.stop()
+        print_verdicts(console, verdicts)
+        good = [verdict.letter for verdict in verdicts if not verdict.refused]
+        refused = len(verdicts) - len(good)
+        if refused and not skip:
+            raise UserError(
+                f"{refused} of {len(verdicts)} are refused, and nothing is sent: put them right (--patch, --header, "
+                "--rekey), discard them, or leave them out with --skip-refused"
+            )
+        if not yes:
+            console.print(f"{len(good)} would be sent again; nothing is yet: --yes sends them")
+            return
+        status.start()
+        try:
+            too_large = work.send(good, lambda count: status.update(f"{count} of {len(good)}"))
+        except (PublishError, UnacknowledgedError) as error:
+            console.print(f"[bold red]not finished:[/] {error}. What was sent is on record: run it again for the rest")
+            raise typer.Exit(1) from None
+    console.print(f"{len(good) - len(too_large)} sent again")
+    for one in too_large:
+        console.print(f"[bold red]not sent:[/] {one.name} is larger than Kafka takes")
+    if too_large:
+        raise typer.Exit(1)
+
+
+@letters.command()
+def discard(
+    by: Annotated[str, typer.Option(help="Who says so.", metavar="WHO")],
+    note: Annotated[str, typer.Option(help="Why.")],
+    names: Letters = None,
+    reason: Reason = None,
+    topic: FromTopic = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Yes = False,
+) -> None:
+    """Put on record that nothing is to be done about letters: those named, or all open ones of a choice.
+
+    They stay readable (`list --all`, `show`) until Kafka drops them, and can be redriven still.
+    """
+    from deploy.letter_report import print_letters
+    from deploy.redrive import discard as put_on_record
+    from schemas.kafka import PublishError, UnacknowledgedError
+
+    console = Console()
+    chosen = _chosen_for(names, reason, topic, since, until)
+    print_letters(console, chosen, limit=50, as_json=False)
+    if not yes:
+        console.print(f"{len(chosen)} would be discarded; nothing is yet: --yes does it")
+        return
+    with servers_expected():
+        try:
+            put_on_record(read_settings(), chosen, by, note)
+        except (PublishError, UnacknowledgedError) as error:
+            console.print(f"[bold red]not finished:[/] {error}: run it again")
+            raise typer.Exit(1) from None
+    console.print(f"{len(chosen)} discarded")
+
+
+def _chosen_for(
+    names: list[str] | None, reason: str | None, topic: str | None, since: str | None, until: str | None
+) -> "list[Filed]":
+    """Those of which something is to be done. Raises UserError where it is not said which."""
+    from deploy.letter_box import Choice
+
+    choice = Choice(reason, topic, *parse_period(since, until))
+    if bool(names) == (choice != Choice()):
+        raise UserError("name letters, or choose them by --reason, --topic, --since and --until: one of the two")
+    return _chosen(names or [], choice)
+
+
+def _chosen(names: list[str], choice: "Choice") -> "list[Filed]":
+    from deploy.letter_box import UnknownLetterError, choose, read_all
+    from deploy.topics import check_topics
+    from schemas.topics import TOPICS
+
+    known = [topic.name for topic in TOPICS]
+    if choice.topic is not None and choice.topic not in known:
+        raise UserError(f"--topic {choice.topic}: the topics are {', '.join(known)}")
+    settings = read_settings()
+    with servers_expected(), Console(stderr=True).status("") as status:
+        check_topics(settings)
+        found = read_all(settings, lambda done, total: status.update(f"{done} of {total} records"))
+    try:
+        return choose(found, names, choice)
+    except UnknownLetterError as error:
+        raise UserError(
+            f"there is no letter {error}, or no longer; `facematch dead-letters list --all` shows all"
+        ) from None
+
+
+def _read_patch(text: str | None) -> str | None:
+    if text is None or not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--patch {text}: {error}") from None
