@@ -1,4 +1,9 @@
-"""Where photos are read: inside the event, or at a URI below an allowed root, with fsspec."""
+"""Where photos are read: inside the event, or at a URI below an allowed root, with fsspec.
+
+Of `http` and `https`, each redirect and each address that is connected to is checked too (`consumers.photo_web`). What
+`s3`, `gs` and the like connect to is said where they are configured, by the operator, and not by an event; what `ftp`
+or `sftp` connect to is the host of an allowed root, whatever its address.
+"""
 
 import base64
 import binascii
@@ -12,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import fsspec
 
+from consumers.photo_web import HOW_TO_ASK, broken_rule, checked_client, forbidden
 from consumers.photos import RejectedError
 from schemas.events import Photo, RejectionReason
 from schemas.photo_roots import is_below, submitted_roots
@@ -27,6 +33,7 @@ class PhotoStore:
     def __init__(self, settings: Settings, pause: Callable[[float], None] = time.sleep) -> None:
         self._settings = settings
         self._pause = pause
+        self._client = checked_client(settings, self._is_allowed)
 
     def read(self, photo: Photo) -> bytes:
         """The photo file. Raises RejectedError: too large, not found, unavailable or forbidden."""
@@ -43,6 +50,8 @@ class PhotoStore:
                     "there is no photo at its URI: send the event again once there is",
                 ) from None
             except (OSError, TimeoutError, aiohttp.ClientError) as error:
+                if rule := broken_rule(error):
+                    raise forbidden(rule) from None
                 trouble = type(error).__name__
                 pause = _FIRST_PAUSE_S * 2**attempt
                 if attempt + 1 < self._settings.photo_attempts:
@@ -55,37 +64,46 @@ class PhotoStore:
         )
 
     def _check_allowed(self, uri: str) -> None:
+        # Behind "::" fsspec would open another URI.
+        chained = "::" in uri and urlsplit(uri).scheme not in {"file", "http", "https"}
+        if chained or not self._is_allowed(uri):
+            raise forbidden(
+                "the photo's URI is outside the allowed roots, and was not read: "
+                "submit it from this machine, or name its root in FACEMATCH_PHOTO_ROOTS"
+            )
+
+    def _is_allowed(self, uri: str) -> bool:
         roots = self._settings.photo_roots
         if roots is None:
             roots = submitted_roots(self._settings.data_folder)
-        chained = "::" in uri and not uri.startswith("file:")  # fsspec would open what stands behind it as well
-        if chained or not any(is_below(uri, root) for root in roots):
-            raise RejectedError(
-                RejectionReason.PHOTO_FORBIDDEN,
-                "the photo's URI is outside the allowed roots, and was not read: "
-                "submit it from this machine, or name its root in FACEMATCH_PHOTO_ROOTS",
-            )
+        return any(is_below(uri, root) for root in roots)
 
     def _fetch(self, uri: str) -> bytes:
         limit = self._settings.max_photo_bytes + 1
-        if uri.startswith("file:"):
-            return _read_file(Path(unquote(urlsplit(uri).path)), limit)
-        connect: dict[str, Any] = {}
+        parts = urlsplit(uri)
+        if parts.scheme == "file":
+            return self._read_file(Path(unquote(parts.path)), limit)
         how: dict[str, Any] = {}
-        if uri.startswith(("http://", "https://")):
-            connect = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=self._settings.photo_timeout_s)}}
-            # One request, read as a stream, so that what is beyond the limit is never fetched. A size, whatever it
-            # is, keeps fsspec from asking for it first and calling every failure "not found".
-            how = {"block_size": 0, "size": limit}
         try:
-            filesystem, path = fsspec.core.url_to_fs(uri, **connect)
+            if parts.scheme in {"http", "https"}:
+                filesystem, path = fsspec.filesystem("http", get_client=self._client), uri
+                # One request, read as a stream, so that what is beyond the limit is never fetched. A size, whatever it
+                # is, keeps fsspec from asking for it first and calling every failure "not found".
+                how = {"block_size": 0, "size": limit, **HOW_TO_ASK}
+            else:
+                filesystem, path = fsspec.core.url_to_fs(uri)
             with filesystem.open(path, "rb", **how) as file:
                 return _read_up_to(file, limit)
+        except aiohttp.InvalidURL:  # a ValueError too, with the URI in its text
+            raise
         except (ImportError, ValueError) as error:
-            scheme = urlsplit(uri).scheme
-            raise RejectedError(
-                RejectionReason.PHOTO_FORBIDDEN, f"photos at {scheme}:// cannot be read here: {error}"
-            ) from None
+            raise forbidden(f"photos at {parts.scheme}:// cannot be read here: {error}") from None
+
+    def _read_file(self, path: Path, limit: int) -> bytes:
+        with path.open("rb") as file:
+            # A link may have been put in its way since the check: what is open now counts.
+            self._check_allowed(Path(f"/proc/self/fd/{file.fileno()}").resolve().as_uri())
+            return file.read(limit)
 
     def _limited(self, data: bytes, where: str) -> bytes:
         if len(data) > self._settings.max_photo_bytes:
@@ -95,11 +113,6 @@ class PhotoStore:
                 f"{self._settings.max_photo_bytes / 1e6:g} MB: send a smaller copy",
             )
         return data
-
-
-def _read_file(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(limit)
 
 
 def _read_up_to(file: IO[bytes], limit: int) -> bytes:

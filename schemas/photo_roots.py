@@ -4,6 +4,8 @@ import fcntl
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from yarl import URL
+
 _FILE = "photo-roots"
 
 
@@ -16,19 +18,34 @@ def root_of(uri: str) -> str:
 
 
 def is_below(uri: str, root: str) -> bool:
-    """Whether a URI lies below a root. Links and `..` in a file's path are followed first."""
-    wanted, allowed = urlsplit(uri), urlsplit(root)
-    if (wanted.scheme, wanted.netloc) != (allowed.scheme, allowed.netloc):
-        return False
+    """Whether a URI lies below a root, however a server may read it. Links in a file's path are followed first."""
     try:
-        path, folder = Path(unquote(wanted.path)), Path(unquote(allowed.path))
-        if wanted.scheme == "file":
-            path, folder = path.resolve(), folder.resolve()
-        elif ".." in path.parts:
+        place, path = _place_and_path(uri)
+        root_place, folder = _place_and_path(root)
+        if place != root_place:
             return False
-    except (ValueError, OSError, RuntimeError):  # a null byte, a loop of links
+        if urlsplit(root).scheme == "file":
+            return Path(unquote(path)).resolve().is_relative_to(Path(unquote(folder)).resolve())
+    except (ValueError, OSError, RuntimeError):  # no valid URI, a null byte, a loop of links
         return False
-    return path.is_relative_to(folder)
+    # Part by part: to some servers %2F is a slash, and to others it is not.
+    above = [unquote(part) for part in folder.rstrip("/").split("/")]
+    return not _climbs(uri) and [unquote(part) for part in path.split("/")][: len(above)] == above
+
+
+def _place_and_path(uri: str) -> tuple[tuple[object, ...], str]:
+    """Scheme and host, and the path as it stands. On the web both are what the library that asks makes of the URI."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"}:
+        return (parts.scheme, parts.netloc), parts.path
+    url = URL(uri)
+    return (url.scheme, url.raw_host, url.port), url.raw_path
+
+
+def _climbs(uri: str) -> bool:
+    """Whether some server may see a `..` in the path: encoded twice, behind a backslash, or with a parameter."""
+    path = unquote(unquote(urlsplit(uri).path))
+    return any(part.partition(";")[0] == ".." for part in path.replace("\\", "/").split("/"))
 
 
 def submitted_roots(data_folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ when it starts, then the defaults below.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 STACK_FOLDER = Path(".facematch")
@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         default=None,
         description="Photos are read only below these URIs, as JSON: "
         '["file:///srv/photos/", "https://photos.example.org/"]. Unset: what was submitted from this machine.',
+    )
+    photo_private_networks: list[IPvAnyNetwork] = Field(
+        default_factory=list,
+        description="Networks in which a photo store may have a private, loopback or link-local address, as JSON: "
+        '["10.20.0.0/16", "fd00:20::/64"]. Unset: photos on the web are read from public addresses only.',
     )
     max_photo_bytes: int = Field(default=25_000_000, ge=1, description="Size limit of a photo file, in bytes.")
     max_photo_pixels: int = Field(default=50_000_000, ge=1, description="Size limit of a photo, in pixels.")

@@ -63,6 +63,7 @@ def test_every_bad_photo_is_rejected_with_its_reason(
     world = make_world(
         photo_attempts=2,
         photo_timeout_s=0.5,
+        photo_private_networks=["127.0.0.1/32"],
         max_photo_bytes=2_000_000,
         max_photo_pixels=4_000_000,
         collections={"lenient": {"several_faces": "largest"}},
@@ -76,9 +77,10 @@ def test_every_bad_photo_is_rejected_with_its_reason(
         "outside": ((tmp_path / "elsewhere.jpg").as_uri(), "photo_forbidden"),
         "dots": (f"{folder.as_uri()}/../elsewhere.jpg", "photo_forbidden"),
         "host": ("http://photos.invalid/a.jpg", "photo_forbidden"),
+        "address": ("http://127.0.0.2:9/a.jpg", "photo_forbidden"),
         "scheme": ("carrier-pigeon://coop/a.jpg", "photo_forbidden"),
     }
-    allow(world.settings.data_folder, {f"{deaf_store}/"})
+    allow(world.settings.data_folder, {f"{deaf_store}/", "http://127.0.0.2:9/"})
     world.publish([created(name, uri) for name, (uri, _) in elsewhere.items()])
     expected |= {name: reason for name, (_, reason) in elsewhere.items()}
     inline = Photo(inline=base64.b64encode(b"no photo").decode())
