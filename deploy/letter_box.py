@@ -115,8 +115,11 @@ def read_bytes(settings: Settings, letters: Sequence[Filed]) -> Iterator[tuple[F
     wanted = {letter.offset: letter for letter in letters}
     if not wanted:
         return
-    with closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log:
-        for batch in log.read(0, min(wanted), max(wanted) + 1):
+    with (
+        closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log,
+        closing(log.read(0, min(wanted), max(wanted) + 1)) as read,
+    ):
+        for batch in read:
             for record in batch:
                 if record.offset in wanted:
                     letter = read_letter(record)

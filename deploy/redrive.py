@@ -1,6 +1,7 @@
 """Dead letters are sent again to where they came from, or laid aside; what was done is put on record behind them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,7 +33,8 @@ class Redrive:
 
     def __init__(self, settings: Settings, fix: Fix) -> None:
         self._settings, self._fix = settings, fix
-        self._erased = ErasureLog(settings, "letters").catch_up().erased
+        with closing(ErasureLog(settings, "letters")) as erasures:
+            self._erased = erasures.catch_up().erased
 
     def judge(self, letters: Sequence[Filed]) -> list[Verdict]:
         """What would come of each, as it will be judged by who reads it. Nothing is sent."""

@@ -1,6 +1,6 @@
 """Reading a stretch of a partition, beside any consumer group: how state is restored and gaps are filled."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -40,8 +40,11 @@ class PartitionLog:
         offset = patiently(lambda: self._consumer.committed([place], timeout=5), "restore")[0].offset
         return None if offset == OFFSET_INVALID or offset < 0 else int(offset)
 
-    def read(self, partition: int, begin: int, end: int) -> Iterator[list[Record]]:
-        """The records with offsets in [begin, end), in batches. Compaction may have left gaps."""
+    def read(self, partition: int, begin: int, end: int) -> Generator[list[Record], None, None]:
+        """The records with offsets in [begin, end), in batches. Compaction may have left gaps.
+
+        Who stops before the end closes it, before the log.
+        """
         if begin >= end:
             return
         self._consumer.assign([TopicPartition(self._full_name, partition, begin)])

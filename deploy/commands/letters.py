@@ -54,7 +54,10 @@ def list_(
     from deploy.letter_report import print_letters
 
     choice = Choice(reason, topic, *parse_period(since, until), settled=everything)
-    print_letters(Console(), _chosen([], choice), limit, as_json)
+    chosen = _chosen([], choice)
+    print_letters(Console(), chosen, limit, as_json)
+    if as_json and len(chosen) > limit:
+        typer.echo(f"these are the latest {limit} of {len(chosen)}: --limit", err=True)
 
 
 @letters.command()

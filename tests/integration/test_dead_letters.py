@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -52,7 +53,7 @@ def states(run: Run) -> dict[str, str]:
 
 
 def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
-    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     world.start("encode-cpu")
     garbage = b"\x1b[2J\xff" + bytes(3000)
@@ -76,6 +77,13 @@ def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
     assert world.ends(INDIVIDUALS) == before
     assert set(states(run).values()) == {"open"}
 
+    # What a patch makes larger than Kafka takes stays open.
+    large = tmp_path / "large.json"
+    large.write_text(json.dumps([*json.loads(PATCH), {"op": "add", "path": "/attributes/x", "value": "x" * 1_100_000}]))
+    unsent = run("redrive", ids[0], "--patch", f"@{large}", "--yes")
+    assert (unsent.exit_code, "is larger than Kafka takes" in unsent.output) == (1, True)
+    assert states(run)[ids[0]] == "open"
+
     # A crash between sending and recording leaves them open: they are sent once more, and nothing changes.
     with monkeypatch.context() as broken:
         broken.setattr(deploy.redrive, "settled_record", lambda _: 1 / 0)
@@ -85,7 +93,8 @@ def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
     choice = ("--reason", "individual_id: field required", "--topic", "individuals", "--since", "1h")
     done = run("redrive", *choice, "--patch", PATCH, "--yes")
     assert "2 sent again" in done.output, done.output
-    assert "1 sent again" in run("redrive", of_key, "--rekey", "--yes").output
+    skipping = run("redrive", of_key, of_garbage, "--rekey", "--skip-refused", "--yes")
+    assert "1 sent again" in skipping.output
     world.wait(lambda: rejected(world) == {b"c/a", b"c/b", b"c/k"}, "they are read, and their photos are missed")
     assert states(run) == {ids[0]: "redriven", ids[1]: "redriven", of_key: "redriven", of_garbage: "open"}
 

@@ -177,6 +177,16 @@ def test_headers_and_the_key_are_put_right() -> None:
     assert len(dict(sent.headers)) == len(sent.headers)
 
 
+def test_a_null_value_stays_one() -> None:
+    erased = replace(examples()["EncodingErased"], partition=1, offset=2, timestamp=3)
+    headers = tuple(header for header in erased.headers if header[0] != "revision")
+    letter = read(letter_of(replace(erased, headers=headers)))
+    with pytest.raises(RefusedError, match="a header revision, a whole number"):
+        Fix().message(letter)
+    sent = Fix.of(None, ["revision=3"], rekey=False).message(letter)
+    assert (sent.value, decode(sent).event) == (None, decode(erased).event)
+
+
 @pytest.mark.parametrize(
     ("patch", "why"),
     [
