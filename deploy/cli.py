@@ -6,6 +6,7 @@ import deploy.commands.produce
 import deploy.commands.see
 import deploy.commands.operate
 import deploy.commands.compaction
+import deploy.commands.what_if
 import deploy.commands.letters
 import deploy.commands.reference
 import deploy.commands.work  # noqa: F401 - all of them register commands

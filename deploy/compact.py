@@ -17,13 +17,13 @@ from schemas.kafka import partition_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
+from streams.audit import TooManyPairsError
 from streams.compactor import (
     BYTES_OF_A_FINDING,
     BYTES_OF_A_PAIR,
     BYTES_OF_A_RECORD,
     Compactor,
     Plan,
-    TooManyPairsError,
 )
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError

@@ -21,6 +21,7 @@ _FIRST_PROBES, _MOST_PROBES, _HITS_AT_ONCE = 256, 2048, 2_000_000
 _MEASURED_AT_ONCE = 65_536
 _SAME = 1e-6
 _REACH_SAMPLE = 10_000
+_MOST_IN_REACH = 5_000
 REASONS = tuple(RetractionReason)
 _IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.THRESHOLD
 
@@ -82,6 +83,18 @@ def others_in_reach(rows: Rows, threshold: float) -> float:
     probes = some[: max(1, _REACH_SAMPLE // 100)]
     hits = search_block(probes, some, half_norms(some), threshold)
     return (len(hits.rows) / len(probes) - 1) * len(rows.ids) / len(some)
+
+
+class TooManyPairsError(Exception):
+    """There are more pairs at the supposed threshold than can be listed. The text says how many."""
+
+
+def check_reach(threshold: float, others: float) -> None:
+    """Raise TooManyPairsError where everyone has too many others within that threshold."""
+    if others > _MOST_IN_REACH:
+        raise TooManyPairsError(
+            f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list"
+        )
 
 
 class Difference(NamedTuple):

@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from schemas.events import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.audit import Due, difference, due, others_in_reach
+from streams.audit import Due, check_reach, difference, due, others_in_reach
 from streams.connection import connect, key
 from streams.correction import Correction
 from streams.delta import Rows
@@ -32,15 +32,10 @@ log = logging.getLogger(__name__)
 BYTES_OF_A_RECORD = 4_000  # of memory
 BYTES_OF_A_FINDING = 400
 BYTES_OF_A_PAIR = 100  # that holds, and 300 more while it is published
-_MOST_IN_REACH = 5_000
 
 
 class UnknownCollectionError(Exception):
     """Nobody was ever registered in that collection."""
-
-
-class TooManyPairsError(Exception):
-    """There are more pairs at the supposed threshold than can be listed. The text says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +188,7 @@ class _Run:
         if not len(ours):
             return None, Due.nothing(people)
         if self._plan.threshold is not None:
-            self._check_reach(rows, threshold)
+            check_reach(threshold, others_in_reach(rows, threshold))
         needed = self._needed_before(census.collection, encoder, len(ours))
         chosen = rows if len(ours) == people else rows.chosen(ours)
         segment = build_segment(chosen, threshold, floor, threads, needed, self._watch)
@@ -204,14 +199,6 @@ class _Run:
             self._watch("comparing", count, people)
 
         return segment, due(segment, ours, rows, threshold, self._settings.findings_limit, compared)
-
-    def _check_reach(self, rows: Rows, threshold: float) -> None:
-        """Raise TooManyPairsError where a threshold that nobody works with leads to more pairs than can be held."""
-        others = others_in_reach(rows, threshold)
-        if others > _MOST_IN_REACH:
-            raise TooManyPairsError(
-                f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list"
-            )
 
     def _put_into_service(self, collection: str, encoder: str, segment: Segment, lease: Lease) -> Blob:
         lease.check()

@@ -1,0 +1,75 @@
+"""`facematch what-if`: what matching would find with other settings."""
+
+import os
+import re
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import OPERATE, Collection, UserError, app, servers_expected, settings_with_key
+from deploy.commands.times import TIME_HELP, parse_period
+
+
+@app.command("what-if", rich_help_panel=OPERATE)
+def what_if(
+    threshold: Annotated[float | None, typer.Option(help="Suppose this threshold, above 0 and below 2.")] = None,
+    findings_limit: Annotated[
+        int | None, typer.Option(help="Suppose that so many pairs at most are published of a newcomer.", min=1)
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Suppose that only embeddings of this encoder had come.", metavar="ENCODER")
+    ] = None,
+    collection: Collection = None,
+    offsets: Annotated[
+        str | None,
+        typer.Option(help="With --collection: only who stands at these offsets of its partition.", metavar="BEGIN:END"),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help=f"Only who was encoded at this time or later. {TIME_HELP}", metavar="TIME")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only who was encoded before this time.", metavar="TIME")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Each pair gained or lost, one JSON object a line.")] = False,
+) -> None:
+    """Which pairs would be gained and lost with other settings: nothing is published, nothing is stored.
+
+    Everyone in a part of the log is matched as they came, with all before them, twice: by the settings as they are, and
+    by those supposed. Everything is compared exactly, without an index: a recall floor or ef changes nothing here.
+    `compact --dry-run` builds the index anew instead, of all who are living now, and says what of `duplicates` it would
+    put right.
+    """
+    from deploy.topics import check_topics
+    from deploy.what_if import NoSuchPartError, Supposed, compare, print_report
+    from schemas.erased import ErasureKeyError
+    from streams.audit import TooManyPairsError
+    from streams.what_if import Part
+
+    supposed = Supposed(threshold, findings_limit, encoder)
+    if supposed == Supposed():
+        raise UserError("suppose something: --threshold, --findings-limit or --encoder")
+    if threshold is not None and not 0 < threshold < 2:
+        raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
+    begin, end = _parse_offsets(offsets, collection)
+    part = Part(collection, begin, end, *parse_period(since, until))
+    settings, console = settings_with_key(), Console()
+    os.nice(10)  # whatever else runs on the machine goes first
+    try:
+        with servers_expected():
+            check_topics(settings)
+            report = compare(Console(stderr=True), settings, supposed, part)
+    except (NoSuchPartError, ErasureKeyError) as error:
+        raise UserError(str(error)) from None
+    except TooManyPairsError as error:
+        raise UserError(f"{error}; suppose a lower one") from None
+    print_report(console, report, as_json)
+
+
+def _parse_offsets(text: str | None, collection: str | None) -> tuple[int, int | None]:
+    if text is None:
+        return 0, None
+    if collection is None:
+        raise UserError("--offsets are those of one partition: say with --collection of whose")
+    parts = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
+    if parts is None or int(parts[1]) >= int(parts[2]):
+        raise UserError(f"--offsets {text}: write the first and the one behind the last, as 100:200")
+    return int(parts[1]), int(parts[2])

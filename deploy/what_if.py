@@ -1,0 +1,154 @@
+"""`facematch what-if`: matching as it went, beside matching as it would have gone, over the same part of the log."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from schemas.envelope import Record
+from schemas.erased import Erased
+from schemas.erasures import ErasureLog
+from schemas.kafka import partition_of
+from schemas.settings import Settings
+from schemas.topics import ENCODINGS
+from streams.log import PartitionLog
+from streams.matching import Rules
+from streams.what_if import Change, Outcome, Part, Run, batches, changes
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """Settings that are supposed; None of those that stay. `encoder`: only its embeddings had come."""
+
+    threshold: float | None = None
+    findings_limit: int | None = None
+    encoder: str | None = None
+
+    def rules(self, settings: Settings, erased: Erased) -> Rules:
+        """What matching goes by then."""
+        threshold = self.threshold
+        return Rules(
+            settings.threshold_for if threshold is None else lambda _: threshold,
+            self.findings_limit or settings.findings_limit,
+            erased,
+        )
+
+
+class NoSuchPartError(Exception):
+    """The log has no such part, or nobody in it. The text says so."""
+
+
+class Report(NamedTuple):
+    """What came of matching as settings are, and as they are supposed to be."""
+
+    now: Outcome
+    then: Outcome
+
+
+def compare(console: Console, settings: Settings, supposed: Supposed, part: Part) -> Report:
+    """Run both over the part, partition after partition; with a collection its partition alone, whose offsets count.
+
+    Raises NoSuchPartError, TooManyPairsError, ErasureKeyError, and what a broker raises that does not answer.
+    """
+    partitions = range(ENCODINGS.partitions)
+    if part.collection is not None:
+        partitions = range(at := partition_of(part.collection, ENCODINGS.partitions), at + 1)
+    with closing(ErasureLog(settings, "what-if")) as erasures:
+        erased = erasures.catch_up().erased
+    report, has_anyone, has_encoder = Report(Outcome(), Outcome()), False, False
+    with closing(PartitionLog(settings, ENCODINGS, "what-if")) as log, Progress(console=console, transient=True) as bar:
+        for partition in partitions:
+            begin, end = log.bounds(partition)
+            _check(part, partition, begin, end)
+            now = Run(Supposed().rules(settings, erased))
+            then = Run(supposed.rules(settings, erased), supposed.encoder)
+            task = bar.add_task(f"partition {partition}", total=end - begin)
+            with closing(log.read(partition, begin, end)) as read:
+                records = _told(read, partial(bar.update, task))
+                has_anyone |= _run(now, then, part.split(records), settings.match_batch)
+            has_encoder |= then.has_seen_encoder
+            report.now.add(now.outcome())
+            report.then.add(then.outcome())
+            bar.remove_task(task)
+    if part.collection is not None and not has_anyone:
+        raise NoSuchPartError(f"nobody was registered in collection {part.collection} by then")
+    if not has_encoder:
+        raise NoSuchPartError(f"nobody has an embedding of encoder {supposed.encoder} there")
+    return report
+
+
+def _check(part: Part, partition: int, begin: int, end: int) -> None:
+    if part.end is not None and not begin <= part.begin < part.end <= end:
+        raise NoSuchPartError(
+            f"there are no offsets {part.begin} to {part.end}: partition {partition}, in which collection "
+            f"{part.collection} is, has {begin} to {end}"
+        )
+
+
+def _told(batches_read: Iterable[list[Record]], tell: Callable[..., None]) -> Iterator[Record]:
+    for batch in batches_read:
+        yield from batch
+        tell(advance=len(batch))
+
+
+def _run(now: Run, then: Run, records: Iterable[tuple[Record, bool]], most: int) -> bool:
+    """Whether there was any record."""
+    has_anyone = False
+    for is_in_part, group in groupby(records, key=itemgetter(1)):
+        has_anyone = True
+        stream = (record for record, _ in group)
+        for batch in batches(stream, most):
+            for run in (now, then):
+                (run.match if is_in_part else run.apply)(batch)
+    return has_anyone
+
+
+def print_report(console: Console, report: Report, as_json: bool) -> None:
+    """How many pairs by collection, and the nearest of those gained and lost; as JSON all of these, a line each."""
+    found = changes(*report)
+    if as_json:
+        for change in found:
+            console.print(_json(change), soft_wrap=True, highlight=False, markup=False)
+        return
+    now, then = report
+    table = Table("collection", title="what if; nothing is changed", title_justify="left")
+    for name in ("newcomers", "pairs now", "pairs then", "gained", "lost", "truncated now", "truncated then"):
+        table.add_column(name, justify="right")
+    pairs_now, pairs_then = (Counter(pair.collection for pair in one.pairs) for one in report)
+    gained, lost = (Counter(one.pair.collection for one in found if one.gained is which) for which in (True, False))
+    for collection in sorted(now.newcomers.keys() | then.newcomers.keys()):
+        counts = (now.newcomers, pairs_now, pairs_then, gained, lost, now.truncated, then.truncated)
+        table.add_row(escape(collection), *(str(count[collection]) for count in counts))
+    console.print(table)
+    if found:
+        _print_changes(console, found)
+
+
+def _print_changes(console: Console, found: Sequence[Change]) -> None:
+    table = Table("", "collection", "distance", title="pairs gained and lost, the nearest", title_justify="left")
+    for name in ("individual", "looks like"):
+        table.add_column(name, overflow="fold")
+    for change in found[:_SHOWN]:
+        what = "[green]gained[/]" if change.gained else "[red]lost[/]"
+        names = (change.pair.collection, f"{change.found.distance:.3f}", change.pair.a, change.pair.b)
+        table.add_row(what, *map(escape, names))
+    console.print(table)
+    if len(found) > _SHOWN:
+        console.print(f"{_SHOWN} of {len(found)} are shown: --json writes all")
+
+
+def _json(change: Change) -> str:
+    said = {"change": "gained" if change.gained else "lost", **change.pair._asdict(), **change.found._asdict()}
+    return json.dumps(said, ensure_ascii=False)
