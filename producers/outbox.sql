@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS facematch_outbox (
     event       jsonb NOT NULL,                            -- the record's value
     source      text NOT NULL DEFAULT 'facematch/outbox',  -- ce_source
     occurred_at timestamptz NOT NULL DEFAULT now(),        -- ce_time
+    traceparent text,                                      -- of your own trace, if you have one
     written_at  timestamptz NOT NULL DEFAULT now(),
     key         text NOT NULL,                             -- the record's key
     lane        smallint NOT NULL,

@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 from schemas.envelope import SPEC_VERSION, Record, UnreadableError, decode, encode
 from schemas.topics import INDIVIDUALS
+from schemas.tracing import trace_id_of, traced
 
 _TYPES = tuple(event.__name__ for event in INDIVIDUALS.carries)
 
 
 class Row(NamedTuple):
-    """What of a row is published. `time` is RFC 3339 where the time has such a form, `event` is JSON."""
+    """What of a row is published. `time` is RFC 3339 where the time has such a form, `event` is JSON.
+
+    A `traceparent` that names no trace does not count.
+    """
 
     position: int
     id: str
@@ -18,13 +22,15 @@ class Row(NamedTuple):
     source: str
     time: str
     event: str
+    traceparent: str | None = None
 
 
 def record_from(row: Row) -> Record:
     """The record of a row. Raises UnreadableError, with what is wrong and no value of the row.
 
     It is read as every consumer reads it, so that what is published is never a dead letter, and written as `submit`
-    writes it: what the schema does not know stays behind.
+    writes it: what the schema does not know stays behind. One without a trace begins one, the same however often it is
+    published.
     """
     if row.type not in _TYPES:
         raise UnreadableError(f"type is none of {', '.join(_TYPES)}")
@@ -36,4 +42,7 @@ def record_from(row: Row) -> Record:
         "ce_time": row.time,
     }
     headers = tuple((name, value.encode()) for name, value in attributes.items())
-    return encode(decode(Record(INDIVIDUALS.name, row.key.encode(), row.event.encode(), headers)))
+    trace = (("traceparent", (row.traceparent or "").encode()),)
+    if trace_id_of(trace) is not None:
+        headers += trace
+    return encode(traced(decode(Record(INDIVIDUALS.name, row.key.encode(), row.event.encode(), headers))))

@@ -27,7 +27,7 @@ _LOCK_LANES = text("""
 # The size as stored: nothing has to be read for it, and a photo does not get smaller by being stored.
 _READ = text("""
     SELECT position, CAST(id AS text), type, key, source,
-           concat(to_json(occurred_at AT TIME ZONE 'UTC') #>> '{}', 'Z'), CAST(event AS text)
+           concat(to_json(occurred_at AT TIME ZONE 'UTC') #>> '{}', 'Z'), CAST(event AS text), traceparent
     FROM unnest(CAST(:lanes AS smallint[])) AS held (lane)
     CROSS JOIN LATERAL (
         SELECT *, sum(size) OVER (ORDER BY position) - size AS bytes_before

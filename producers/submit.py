@@ -14,6 +14,7 @@ from schemas.events import IndividualCreated, Photo
 from schemas.kafka import Publisher
 from schemas.photo_roots import allow, root_of
 from schemas.settings import Settings
+from schemas.tracing import traced
 
 SOURCE = "facematch/submit"
 
@@ -66,7 +67,7 @@ def submit(
             if root not in allowed:
                 allow(settings.data_folder, {root})
                 allowed.add(root)
-        publisher.publish(encode(announce(registration, SOURCE)), callback(entry.name))
+        publisher.publish(encode(traced(announce(registration, SOURCE))), callback(entry.name))
         publisher.poll()
     while pending:
         publisher.poll(0.1)

@@ -13,6 +13,7 @@ from producers.outbox_record import Row, record_from
 from schemas.envelope import Message, UnreadableError, decode
 from schemas.events import IndividualCreated, Photo
 from schemas.settings import Settings
+from schemas.tracing import traced
 
 SECRET = "QUJD" * 100
 EVENT = {"collection": "c", "individual_id": "a", "revision": 1, "photo": {"inline": SECRET}}
@@ -22,7 +23,14 @@ ROW = Row(7, "id-7", "IndividualCreated", "c/a", "camp", "2026-01-31T09:30:00.5Z
 def test_a_row_becomes_the_event_in_its_envelope() -> None:
     event = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(inline=SECRET))
     time = datetime(2026, 1, 31, 9, 30, 0, 500_000, UTC)
-    assert decode(record_from(ROW)) == Message(event, "id-7", time, "camp")
+    assert decode(record_from(ROW)) == traced(Message(event, "id-7", time, "camp"))
+    assert record_from(ROW) == record_from(ROW), "the same record, however often it is published"
+
+
+def test_a_row_may_have_a_trace_of_its_own_and_what_is_none_does_not_count() -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    assert decode(record_from(ROW._replace(traceparent=parent))).context == (("traceparent", parent.encode()),)
+    assert record_from(ROW._replace(traceparent=SECRET)) == record_from(ROW)
 
 
 def test_what_the_schema_does_not_know_is_not_published() -> None:
