@@ -1,11 +1,11 @@
 """The encoder pools: `individuals` → CPU pool (HOG), `escalations` → GPU pool (CNN); both → `encodings`."""
 
-import logging
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC
 
+import structlog
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.commit import ONCE_PER_SECOND
 from arroyo.processing import StreamProcessor
@@ -18,6 +18,7 @@ from consumers.encoding import Intake, Task, given_up
 from consumers.photo_store import PhotoStore
 from consumers.pool_step import AnswerInPool, Work
 from consumers.task_pool import Taken, TaskPool, process_pool
+from consumers.telling import tell
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.kafka import Publisher, consumer_config
@@ -25,7 +26,7 @@ from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CPU_POOL, GPU_POOL
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 GROUP_OF = {Pool.CPU: CPU_POOL, Pool.GPU: GPU_POOL}
 
@@ -36,7 +37,7 @@ def start_pool(settings: Settings, pool: Pool, processes: int) -> TaskPool[Task,
     def start() -> ProcessPoolExecutor:
         executor = process_pool(processes, load, settings, pool)
         where = executor.submit(provider).result()
-        log.info("%s pool: %d processes, detector %s on %s", pool, processes, DETECTOR_OF[pool], where)
+        log.info("pool started", processes=processes, detector=DETECTOR_OF[pool], runs_on=where)
         return executor
 
     return TaskPool(start, answers, processes, batch_of(settings, pool))
@@ -60,6 +61,7 @@ def run(settings: Settings, pool: Pool) -> None:
         take,
         start_pool(settings, pool, processes),
         given_up,
+        tell,
     )
     consumer = CheckedConsumer(
         consumer_config(settings, group.name) | {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}

@@ -14,6 +14,7 @@ from consumers.faces import FaceDetector, FaceEncoder, Found
 from consumers.photos import PhotoFile, RejectedError
 from consumers.quality import brightness, check, frontality, sharpness
 from consumers.task_pool import Taken
+from schemas import logs
 from schemas.envelope import Message, Record, UnreadableError, decode, encode
 from schemas.erased import Erased, ErasureKey
 from schemas.events import (
@@ -82,7 +83,8 @@ class Intake:
         if escalation is not None:
             return Taken([*left, escalated(record, escalation)])
         try:
-            return Taken(left, Task(record, self._read_photo(event.photo)))
+            with logs.about(message):
+                return Taken(left, Task(record, self._read_photo(event.photo)))
         except RejectedError as error:
             return Taken([*left, rejected(message, error)])
 

@@ -7,7 +7,6 @@ or `sftp` connect to is the host of an allowed root, whatever its address.
 
 import base64
 import binascii
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import fsspec
+import structlog
 
 from consumers.photo_web import HOW_TO_ASK, broken_rule, checked_client, forbidden
 from consumers.photos import RejectedError
@@ -23,7 +23,7 @@ from schemas.events import Photo, RejectionReason
 from schemas.photo_roots import is_below, submitted_roots
 from schemas.settings import Settings
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 _FIRST_PAUSE_S = 0.5
 
 
@@ -55,7 +55,7 @@ class PhotoStore:
                 trouble = type(error).__name__
                 pause = _FIRST_PAUSE_S * 2**attempt
                 if attempt + 1 < self._settings.photo_attempts:
-                    log.warning("photo store does not answer (%s), asking again in %.1f s", trouble, pause)
+                    log.warning("photo store does not answer", error=trouble, again_in_s=pause)
                     self._pause(pause)
         raise RejectedError(
             RejectionReason.PHOTO_UNAVAILABLE,

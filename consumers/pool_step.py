@@ -28,21 +28,32 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """A record, and the answers to it that the broker has."""
+
+    record: Record
+    answers: list[Record]
+
+
+@dataclass(frozen=True, slots=True)
 class Work(Generic[T]):
     """What is done with a record: `take` in a thread of `threads`, and the task that it leaves in `pool`.
 
-    `give_up` answers a task that its process dies of.
+    `give_up` answers a task that its process dies of. `tell` is told of what is done.
     """
 
     threads: ThreadPoolExecutor
     take: Callable[[Record], Taken[T, Record]]
     pool: TaskPool[T, Record]
     give_up: Callable[[T], Record]
+    tell: Callable[[Done], None] = lambda _: None
 
 
 @dataclass(eq=False)
 class _UnderWay:
     message: Message[KafkaPayload]
+    record: Record
+    published: list[Record] = field(default_factory=list)
     answers: int | None = None  # not known before it is taken
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
     failure: BaseException | None = None
@@ -90,8 +101,8 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         if len(self._under_way) >= self._limit:
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
-        item = _UnderWay(message)
-        taken = self._work.threads.submit(self._work.take, self._to_record(message.value))
+        item = _UnderWay(message, self._to_record(message.value))
+        taken = self._work.threads.submit(self._work.take, item.record)
         self._under_way.append(item)
         taken.add_done_callback(partial(self._taken, item))
 
@@ -122,6 +133,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
                 item.failure = PublishError(f"the broker refused an answer: {error.str()}")
             item.acknowledged.append(None)
 
+        item.published.append(answer)
         self._publisher.publish(answer, delivered)
 
     def poll(self) -> None:
@@ -134,7 +146,9 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
                 raise first.failure
             if not first.is_done:
                 break
-            self._next_step.submit(self._under_way.popleft().message)
+            self._under_way.popleft()
+            self._work.tell(Done(first.record, first.published))
+            self._next_step.submit(first.message)
         self._next_step.poll()
 
     def close(self) -> None:

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumers.erasing import Events, sieve
+from consumers.erasing import Events, Sieved, sieve
 from consumers.projection import (
     CHECKED,
     Row,
@@ -26,10 +27,11 @@ from consumers.projection import (
     upsert_individuals,
 )
 from consumers.unhiding import unhidden
+from schemas import logs
 from schemas.envelope import Record, UnreadableError, decode, encode, full_name
 from schemas.erased import Erased, ErasureKey
 from schemas.erasures import ErasureLog
-from schemas.events import KeyErased
+from schemas.events import EncodingErased, IndividualDeleted, IndividualErased, IndividualEvent, KeyErased
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.letters import dead_letter
@@ -38,7 +40,7 @@ from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 # The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
 _LETTERS_OF = tuple(topic.name for topic in (REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
@@ -61,7 +63,7 @@ class Sink:
 
     def __init__(self, settings: Settings) -> None:
         self._batch = settings.sink_batch
-        self._engine = create_engine(settings.postgres, pool_pre_ping=True)
+        self._engine = create_engine(settings.postgres, pool_pre_ping=True, hide_parameters=True)
         self._publisher = Publisher(settings, SINK.name)
         # What was erased long ago is known before anything is written: tables that are filled anew don't bring it back.
         self._erasures = ErasureLog(settings, SINK.name).follow()
@@ -95,8 +97,25 @@ class Sink:
                     letters.append(dead_letter(record, error, "facematch/sink"))
         self._publisher.publish_all(letters)
         self._erasures.check()
-        write(self._engine, events, self._erasures.key, self._erasures.erased, self._publisher.publish_all)
+        sieved = write(self._engine, events, self._erasures.key, self._erasures.erased, self._publisher.publish_all)
+        self._tell(letters, events, sieved)
         self._store_offsets(messages)
+
+    def _tell(self, letters: list[Record], events: Events, sieved: Sieved) -> None:
+        """Say what became of a batch: of people who are erased, or were and came again, always."""
+        for letter in letters:
+            log.warning("dead letter", **logs.fields_of_letter(letter))
+        kept = {id(message) for message, _ in sieved.events}
+        is_verbose = log.isEnabledFor(logging.DEBUG)
+        for message, _ in events:
+            event = message.event
+            if isinstance(event, EncodingErased):
+                log.info("erased from the tables", **logs.fields_of(message))
+            elif id(message) in kept or isinstance(event, IndividualDeleted | IndividualErased):
+                if is_verbose:
+                    log.debug("written", type=type(event).__name__, **logs.fields_of(message))
+            elif is_verbose or isinstance(event, IndividualEvent):
+                log.info("erased: not written", type=type(event).__name__, **logs.fields_of(message))
 
     def _store_offsets(self, messages: list[KafkaMessage]) -> None:
         """Have the offsets behind these messages committed.
@@ -112,7 +131,9 @@ class Sink:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._STATE:
                     raise
-                log.warning("%s[%d] went to another sink before its offset was stored", topic, partition)
+                log.warning(
+                    "partition went to another sink before its offset was stored", topic=topic, partition=partition
+                )
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
@@ -133,8 +154,8 @@ def write(
     key: ErasureKey,
     registry: Erased,
     publish: Callable[[list[Record]], None],
-) -> None:
-    """All rows in one transaction. A Postgres that is away is waited for, with growing pauses.
+) -> Sieved:
+    """All rows in one transaction; returns what of it counted. A Postgres that is away is waited for, ever longer.
 
     `publish` returns once what it is given is acknowledged: null values for what was said of erased people, and what
     null values hide that is known to be newer. They are published before the transaction ends: afterwards nobody would
@@ -149,11 +170,11 @@ def write(
                 nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
                 hidden = [one for null in nulls for one in unhidden(connection, null)]
                 publish([encode(message) for message in sieved.nulls + hidden])
-            return
+            return sieved
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            log.warning("Postgres does not answer (%s), writing again in %.1f s", type(error.orig).__name__, pause)
+            log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=pause)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -13,6 +13,8 @@ from multiprocessing.synchronize import Barrier
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from schemas import logs
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -150,19 +152,23 @@ class TaskPool(Generic[T, R]):
 def process_pool(processes: int, initializer: Callable[..., None], *arguments: object) -> ProcessPoolExecutor:
     """A pool of fresh processes that have called the initializer. Raises BrokenProcessPool if it fails in one.
 
-    They end with the process that started them, however that ends.
+    They log as this one does, and end with the process that started them, however that ends.
     """
     context = multiprocessing.get_context("spawn")
     all_there = context.Barrier(processes)
     pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(all_there, initializer, arguments)
+        processes, mp_context=context, initializer=_begin, initargs=(all_there, logs.current(), initializer, arguments)
     )
     for started in [pool.submit(os.getpid) for _ in range(processes)]:
         started.result()
     return pool
 
 
-def _begin(all_there: Barrier, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
+def _begin(
+    all_there: Barrier, log: logs.Log | None, initializer: Callable[..., None], arguments: tuple[object, ...]
+) -> None:
+    if log is not None:
+        logs.configure(log)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     initializer(*arguments)
     all_there.wait()

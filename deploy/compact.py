@@ -4,6 +4,7 @@ import signal
 import threading
 from contextlib import closing
 
+import structlog
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from rich.console import Console
@@ -30,6 +31,8 @@ from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
 from streams.vitals import PartitionVitals, read_vitals
 
+log = structlog.stdlib.get_logger(__name__)
+
 
 class UnknownEncoderError(Exception):
     """Nobody's embedding is of that encoder."""
@@ -45,7 +48,8 @@ def run_compaction(
 ) -> bool:
     """Compact all, one collection, or one shard, one after the other, and print the certificates.
 
-    Once `stopping` is set, the next step raises SystemExit.
+    Where nobody looks at the console (`quiet`), they go to the log. Once `stopping` is set, the next step raises
+    SystemExit.
     False where something went wrong: the rest is done. Raises UnknownCollectionError, UnknownEncoderError.
     """
     problems: list[str] = []
@@ -81,6 +85,7 @@ def run_compaction(
                     try:
                         for certificate in compactor.run(plan):
                             certificates.append(certificate)
+                            _say(certificate)
                             if problem := problem_of(certificate):
                                 problems.append(problem)
                     except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
@@ -94,7 +99,27 @@ def run_compaction(
         console.print("nobody is registered: there is nothing to compact")
     for problem in problems:
         console.print(f"[bold red]failed:[/] {escape(problem)}", soft_wrap=True)
+        if console.quiet:
+            log.error("compaction failed", problem=problem)
     return not problems
+
+
+def _say(certificate: CompactionCertified) -> None:
+    log.info(
+        "compacted",
+        certificate=certificate.certificate_id,
+        collection=certificate.collection,
+        encoder=certificate.encoder,
+        partition=certificate.partition,
+        shard=f"{certificate.shard}/{certificate.shards}",
+        people=certificate.people,
+        recall=None if certificate.recall is None else round(certificate.recall.recall, 4),
+        pairs_kept=certificate.pairs.kept,
+        pairs_found=certificate.pairs.found,
+        pairs_retracted=certificate.pairs.retracted,
+        in_service=certificate.in_service,
+        seconds=round(sum(certificate.seconds.values()), 1),
+    )
 
 
 def _explain(error: Exception) -> str:

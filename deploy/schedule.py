@@ -1,6 +1,5 @@
 """Compaction at set times: a worker that starts `facematch compact` when it is due, and makes up for what it missed."""
 
-import logging
 import subprocess
 import sys
 import threading
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import structlog
 from cronsim import CronSim, CronSimError
 from redis import Redis
 
@@ -16,7 +16,7 @@ from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from streams.connection import connect_patiently
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _LOOKED_AT_EVERY_S = 10.0  # the clock: it may be set, and a machine may sleep
 _LATE = timedelta(minutes=1)
@@ -84,7 +84,7 @@ class Keeper:
         if due > begun:
             return due - begun
         if begun - due > _LATE:
-            log.warning("what was due at %s was missed: it is made up for now", due.isoformat(" ", "minutes"))
+            log.warning("a compaction was missed: it is made up for now", due=due.isoformat(" ", "minutes"))
         self.attempts += 1
         if not self.work() and self.attempts < _MOST_ATTEMPTS:
             return _AGAIN_AFTER
@@ -109,10 +109,10 @@ def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
         lambda time: None if stopped.is_set() else _put(redis, name, time),
     )
     log.info(
-        "compaction at %r, time zone %s; next at %s",
-        schedule.expression,
-        schedule.zone.key,
-        schedule.next_after(keeper.done).isoformat(" ", "minutes"),
+        "compaction is scheduled",
+        schedule=schedule.expression,
+        time_zone=schedule.zone.key,
+        next=schedule.next_after(keeper.done).isoformat(" ", "minutes"),
     )
     while not stopped.is_set():
         stopped.wait(min(keeper.step().total_seconds(), _LOOKED_AT_EVERY_S))
@@ -120,13 +120,13 @@ def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
 
 def _compact(threads: int, stopped: threading.Event) -> bool:
     """In a process of its own, so that the memory that it takes is given back. False where that was killed."""
-    command = [sys.executable, "-m", "deploy.cli", "compact", "--threads", str(threads)]
+    command = [sys.executable, "-m", "deploy.cli", "compact", "--as-worker", "--threads", str(threads)]
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             if stopped.wait(0.2):
                 process.terminate()
     if process.returncode:
-        log.error("the compaction ended with status %d; its lines say why", process.returncode)
+        log.error("the compaction went wrong: its lines say why", status=process.returncode)
     return process.returncode >= 0
 
 

@@ -1,10 +1,11 @@
 """How a worker waits at its start for what others set up."""
 
-import logging
 import time
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
+import structlog
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def wait_while(missing: Callable[[], str]) -> None:
@@ -12,7 +13,7 @@ def wait_while(missing: Callable[[], str]) -> None:
     pause, said = 0.1, ""
     while what := missing():
         if what != said:
-            log.warning("waiting: %s", what)
+            log.warning("waiting", missing=what)
             said = what
         time.sleep(pause)
         pause = min(pause * 2, 10)

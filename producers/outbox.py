@@ -6,19 +6,21 @@ import socket
 from contextlib import suppress
 
 import psycopg2
+import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from producers.outbox_record import Row, record_from
 from producers.outbox_table import CHANNEL, delete, mark, outbox_engine, take
-from schemas.envelope import Record, UnreadableError
+from schemas import logs
+from schemas.envelope import Record, UnreadableError, decode
 from schemas.kafka import Publisher, UnacknowledgedError
 from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _ROWS = 2000
 _POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
@@ -58,9 +60,9 @@ class Relay:
             except DBAPIError as error:
                 if not is_away(error):
                     raise
-                log.warning("Postgres does not answer (%s), again in %.1f s", type(error.orig).__name__, self._pause_s)
+                log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=self._pause_s)
             except UnacknowledgedError as error:
-                log.warning("%s, again in %.1f s", error, self._pause_s)
+                log.warning("the broker acknowledges nothing", error=str(error), again_in_s=self._pause_s)
             self._wait(self._pause_s)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
@@ -98,7 +100,7 @@ class Relay:
                     mark(connection, problems)
         if rows and problems:
             position, problem = next(iter(problems.items()))
-            log.warning("%d rows are marked and left; of position %d: %s", len(problems), position, problem)
+            log.warning("rows are marked and left", rows=len(problems), position=position, problem=problem)
         return len(rows)
 
     def _publish(self, rows: list[Row]) -> dict[int, str]:
@@ -112,7 +114,14 @@ class Relay:
                 problems[row.position] = str(error)
         outcomes = self._publisher.publish_each(list(records.values()), _PATIENCE_S)
         refused = {at: error for at, error in zip(records, outcomes, strict=True) if error is not None}
+        self._tell([record for at, record in records.items() if at not in refused])
         return problems | {at: f"Kafka does not take it: {error.str()}" for at, error in refused.items()}
+
+    def _tell(self, records: list[Record]) -> None:
+        """Say what is published, where it is asked for."""
+        if log.isEnabledFor(logging.DEBUG):
+            for record in records:
+                log.debug("published", **logs.fields_of(decode(record)))
 
     def _wait_for_rows(self, connection: Connection) -> None:
         """Return once somebody has written to the table, or after a while, or when told to stop."""

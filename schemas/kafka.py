@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as ConsumedMessage
 
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")  # talkative while a broker comes and goes
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def patiently(ask: Callable[[], T], what: str) -> T:
         except KafkaException as error:
             if not is_transient(error.args[0]):
                 raise
-            log.warning("%s: the broker does not answer (%s)", what, error.args[0].name())
+            log.warning("the broker does not answer", asked_for=what, error=error.args[0].name())
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -213,7 +214,7 @@ class Publisher:
                 if error is not None:
                     raise PublishError(f"the broker refused a record: {error.str()}")
             if late:
-                log.warning("%d records are not acknowledged in time, publishing them again", len(late))
+                log.warning("not acknowledged in time, publishing again", records=len(late))
             waiting = late
 
     def publish_each(self, records: Sequence[Record], patience_s: float) -> list[KafkaError | None]:
@@ -270,4 +271,5 @@ class _Complaints:
     def __call__(self, error: KafkaError) -> None:
         if error.fatal() or time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + _LONGEST_PAUSE_S
-            log.log(logging.ERROR if error.fatal() else logging.WARNING, "Kafka: %s", error.str())
+            level = logging.ERROR if error.fatal() else logging.WARNING
+            log.log(level, "Kafka complains", error=error.name(), detail=error.str())

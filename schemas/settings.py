@@ -15,6 +15,7 @@ STACK_ENV = STACK_FOLDER / "stack.env"
 
 SeveralFaces = Literal["reject", "largest"]
 Routing = Literal["cascade", "cpu", "gpu"]
+LogFormat = Literal["text", "json"]
 Threshold = Annotated[float, Field(gt=0, lt=2)]
 
 
@@ -167,6 +168,9 @@ class Settings(BaseSettings):
     )
     time_zone: str = Field(default="UTC", description="Of compact_at, as the tz database names it.")
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")
+    log: LogFormat | None = Field(
+        default=None, description="Log lines as text or json. Unset: text on a terminal, json elsewhere."
+    )
     data_folder: Path = Field(
         default=STACK_FOLDER, description="Where the local stack and the list of submitted photo roots live."
     )

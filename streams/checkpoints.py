@@ -3,11 +3,11 @@
 A checkpoint is a cache. Whatever is wrong with it is found when it is read, and the state comes from the log instead.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
+import structlog
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
@@ -30,7 +30,7 @@ from streams.roster import Absent
 from streams.segment import Segment
 from streams.state import ScopeState, State
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 # In one step: only if nobody else has published since, and only if every chunk is there. What it has from the inbox is
 # removed there: its chunks are named by one or the other at any time.
@@ -50,7 +50,7 @@ class CheckpointStore:
     """The checkpoint of one shard's partition. `save` and `load` are called from one thread at a time."""
 
     def __init__(self, settings: Settings, redis: Redis, shard: Shard, partition: int) -> None:
-        self._name = f"partition {partition}" + (f" of shard {shard}" if shard.count > 1 else "")
+        self._log = log.bind(partition=partition, **({"shard": str(shard)} if shard.count > 1 else {}))
         self._redis = redis
         self._manifest_key = key(settings, "manifest", shard, partition)
         self._chunks = Chunks(redis, key(settings, "chunk", shard, partition))
@@ -68,14 +68,14 @@ class CheckpointStore:
             value = self._redis.get(self._manifest_key)
             if not isinstance(value, bytes):
                 if log_end:
-                    log.info("%s: Redis has no checkpoint, the state comes from the log", self._name)
+                    self._log.info("Redis has no checkpoint: the state comes from the log")
                 return None
             try:
                 return self._state(_checked(value, log_end))
             except UnusableError as error:
                 if self._redis.get(self._manifest_key) != value:
                     continue  # replaced while it was read
-                log.warning("%s: the checkpoint is not used: %s. The state comes from the log", self._name, error)
+                self._log.warning("the checkpoint is not used: the state comes from the log", because=str(error))
                 self._redis.delete(self._manifest_key)
                 left = self._inbox.entries().values()
                 self._chunks.remove_others({chunk for one in left for chunk in one.segment.blob.chunks()})
@@ -93,7 +93,8 @@ class CheckpointStore:
         try:
             segment = self._segment(compacted.segment)
         except UnusableError as error:
-            log.warning("%s: a compacted segment of %s is not used: %s", self._name, compacted.collection, error)
+            of = f"{compacted.collection}/{compacted.encoder}"
+            self._log.warning("a compacted segment is not used", of=of, because=str(error))
             self._inbox.remove(value, compacted)
             return None
         self._taken[value] = compacted
@@ -112,7 +113,7 @@ class CheckpointStore:
                 manifest = self._write(state, written)
                 outcome = self._put_in_place(manifest) if is_ours() else "lost meanwhile"
             except OutOfMemoryError:
-                log.error("%s: Redis has no memory left for a checkpoint; a start reads more of the log", self._name)
+                self._log.error("Redis has no memory left for a checkpoint: a start reads more of the log")
                 outcome = "out of memory"
             if outcome == _PUBLISHED:
                 return True
@@ -165,7 +166,7 @@ class CheckpointStore:
             assert isinstance(value, bytes)
             before = _readable(value)
             if before is not None and before.offset > manifest.offset:
-                log.warning("%s: Redis has a later checkpoint, this one is dropped", self._name)
+                self._log.warning("Redis has a later checkpoint: this one is dropped")
                 return "late"
             outcome = self._publish(keys=keys, args=[value, manifest.to_bytes(), *taken]).decode()
         if outcome == _PUBLISHED and before is not None:
@@ -175,7 +176,7 @@ class CheckpointStore:
             for gone in in_it:
                 del self._taken[gone]
         if outcome == _MISSING:
-            log.warning("%s: Redis lost parts of the checkpoint; it is written anew", self._name)
+            self._log.warning("Redis lost parts of the checkpoint: it is written anew")
         return outcome
 
     def _state(self, manifest: Manifest) -> State:

@@ -1,6 +1,5 @@
 """Compaction: the index of a collection built anew from the log alone, its pairs put right, and a certificate of it."""
 
-import logging
 import resource
 import uuid
 from collections import defaultdict
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import structlog
 from redis.exceptions import OutOfMemoryError
 
 from schemas.events import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
@@ -27,7 +27,7 @@ from streams.segment import Quality, Segment, build_segment
 from streams.sources import Sources
 from streams.stopwatch import OnProgress, Stopwatch
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 BYTES_OF_A_RECORD = 4_000  # of memory
 BYTES_OF_A_FINDING = 400
@@ -75,7 +75,7 @@ class Compactor:
         with lease_of(self.redis, key(self.settings, "lease", self.shard, self.partition)) as lease:
             removed = self.inbox.remove_litter()
             if removed:
-                log.info("partition %d: %d chunks of one that was cut off are removed", self.partition, removed)
+                log.info("chunks of one that was cut off are removed", partition=self.partition, chunks=removed)
             yield from _Run(self, plan, lease).certificates()
             lease.check()
             self.inbox.remove_litter()  # what was replaced

@@ -1,7 +1,6 @@
 """Redis, waited for."""
 
-import logging
-
+import structlog
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, TimeoutError
@@ -10,7 +9,7 @@ from redis.retry import Retry
 from schemas.settings import Settings
 from schemas.shard import Shard
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _FOREVER = -1
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
@@ -25,7 +24,7 @@ class _SaidBackoff(ExponentialBackoff):
 
     def compute(self, failures: int) -> float:
         pause = super().compute(failures)
-        log.warning("%s, asking again in %.1f s", self._complaint, pause)
+        log.warning(self._complaint, again_in_s=round(pause, 1))
         return pause
 
 

@@ -1,7 +1,6 @@
 """Where compaction leaves segments for the matcher of a partition, until the matcher's own checkpoint has them."""
 
-import logging
-
+import structlog
 from redis import Redis
 
 from schemas.settings import Settings
@@ -11,7 +10,7 @@ from streams.connection import key
 from streams.lease import Lease, LeaseLostError
 from streams.manifest import Compacted, Manifest, UnusableError
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 # In one step: only under the lease, only if every chunk is there.
 _PUT = f"""
@@ -55,7 +54,7 @@ class Inbox:
             try:
                 found[value] = Compacted.from_bytes(value)
             except UnusableError as error:
-                log.warning("%s: a compacted segment is not used: %s", field.decode(), error)
+                log.warning("a compacted segment is not used", of=field.decode(), because=str(error))
                 self._remove(keys=[self.key], args=[field, value])
         return found
 

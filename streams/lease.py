@@ -1,6 +1,5 @@
 """Who may write the result of a compaction: one process at a time, and none that was frozen while another took over."""
 
-import logging
 import math
 import os
 import socket
@@ -10,11 +9,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 from redis import Redis
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _KEPT_S = 30.0  # without a sign of life
 _RENEWED_EVERY_S = 5.0

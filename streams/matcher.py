@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 import faust
 import mode
+import structlog
 
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
@@ -24,7 +24,7 @@ from streams.ownership import LostError, Ownership
 from streams.partition import PartitionMatcher, Surroundings
 from streams.progress import Progress
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -99,8 +99,8 @@ class Matcher:
             try:
                 self._ownership.check(partition)
                 self._process_in(partition, list(group))
-            except LostError as error:
-                log.info("%s", error)
+            except LostError:
+                log.info("gone to another process", partition=partition)
                 lost.add(partition)
         self._flow.moved()
         return lost

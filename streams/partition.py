@@ -4,6 +4,8 @@ import logging
 import time
 from dataclasses import dataclass
 
+import structlog
+
 from schemas.envelope import Record, decode
 from schemas.erasures import ErasureLog
 from schemas.events import EncodingComputed
@@ -19,9 +21,10 @@ from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sealer import Sealer
 from streams.state import gallery_of
+from streams.telling import say
 from streams.vitals import vitals_of, write_vitals
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _VITALS_EVERY_S = 2.0
 
@@ -75,14 +78,14 @@ class PartitionMatcher:
         self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
         log.log(
             logging.INFO if log_end else logging.DEBUG,
-            "partition %d: %d people restored in %.1f s (%.1f s for the %d in the checkpoint, then offsets %d to %d)",
-            self.partition,
-            self.gallery.living,
-            time.monotonic() - begun,
-            loaded_s,
-            in_checkpoint,
-            begin,
-            max(begin, matched),
+            "restored",
+            partition=self.partition,
+            people=self.gallery.living,
+            seconds=round(time.monotonic() - begun, 1),
+            people_in_checkpoint=in_checkpoint,
+            checkpoint_seconds=round(loaded_s, 1),
+            read_from_offset=begin,
+            read_to_offset=max(begin, matched),
         )
 
     def process(self, records: list[Record]) -> None:
@@ -117,23 +120,24 @@ class PartitionMatcher:
         self.position = offset
         if found:
             log.warning(
-                "partition %d: the stream skipped %d records before offset %d; they were read from the log",
-                self.partition,
-                found,
-                offset,
+                "the stream skipped records: they were read from the log",
+                partition=self.partition,
+                records=found,
+                offset=offset,
             )
 
     def _match(self, records: list[Record]) -> None:
         if not records:
             return
         consequences = match(self.gallery, records, self._rules)
-        to_publish = consequences.publish + self._renewed(consequences.renew)
-        self._around.publisher.publish_all(to_publish, self._check_ownership)
+        renewed = self._renewed(consequences.renew)
+        self._around.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
         last = records[-1].offset
         assert last is not None
         self._check_ownership()
         self._around.progress.advance(self.partition, last + 1)
         self.position = max(self.position, last + 1)
+        say(self.partition, consequences.publish, renewed)
 
     def _check_ownership(self) -> None:
         self._around.ownership.check(self.partition)
@@ -145,9 +149,9 @@ class PartitionMatcher:
             found = self._at(offset)
             if not found:
                 log.error(
-                    "partition %d: the record at offset %d is compacted away and cannot be renewed",
-                    self.partition,
-                    offset,
+                    "a record is compacted away and cannot be published again",
+                    partition=self.partition,
+                    offset=offset,
                 )
             renewed += [
                 Record(record.topic, record.key, record.value, record.headers, partition=self.partition)
@@ -171,9 +175,10 @@ class PartitionMatcher:
         matched = progress.matched(self.partition)
         if matched is not None and matched > log_end:
             log.warning(
-                "partition %d: Redis says that %d records are matched, the log has fewer: it is another log",
-                self.partition,
-                matched,
+                "Redis says that more is matched than the log has: it is another log",
+                partition=self.partition,
+                matched=matched,
+                log_end=log_end,
             )
             progress.forget(self.partition)
             matched = None

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
+import structlog
+
 from schemas.settings import Settings
 from streams.checkpoints import CheckpointStore
 from streams.collection import Collection
@@ -15,7 +17,7 @@ from streams.manifest import Compacted
 from streams.segment import Segment, build_segment, cores
 from streams.state import state_of
 
-log = logging.getLogger(__name__)
+log = structlog.stdlib.get_logger(__name__)
 
 _PAUSE_AFTER_FAILURE_S = 30.0
 _LOOKS_EVERY_S = 2.0
@@ -88,11 +90,11 @@ class Sealer:
             collection.adopt_compacted(compacted.encoder, taken[0], compacted.made_at)
             self._is_unsaved = True
             log.info(
-                "%s: compacted segment of %s taken over, %d embeddings, %d since",
-                compacted.collection,
-                compacted.encoder,
-                taken[0].living,
-                len(collection.scopes[compacted.encoder].delta),
+                "compacted segment taken over",
+                collection=compacted.collection,
+                encoder=compacted.encoder,
+                people=taken[0].living,
+                people_since=len(collection.scopes[compacted.encoder].delta),
             )
 
         self._begin(work, finish)
@@ -128,15 +130,15 @@ class Sealer:
             quality = segment.quality
             log.log(
                 logging.INFO if quality.recall >= settings.recall_floor else logging.WARNING,
-                "%s: %d embeddings of %s sealed in %.1f s, recall %.4f with M %d, ef_construction %d, ef %d",
-                collection,
-                len(segment),
-                encoder,
-                time.monotonic() - begun,
-                quality.recall,
-                quality.m,
-                quality.ef_construction,
-                quality.ef,
+                "segment sealed",
+                collection=collection,
+                encoder=encoder,
+                people=len(segment),
+                seconds=round(time.monotonic() - begun, 1),
+                recall=round(quality.recall, 4),
+                m=quality.m,
+                ef_construction=quality.ef_construction,
+                ef=quality.ef,
             )
 
         def finish() -> None:

@@ -8,9 +8,16 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy.photos import fetch_demo_photos
+from schemas import logs
 from schemas.settings import STACK_FOLDER
 
 Make = Callable[[], NDArray[np.float32]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """Have our loggers write to those of the standard library, which pytest listens to."""
+    logs.through_stdlib()
 
 
 @pytest.fixture(scope="session")

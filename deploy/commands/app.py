@@ -1,7 +1,5 @@
 """What all commands share: the application, its log, settings, and errors that say what to do."""
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -10,7 +8,8 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from schemas.settings import Settings
+from schemas import logs
+from schemas.settings import LogFormat, Settings
 from schemas.shard import Shard
 
 app = typer.Typer(
@@ -35,17 +34,19 @@ class UserError(typer.BadParameter):
 
 @app.callback()
 def main(
-    context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More log lines.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="More log lines: of workers one for each individual.")
+    ] = False,
 ) -> None:
-    """Configure the log: lines on standard error, for workers their progress, else warnings only."""
-    is_worker = context.invoked_subcommand in {"encode", "match", "sink", "outbox"}
-    level = logging.INFO if verbose or is_worker else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for noisy in ("faust", "arroyo", "mode", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.ERROR)
-    for clients in ("aiokafka", "librdkafka"):  # dozens of lines a second while a broker is away
-        logging.getLogger(clients).setLevel(logging.INFO if verbose else logging.CRITICAL)
+    """Configure the log: lines on standard error, warnings only until a worker begins."""
+    logs.configure(logs.Log(_chosen_format(), verbose=verbose))
+
+
+def _chosen_format() -> LogFormat | None:
+    try:
+        return Settings().log
+    except ValidationError:
+        return None  # whatever is wrong with the settings, the command says so
 
 
 def read_settings() -> Settings:
@@ -104,11 +105,12 @@ def servers_expected() -> Iterator[None]:
         raise UserError(f"Redis does not answer: {hint}") from None
 
 
-def ready(tables: bool) -> Settings:
-    """The settings, once the topics are there, and for who writes to them the tables."""
+def ready(worker: str, tables: bool = False) -> Settings:
+    """A worker's settings, once the topics are there, and for who writes to them the tables."""
     from deploy.topics import wait_for_topics
 
     found = settings_with_key()
+    logs.become_worker(worker, found.namespace)
     wait_for_topics(found)
     if tables:
         from deploy.tables import wait_for_tables

@@ -1,6 +1,5 @@
 """`facematch compact`: once, as a dry run, or as a worker that keeps to a schedule."""
 
-import logging
 import os
 import signal
 import threading
@@ -15,10 +14,12 @@ from deploy.commands.app import (
     UserError,
     app,
     parse_shard,
+    read_settings,
     ready,
     servers_expected,
     settings_with_key,
 )
+from schemas import logs
 from schemas.shard import Shard
 
 
@@ -45,6 +46,7 @@ def compact(
     ] = None,
     time_zone: Annotated[str, typer.Option(help="Of the schedule, as the tz database names it.")] = "UTC",
     threads: Annotated[int, typer.Option(help="Threads that build; 0: one for each core.", min=0)] = 0,
+    as_worker: Annotated[bool, typer.Option("--as-worker", hidden=True)] = False,  # started by one with a schedule
 ) -> None:
     """Build the index of every collection anew from the log alone, put its pairs right, and certify it.
 
@@ -71,9 +73,10 @@ def compact(
             when = Schedule.parse(schedule, time_zone)
         except ScheduleError as error:
             raise UserError(str(error)) from None
-        logging.getLogger().setLevel(logging.INFO)  # a worker like the others
-        keep(ready(tables=False), when, threads)
+        keep(ready("compactor"), when, threads)
         return
+    if as_worker:
+        logs.become_worker("compactor", read_settings().namespace)
     plan = Plan(collection, encoder, dry_run, threshold, recall_floor)
     os.nice(10)  # whatever else runs on the machine goes first
     stopping = threading.Event()
@@ -85,7 +88,7 @@ def compact(
     signal.signal(signal.SIGTERM, stop)
     try:
         with servers_expected():
-            is_done = run_compaction(Console(), settings_with_key(), plan, shard, threads, stopping)
+            is_done = run_compaction(Console(quiet=as_worker), settings_with_key(), plan, shard, threads, stopping)
     except UnknownCollectionError as error:
         raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
     except UnknownEncoderError as error:

@@ -19,7 +19,7 @@ def encode(
     from consumers.encoder import run
     from consumers.encoder_process import Pool
 
-    run(ready(tables=False), Pool(pool))
+    run(ready(f"encoder-{pool}"), Pool(pool))
 
 
 @app.command(rich_help_panel=WORK)
@@ -36,9 +36,10 @@ def match(
     """The matcher: compares every new embedding with all before it."""
     # OpenBLAS reads it when numpy is loaded. Its threads spin while they wait for each other, on cores that are needed.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from schemas.topics import matcher_of
     from streams.matcher import run
 
-    run(ready(tables=False), shard)
+    run(ready(matcher_of(shard).name), shard)
 
 
 @app.command(rich_help_panel=WORK)
@@ -46,7 +47,7 @@ def sink() -> None:
     """The sink: writes individuals, rejections and duplicates into Postgres."""
     from consumers.sink import run
 
-    run(ready(tables=True))
+    run(ready("sink", tables=True))
 
 
 @app.command(rich_help_panel=WORK)
@@ -73,6 +74,6 @@ def outbox(
                 raise UserError(f"Postgres refuses to create the outbox: {error.orig}") from None
         typer.echo("the outbox table is there")
         return
-    found = ready(tables=False)
+    found = ready("outbox")
     wait_for_outbox(found)
     run(found)

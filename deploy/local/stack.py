@@ -23,6 +23,7 @@ from deploy.local.supervisor import Child, OnLine, Supervisor
 from deploy.tables import create_tables
 from deploy.topics import create_topics
 from producers.outbox_table import create_outbox
+from schemas import logs
 from schemas.envelope import full_name
 from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings
@@ -102,7 +103,8 @@ class Stack:
     def start_worker(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
         """Start `facematch ARGUMENTS` as a worker of that name."""
         command = [sys.executable, "-m", "deploy.cli", *(arguments or WORKERS[name])]
-        return self.supervisor.start(name, command, env={**os.environ, **self.environment, **(env or {})})
+        form = {"FACEMATCH_LOG": logs.format_of_workers()}  # they write to this process, which passes their lines on
+        return self.supervisor.start(name, command, env={**os.environ, **form, **self.environment, **(env or {})})
 
     def start_workers(self, settings: Settings, all_kinds: bool) -> None:
         """Create topics and tables, then start one worker of each kind that a photo passes.

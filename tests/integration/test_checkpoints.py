@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,15 +54,14 @@ def chunk_keys(world: World) -> set[str]:
     return {key.decode() for key in keys}
 
 
-def restart(world: World) -> str:
-    """Stop the matcher and start it again; the line in which it says how it was restored."""
+def restart(world: World) -> dict[str, Any]:
+    """Stop the matcher and start it again; what it says of how it was restored."""
     begin = len(world.lines)
     world.workers["match"].stop()
     world.workers["match"].start()
 
-    def said() -> list[str]:
-        here = f"partition {PARTITION}: "
-        return [line for line in world.lines.since(begin) if here in line and "people restored" in line]
+    def said() -> list[dict[str, Any]]:
+        return [one for one in world.said(begin) if (one["event"], one.get("partition")) == ("restored", PARTITION)]
 
     world.wait(lambda: bool(said()), "the matcher is restored")
     return said()[0]
@@ -77,9 +77,9 @@ def test_a_restart_reads_segments_from_redis_and_the_rest_from_the_log(make_worl
     world.wait(lambda: sealed(world) >= LIMIT, "a segment is sealed and stored")
     world.publish(messages([*erased, *second]))
     world.wait(lambda: len(checked(world)) == 1240, "all checked")
-    line = restart(world)
-    assert "(0.0 s for the 0 in" not in line
-    assert "1239 people restored" in line
+    restored = restart(world)
+    assert restored["people_in_checkpoint"] > 0
+    assert restored["people"] == 1239
     world.publish(messages([*again]))
     world.wait(lambda: len(checked(world)) == 1242, "those after the restart are checked")
     everyone = [*first, *erased, *second, *again]
@@ -203,9 +203,8 @@ def test_a_damaged_checkpoint_costs_a_matcher_time_and_nothing_else(make_world: 
     world.publish(messages(everyone))
     world.wait(lambda: sealed(world) >= LIMIT and len(checked(world)) == 1200, "all checked, a segment is stored")
     flip_a_bit(world)
-    line = restart(world)
-    assert "1200 people restored" in line
-    assert "(0.0 s for the 0 in" in line
+    restored = restart(world)
+    assert (restored["people"], restored["people_in_checkpoint"]) == (1200, 0)
     more = [computed("late", everyone[3].embedding)]  # type: ignore[union-attr]
     world.publish(messages([*more]))
     world.wait(lambda: ("late", 1) in checked(world), "the newcomer is checked")

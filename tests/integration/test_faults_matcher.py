@@ -53,7 +53,7 @@ def test_the_matcher_killed_soon_again_while_it_restores(make_world: MakeWorld) 
 
 
 def _says_restored(world: World, seen: int) -> bool:
-    return any("restored" in line for line in world.lines.since(seen))
+    return any('"restored"' in line for line in world.lines.since(seen))
 
 
 @pytest.mark.faults

@@ -68,7 +68,7 @@ class World:
     def __init__(self, stack: Stack, lines: Lines, folder: Path, **settings: Any) -> None:
         self.stack, self.lines = stack, lines
         self.name = f"test{next(_numbers)}"
-        self._begin = len(lines)
+        self.begin = len(lines)
         url = make_url(stack.addresses["FACEMATCH_POSTGRES"]).set(database=self.name)
         self.settings = Settings(
             namespace=self.name,
@@ -118,7 +118,7 @@ class World:
         deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:
-                recent = "\n".join(line[:300] for line in self.lines.since(self._begin)[-40:])
+                recent = "\n".join(line[:300] for line in self.lines.since(self.begin)[-40:])
                 raise AssertionError(f"not within {limit_s:.0f} s: {what}\nstates: {self._seen()}\n{recent}")
             time.sleep(0.2)  # the pause of this very condition: nothing else in the tests sleeps
 
@@ -128,6 +128,11 @@ class World:
             for state, _ in self.states().values():
                 states[state] = states.get(state, 0) + 1
         return states
+
+    def said(self, begin: int = 0) -> list[dict[str, Any]]:
+        """What the workers' log lines since a position say."""
+        lines = (line.partition(": ") for line in self.lines.since(max(begin, self.begin)))
+        return [json.loads(line) for name, _, line in lines if name in self.workers and line.startswith("{")]
 
     # what goes in
 

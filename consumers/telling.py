@@ -1,0 +1,42 @@
+"""What an encoder worker says of what it has done: in the log."""
+
+import logging
+
+import structlog
+
+from consumers.encoding import ESCALATION_REASON
+from consumers.pool_step import Done
+from schemas import logs
+from schemas.envelope import Record, decode
+from schemas.events import EncodingRejected
+from schemas.topics import DEAD_LETTERS, ENCODINGS, ESCALATIONS, REJECTIONS
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def tell(done: Done) -> None:
+    """Say what became of a record: of rejections, erasures and dead letters always, of what goes well if asked for."""
+    for answer in done.answers:
+        _say(answer, done.record)
+    if not done.answers:  # of erased people alone nothing is said
+        log.info("erased: not encoded", **logs.fields_of(decode(done.record)))
+
+
+def _say(answer: Record, record: Record) -> None:
+    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    if answer.topic == DEAD_LETTERS.name:
+        log.warning("dead letter", **logs.fields_of_letter(answer))
+    elif answer.topic == REJECTIONS.name:
+        message = decode(answer)
+        assert isinstance(message.event, EncodingRejected)
+        reason = {"reason": message.event.reason.value, "detail": message.event.detail}
+        log.info("rejected", **logs.fields_of(message), **reason, **place)
+    elif answer.topic == ENCODINGS.name and answer.value is None:
+        log.info("erased from the collection: tombstone published", **logs.fields_of(decode(answer)), **place)
+    elif not log.isEnabledFor(logging.DEBUG):
+        return
+    elif answer.topic == ENCODINGS.name:
+        log.debug("encoded", **logs.fields_of(decode(answer)))
+    elif answer.topic == ESCALATIONS.name:
+        reason = {"reason": (dict(answer.headers)[ESCALATION_REASON] or b"").decode()}
+        log.debug("escalated to the GPU pool", **logs.fields_of(decode(answer)), **reason)

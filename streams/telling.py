@@ -1,0 +1,34 @@
+"""What a matcher says of what it has published: in the log."""
+
+import logging
+from collections.abc import Iterable
+
+import structlog
+
+from schemas import logs
+from schemas.envelope import Record, decode
+from schemas.topics import DEAD_LETTERS, ENCODINGS
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def say(partition: int, published: Iterable[Record], renewed: list[Record]) -> None:
+    """Say what followed from a batch: of dead letters and the erased always, of all else where it is asked for."""
+    is_verbose = log.isEnabledFor(logging.DEBUG)
+    for record in published:
+        if record.topic == DEAD_LETTERS.name:
+            log.warning("dead letter", **logs.fields_of_letter(record))
+        elif record.topic == ENCODINGS.name:
+            log.info("erased: not matched, tombstone put behind", **logs.fields_of(decode(record)))
+        elif is_verbose:
+            _say_in_full(record)
+    if renewed:
+        log.info("stale revisions: what counts is published again", partition=partition, records=len(renewed))
+    if is_verbose:
+        for record in renewed:
+            log.debug("published again behind a stale revision", **logs.fields_of(decode(record)))
+
+
+def _say_in_full(record: Record) -> None:
+    message = decode(record)
+    log.debug(type(message.event).__name__, **logs.fields_of(message))
