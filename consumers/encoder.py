@@ -18,13 +18,14 @@ from consumers.encoding import Intake, Task, given_up
 from consumers.photo_store import PhotoStore
 from consumers.pool_step import AnswerInPool, Work
 from consumers.task_pool import Taken, TaskPool, process_pool
-from consumers.telling import tell
+from consumers.telling import Teller
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.kafka import Publisher, consumer_config
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CPU_POOL, GPU_POOL
+from schemas.tracing import tracer_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,7 +62,7 @@ def run(settings: Settings, pool: Pool) -> None:
         take,
         start_pool(settings, pool, processes),
         given_up,
-        tell,
+        Teller(tracer_of(settings, group.name)).tell,
     )
     consumer = CheckedConsumer(
         consumer_config(settings, group.name) | {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}

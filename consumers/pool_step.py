@@ -29,10 +29,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A record, and the answers to it that the broker has."""
+    """A record, the answers to it that the broker has, and when it was begun and answered, in ns since 1970."""
 
     record: Record
     answers: list[Record]
+    begun: int
+    answered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Work(Generic[T]):
 class _UnderWay:
     message: Message[KafkaPayload]
     record: Record
+    begun: int = field(default_factory=time.time_ns)
+    answered: int = 0
     published: list[Record] = field(default_factory=list)
     answers: int | None = None  # not known before it is taken
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
@@ -134,6 +138,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             item.acknowledged.append(None)
 
         item.published.append(answer)
+        item.answered = time.time_ns()
         self._publisher.publish(answer, delivered)
 
     def poll(self) -> None:
@@ -147,7 +152,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             if not first.is_done:
                 break
             self._under_way.popleft()
-            self._work.tell(Done(first.record, first.published))
+            self._work.tell(Done(first.record, first.published, first.begun, first.answered or time.time_ns()))
             self._next_step.submit(first.message)
         self._next_step.poll()
 

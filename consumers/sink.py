@@ -39,6 +39,7 @@ from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
+from schemas.tracing import tracer_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -71,6 +72,7 @@ class Sink:
         self._consumer = Consumer(consumer_config(settings, SINK.name))
         self._consumer.subscribe(list(self._topics))
         self._flow = Flow(lambda: is_behind(self._consumer))
+        self._tracer = tracer_of(settings, SINK.name)
 
     def step(self) -> None:
         """One batch: into Postgres in one transaction, dead letters acknowledged, then the offsets stored.
@@ -97,16 +99,17 @@ class Sink:
                     letters.append(dead_letter(record, error, "facematch/sink"))
         self._publisher.publish_all(letters)
         self._erasures.check()
+        begun = time.time_ns()
         sieved = write(self._engine, events, self._erasures.key, self._erasures.erased, self._publisher.publish_all)
-        self._tell(letters, events, sieved)
+        self._tell(letters, events, sieved, begun)
         self._store_offsets(messages)
 
-    def _tell(self, letters: list[Record], events: Events, sieved: Sieved) -> None:
+    def _tell(self, letters: list[Record], events: Events, sieved: Sieved, begun: int) -> None:
         """Say what became of a batch: of people who are erased, or were and came again, always."""
         for letter in letters:
             log.warning("dead letter", **logs.fields_of_letter(letter))
         kept = {id(message) for message, _ in sieved.events}
-        is_verbose = log.isEnabledFor(logging.DEBUG)
+        is_verbose, ended = log.isEnabledFor(logging.DEBUG), time.time_ns()
         for message, _ in events:
             event = message.event
             if isinstance(event, EncodingErased):
@@ -116,6 +119,8 @@ class Sink:
                     log.debug("written", type=type(event).__name__, **logs.fields_of(message))
             elif is_verbose or isinstance(event, IndividualEvent):
                 log.info("erased: not written", type=type(event).__name__, **logs.fields_of(message))
+            if self._tracer is not None:
+                self._tracer.stage("write", message, begun, ended)
 
     def _store_offsets(self, messages: list[KafkaMessage]) -> None:
         """Have the offsets behind these messages committed.

@@ -1,4 +1,4 @@
-"""What an encoder worker says of what it has done: in the log."""
+"""What an encoder worker says of what it has done: in the log, and as spans."""
 
 import logging
 
@@ -10,16 +10,30 @@ from schemas import logs
 from schemas.envelope import Record, decode
 from schemas.events import EncodingRejected
 from schemas.topics import DEAD_LETTERS, ENCODINGS, ESCALATIONS, REJECTIONS
+from schemas.tracing import Tracer, trace_id_of
 
 log = structlog.stdlib.get_logger(__name__)
 
+_OUTCOMES = {ENCODINGS.name: "encoded", REJECTIONS.name: "rejected", ESCALATIONS.name: "escalated"}
 
-def tell(done: Done) -> None:
-    """Say what became of a record: of rejections, erasures and dead letters always, of what goes well if asked for."""
-    for answer in done.answers:
-        _say(answer, done.record)
-    if not done.answers:  # of erased people alone nothing is said
-        log.info("erased: not encoded", **logs.fields_of(decode(done.record)))
+
+class Teller:
+    """Says of rejections, erasures and dead letters always, of what goes well where it is asked for."""
+
+    def __init__(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+
+    def tell(self, done: Done) -> None:
+        """Say what became of a record."""
+        for answer in done.answers:
+            _say(answer, done.record)
+            outcome = _OUTCOMES.get(answer.topic)
+            if self._tracer is not None and outcome is not None and trace_id_of(answer.headers) is not None:
+                outcome = "erased" if answer.value is None else outcome
+                more = {"facematch.outcome": outcome}
+                self._tracer.stage("encode", decode(answer), done.begun, done.answered, more)
+        if not done.answers:  # of erased people alone nothing is said
+            log.info("erased: not encoded", **logs.fields_of(decode(done.record)))
 
 
 def _say(answer: Record, record: Record) -> None:

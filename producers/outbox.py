@@ -3,6 +3,7 @@
 import logging
 import select
 import socket
+import time
 from contextlib import suppress
 
 import psycopg2
@@ -19,6 +20,7 @@ from schemas.kafka import Publisher, UnacknowledgedError
 from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
+from schemas.tracing import tracer_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,6 +50,7 @@ class Relay:
         self._poll_s, self._rows = poll_s, rows
         self._engine = outbox_engine(settings)
         self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
+        self._tracer = tracer_of(settings, "outbox")
         self._pause_s = _FIRST_PAUSE_S
         self._stopping = False
         self._woken, self._waker = socket.socketpair()
@@ -112,16 +115,21 @@ class Relay:
                 records[row.position] = record_from(row)
             except UnreadableError as error:
                 problems[row.position] = str(error)
+        begun = time.time_ns()
         outcomes = self._publisher.publish_each(list(records.values()), _PATIENCE_S)
         refused = {at: error for at, error in zip(records, outcomes, strict=True) if error is not None}
-        self._tell([record for at, record in records.items() if at not in refused])
+        self._tell([record for at, record in records.items() if at not in refused], begun)
         return problems | {at: f"Kafka does not take it: {error.str()}" for at, error in refused.items()}
 
-    def _tell(self, records: list[Record]) -> None:
+    def _tell(self, records: list[Record], begun: int) -> None:
         """Say what is published, where it is asked for."""
-        if log.isEnabledFor(logging.DEBUG):
-            for record in records:
-                log.debug("published", **logs.fields_of(decode(record)))
+        if self._tracer is None and not log.isEnabledFor(logging.DEBUG):
+            return
+        ended = time.time_ns()
+        for message in map(decode, records):
+            log.debug("published", **logs.fields_of(message))
+            if self._tracer is not None:
+                self._tracer.beginning("relay", message, begun, ended)
 
     def _wait_for_rows(self, connection: Connection) -> None:
         """Return once somebody has written to the table, or after a while, or when told to stop."""

@@ -1,6 +1,7 @@
 """Publishes registrations, and knows of each whether the broker has it."""
 
 import base64
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 from confluent_kafka import KafkaError
 
 from producers.manifest import Entry
-from schemas.envelope import announce, encode
-from schemas.events import IndividualCreated, Photo
+from schemas.envelope import Message, announce, encode
+from schemas.events import Event, IndividualCreated, Photo
 from schemas.kafka import Publisher
 from schemas.photo_roots import allow, root_of
 from schemas.settings import Settings
-from schemas.tracing import traced
+from schemas.tracing import traced, tracer_of
 
 SOURCE = "facematch/submit"
 
@@ -38,7 +39,7 @@ def submit(
 
     `inline` puts the photos into the events. The URIs' roots are added to those that the encoder may read.
     """
-    publisher = Publisher(settings, "submit", give_up_after_s)
+    publisher, tracer = Publisher(settings, "submit", give_up_after_s), tracer_of(settings, "submit")
     report = Report()
     allowed: set[str] = set()
     pending = 0
@@ -52,8 +53,15 @@ def submit(
             report.failed.append((name, problem))
         on_progress()
 
-    def callback(name: str) -> Callable[[KafkaError | None], None]:
-        return lambda error: settled(name, _explain(error, give_up_after_s) if error else None)
+    def callback(name: str, message: Message[Event]) -> Callable[[KafkaError | None], None]:
+        begun = time.time_ns()
+
+        def delivered(error: KafkaError | None) -> None:
+            settled(name, _explain(error, give_up_after_s) if error else None)
+            if tracer is not None and error is None:
+                tracer.beginning("submit", message, begun, time.time_ns())
+
+        return delivered
 
     for entry in entries:
         pending += 1
@@ -67,7 +75,8 @@ def submit(
             if root not in allowed:
                 allow(settings.data_folder, {root})
                 allowed.add(root)
-        publisher.publish(encode(traced(announce(registration, SOURCE))), callback(entry.name))
+        message = traced(announce(registration, SOURCE))
+        publisher.publish(encode(message), callback(entry.name, message))
         publisher.poll()
     while pending:
         publisher.poll(0.1)

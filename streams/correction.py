@@ -1,5 +1,6 @@
 """What a compaction says: pairs and checks that were missed, pairs that no longer hold, and its certificate."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -24,6 +25,7 @@ from schemas.identity import uuid_of
 from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.tracing import traced, tracer_of
 from streams.audit import REASONS, Difference, Due
 from streams.delta import Rows
 from streams.departures import in_order
@@ -55,6 +57,7 @@ class Correction:
     ) -> None:
         # What is still under way when the lease may be another's is given up, and asked for again: `check`.
         self._publisher = Publisher(settings, "compactor", give_up_after_s=SURE_FOR_S)
+        self._tracer = tracer_of(settings, "compactor")
         self._shard, self._limit = shard, settings.findings_limit
         self._partition, self._sources, self._check = partition, sources, check
         self._duplicates, self._said = sources.duplicates, sources.said
@@ -84,8 +87,12 @@ class Correction:
             self._ours.clear()
 
     def publish_certificate(self, certificate: CompactionCertified) -> None:
-        """Publish a certificate."""
-        self._publisher.publish_all([encode(announce(certificate, SOURCE))], self._check)
+        """Publish a certificate, the beginning of a trace."""
+        message = traced(announce(certificate, SOURCE))
+        self._publisher.publish_all([encode(message)], self._check)
+        if self._tracer is not None:
+            begun = int(certificate.began_at.timestamp() * 1e9)
+            self._tracer.beginning("compact", message, begun, time.time_ns(), {"facematch.people": certificate.people})
 
     def _publish(self, messages: Iterator[Message[Event]]) -> None:
         while batch := list(islice(messages, _AT_ONCE)):

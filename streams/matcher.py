@@ -19,6 +19,7 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
 from schemas.topics import ENCODINGS, matcher_of
+from schemas.tracing import tracer_of
 from streams.log import PartitionLog
 from streams.ownership import LostError, Ownership
 from streams.partition import PartitionMatcher, Surroundings
@@ -45,6 +46,7 @@ class Matcher:
             Progress(settings, shard),
             self._ownership,
             ErasureLog(settings, group),
+            tracer_of(settings, group),
         )
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")

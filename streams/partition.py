@@ -12,6 +12,7 @@ from schemas.events import EncodingComputed
 from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.tracing import Tracer
 from streams.checkpoints import CheckpointStore
 from streams.connection import connect, connect_patiently
 from streams.gallery import Gallery
@@ -21,7 +22,7 @@ from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sealer import Sealer
 from streams.state import gallery_of
-from streams.telling import say
+from streams.telling import say, trace
 from streams.vitals import vitals_of, write_vitals
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,6 +41,7 @@ class Surroundings:
     progress: Progress
     ownership: Ownership
     erasures: ErasureLog
+    tracer: Tracer | None = None
 
 
 class PartitionMatcher:
@@ -129,6 +131,7 @@ class PartitionMatcher:
     def _match(self, records: list[Record]) -> None:
         if not records:
             return
+        begun = time.time_ns()
         consequences = match(self.gallery, records, self._rules)
         renewed = self._renewed(consequences.renew)
         self._around.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
@@ -137,6 +140,8 @@ class PartitionMatcher:
         self._check_ownership()
         self._around.progress.advance(self.partition, last + 1)
         self.position = max(self.position, last + 1)
+        if self._around.tracer is not None:
+            trace(self._around.tracer, records, begun, time.time_ns())
         say(self.partition, consequences.publish, renewed)
 
     def _check_ownership(self) -> None:

@@ -1,4 +1,4 @@
-"""What a matcher says of what it has published: in the log."""
+"""What a matcher says of what it has published: in the log, and as spans."""
 
 import logging
 from collections.abc import Iterable
@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import structlog
 
 from schemas import logs
-from schemas.envelope import Record, decode
+from schemas.envelope import Record, UnreadableError, decode
 from schemas.topics import DEAD_LETTERS, ENCODINGS
+from schemas.tracing import Tracer, trace_id_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,6 +28,18 @@ def say(partition: int, published: Iterable[Record], renewed: list[Record]) -> N
     if is_verbose:
         for record in renewed:
             log.debug("published again behind a stale revision", **logs.fields_of(decode(record)))
+
+
+def trace(tracer: Tracer, records: Iterable[Record], begun: int, ended: int) -> None:
+    """The spans of a batch: each record's is the batch's time."""
+    for record in records:
+        if trace_id_of(record.headers) is None:
+            continue
+        try:
+            message = decode(record)
+        except UnreadableError:
+            continue  # a dead letter
+        tracer.stage("match", message, begun, ended)
 
 
 def _say_in_full(record: Record) -> None:
