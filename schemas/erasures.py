@@ -71,10 +71,10 @@ class ErasureLog:
     def _read(self) -> None:
         for message in self._consumer.consume(_BATCH, _WAIT_S):
             error, offset = message.error(), message.offset()
-            assert offset is not None
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            if error is not None and error.code() == KafkaError._PARTITION_EOF and offset is not None:
                 self._next = offset
             elif error is None:
+                assert offset is not None
                 with contextlib.suppress(UnreadableError):  # a dead letter: the sink says so
                     self.erased.add(decode(record_of(message, ERASURES.name)))
                 self._next = offset + 1

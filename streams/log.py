@@ -55,13 +55,13 @@ class PartitionLog:
                 for message in self._consumer.consume(min(_BATCH, end - position), _WAIT_S):
                     error = message.error()
                     offset = message.offset()
-                    assert offset is not None
                     if error is not None:
-                        if error.code() == KafkaError._PARTITION_EOF:
+                        if error.code() == KafkaError._PARTITION_EOF and offset is not None:
                             position = max(position, offset)
                         elif not is_transient(error):
                             raise KafkaException(error)
                         continue
+                    assert offset is not None
                     position = offset + 1
                     if offset < end:
                         batch.append(record_of(message, self._topic))
