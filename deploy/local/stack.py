@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,11 +65,7 @@ class Stack:
         env_file = self.folder / "stack.env"
         ports = self._ports(env_file)
         say("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
-        servers = (
-            prepare_redis(self.folder / "redis", ports["redis"]),
-            prepare_postgres(self.folder / "postgres", ports["postgres"]),
-            prepare_kafka(self.folder / "kafka", ports["kafka"], ports["kafka_controller"]),
-        )
+        servers = self.prepare(ports)
         for server in servers:
             self._servers[server.name] = server
             self.supervisor.start(server.name, server.command, user=server.user, stop_signal=server.stop_signal)
@@ -86,6 +82,14 @@ class Stack:
         lines = [ports_line, *(f"{name}={value}" for name, value in self.environment.items())]
         env_file.touch(mode=0o600)
         env_file.write_text("\n".join(lines) + "\n")
+
+    def prepare(self, ports: Mapping[str, int]) -> tuple[Server, ...]:
+        """The three servers, on those ports."""
+        return (
+            prepare_redis(self.folder / "redis", ports["redis"]),
+            prepare_postgres(self.folder / "postgres", ports["postgres"]),
+            prepare_kafka(self.folder / "kafka", ports["kafka"], ports["kafka_controller"]),
+        )
 
     @property
     def environment(self) -> dict[str, str]:
