@@ -8,7 +8,6 @@ from collections.abc import Callable
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
-from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -35,7 +34,7 @@ from schemas.events import EncodingErased, IndividualDeleted, IndividualErased, 
 from schemas.flow import Flow, is_behind
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
 from schemas.letters import dead_letter
-from schemas.postgres import is_away
+from schemas.postgres import is_away, postgres_engine
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS, SINK
@@ -64,7 +63,7 @@ class Sink:
 
     def __init__(self, settings: Settings) -> None:
         self._batch = settings.sink_batch
-        self._engine = create_engine(settings.postgres, pool_pre_ping=True, hide_parameters=True)
+        self._engine = postgres_engine(settings, pool_pre_ping=True)
         self._publisher = Publisher(settings, SINK.name)
         # What was erased long ago is known before anything is written: tables that are filled anew don't bring it back.
         self._erasures = ErasureLog(settings, SINK.name).follow()

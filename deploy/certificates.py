@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 
 from schemas.events import CompactionCertified
+from schemas.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import certificates
@@ -75,7 +76,7 @@ def latest_certificates(settings: Settings, collection: str | None, limit: int) 
     query = select(certificates.c.certificate).order_by(certificates.c.certified_at.desc()).limit(limit)
     if collection is not None:
         query = query.where(certificates.c.collection == collection)
-    engine = create_engine(settings.postgres)
+    engine = postgres_engine(settings)
     with engine.connect() as connection:
         rows = list(connection.scalars(query))
     engine.dispose()

@@ -5,7 +5,6 @@ import threading
 from contextlib import closing
 
 import structlog
-from redis import Redis
 from redis.exceptions import OutOfMemoryError
 from rich.console import Console
 from rich.markup import escape
@@ -26,6 +25,7 @@ from streams.compactor import (
     Compactor,
     Plan,
 )
+from streams.connection import connect_once
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError
 from streams.segment import cores
@@ -57,7 +57,7 @@ def run_compaction(
     partitions = range(ENCODINGS.partitions)
     if plan.collection is not None:
         partitions = range(at := partition_of(plan.collection, ENCODINGS.partitions), at + 1)
-    with closing(Redis.from_url(settings.redis)) as redis:
+    with closing(connect_once(settings)) as redis:
         said = list(read_vitals(redis, settings))
     counts = shard_counts(settings)
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=console, transient=True) as bar:

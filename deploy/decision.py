@@ -1,10 +1,11 @@
 """`facematch decide`: what a reviewer says of a pair, as an event."""
 
-from sqlalchemy import create_engine, select, union
+from sqlalchemy import select, union
 
 from schemas.envelope import announce, encode
 from schemas.events import PairDecided
 from schemas.kafka import Publisher
+from schemas.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.tables import decisions, duplicates
 
@@ -26,7 +27,7 @@ def decide(settings: Settings, pair_id: str, verdict: str, by: str, note: str) -
         )
         for table in (duplicates, decisions)
     ]
-    engine = create_engine(settings.postgres)
+    engine = postgres_engine(settings)
     with engine.connect() as connection:
         pair = connection.execute(union(*known)).first()
     engine.dispose()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
 
 from deploy.compact import run_compaction
@@ -22,6 +22,7 @@ from deploy.photos import fetch_demo_photos, pairs_to_find
 from deploy.queries import Pair, count_states, current_pairs
 from producers.manifest import Entry, read_paths
 from producers.submit import submit
+from schemas.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.tables import individual_duplicates
 from streams.compactor import Plan
@@ -41,7 +42,7 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
     collection = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     entries = list(read_paths([chosen], collection))
     with _running_stack(console, folder) as settings:
-        engine = create_engine(settings.postgres)
+        engine = postgres_engine(settings)
         with engine.connect() as connection:
             pairs = _submit_and_watch(console, settings, connection, entries, collection)
             _summary(console, connection, collection, len(entries), len(pairs))

@@ -8,10 +8,9 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from redis import Redis
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import create_engine, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection
 
 from deploy.compact import shards_of
@@ -22,10 +21,12 @@ from schemas.erased import ErasureKey
 from schemas.erasures import ErasureLog
 from schemas.events import EncodingErased, IndividualDeleted, individual_key
 from schemas.kafka import Publisher, partition_of
+from schemas.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import erased, individuals
 from schemas.topics import DUPLICATES, ENCODINGS, SINK
+from streams.connection import connect_once
 from streams.log import PartitionLog
 from streams.progress import Progress
 from streams.vitals import read_vitals
@@ -74,7 +75,7 @@ class Erasure:
         self._key = ErasureKey(settings.erasure_key)
         self._digest = self._key.digest(collection, individual_id)
         self._partition = partition_of(collection, ENCODINGS.partitions)
-        self._engine = create_engine(settings.postgres)
+        self._engine = postgres_engine(settings)
 
     def erase(self, revision: int | None, limit_s: float) -> Receipt:
         """Have it done, and wait for it. Raises UnknownIndividualError, StalledErasureError."""
@@ -136,7 +137,7 @@ class Erasure:
 
     def _shards(self) -> list[Shard]:
         """Those that matchers divide the partition into now: of an earlier number of shards none will ever match it."""
-        with closing(Redis.from_url(self._settings.redis)) as redis:
+        with closing(connect_once(self._settings)) as redis:
             said = list(read_vitals(redis, self._settings))
         return shards_of(said, self._partition, shard_counts(self._settings))
 

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection, Row
 from sqlalchemy.exc import OperationalError
 
 from deploy.printable import printable
+from deploy.refusals import refused_by_postgres
 from deploy.waiting import wait_while
 from producers.outbox_table import has_outbox, outbox_engine
 from schemas.settings import Settings
@@ -27,14 +28,17 @@ _MARKED = text("""
 
 
 def wait_for_outbox(settings: Settings) -> None:
-    """Wait, with growing pauses, for the registration system's Postgres and the table in it."""
+    """Wait, with growing pauses, for the registration system's Postgres and the table in it. Raises RefusedError."""
     engine = outbox_engine(settings)
 
     def missing() -> str:
         try:
             with engine.connect() as connection:
                 found = has_outbox(connection)
-        except OperationalError:
+        except OperationalError as error:
+            ca = settings.postgres_ca if settings.outbox is None else None
+            if refusal := refused_by_postgres(engine.url, error, ca):
+                raise refusal from None
             return "the registration system's Postgres does not answer, or has no such database"
         return "" if found else "the outbox table is not there: `facematch outbox --create` or producers/outbox.sql"
 

@@ -19,6 +19,7 @@ from schemas.events import EncodingComputed, Registration, individual_key
 from schemas.settings import Settings
 from schemas.tables import checks, decisions, duplicates, individuals, retractions
 from schemas.topics import COMPACTED_WITHIN, TOPICS, Cleanup, Topic
+from streams.connection import connect_once
 from streams.log import PartitionLog
 
 OnPlace = Callable[[str], None]
@@ -132,7 +133,7 @@ class Survey:
         # Where Kafka has compacted their embeddings away, nobody knows them: then for the id.
         needles = self._vectors or {self._individual_id.encode()}
         count, overlap = 0, max(map(len, needles)) - 1
-        with closing(Redis.from_url(self._settings.redis)) as redis:
+        with closing(connect_once(self._settings)) as redis:
             for names in _files(redis, self._settings.namespace):
                 before = b""
                 for name in names:

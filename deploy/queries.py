@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from redis import Redis
 from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
@@ -17,6 +16,7 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import duplicates, erased, individual_duplicates, individuals, pair_verdicts
 from schemas.topics import CONSUMER_GROUPS, ENCODINGS, MATCHER, Topic, matcher_of, shard_of
+from streams.connection import connect_once
 from streams.vitals import ScopeVitals, read_vitals
 
 
@@ -165,7 +165,7 @@ def galleries(settings: Settings) -> list[Gallery]:
         return sorted(
             (
                 Gallery(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
-                for vitals in read_vitals(Redis.from_url(settings.redis), settings)
+                for vitals in read_vitals(connect_once(settings), settings)
                 for end in [consumer.get_watermark_offsets(TopicPartition(topic, vitals.partition), timeout=5)[1]]
                 for scope in vitals.scopes
             ),

@@ -3,18 +3,16 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import create_engine, make_url
 
 from deploy.letter_report import print_open_letters
 from deploy.outbox import print_outbox
 from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
-from schemas.settings import Settings
+from schemas.postgres import postgres_engine
+from schemas.settings import SECRETS, SECRETS_FOLDER, Settings, secrets_folder
 from schemas.shard import Shard
 
 _SILENT_S = 60  # a matcher speaks every few seconds
@@ -23,7 +21,7 @@ _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 def print_status(console: Console, settings: Settings) -> None:
     """Individuals of each collection by state, what matchers hold, each group's lag, dead letters, the outbox."""
-    engine = create_engine(settings.postgres)
+    engine = postgres_engine(settings)
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)
@@ -82,7 +80,7 @@ def print_duplicates(
     console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool, decided: bool
 ) -> None:
     """Pairs as a table, or a line each while following or as JSON; those on which somebody decided if asked for."""
-    engine = create_engine(settings.postgres)
+    engine = postgres_engine(settings)
     with engine.connect() as connection:
         if follow:
             for new in follow_pairs(connection, collection):
@@ -111,23 +109,20 @@ def print_duplicates(
 
 
 def print_settings(console: Console, settings: Settings) -> None:
-    """A table of all settings. A password in an address is not shown."""
+    """A table of all settings, without the secrets, and where they may come from."""
     table = Table("environment variable and value", "meaning", show_lines=True)
     table.columns[0].overflow = "fold"
     for name, field in Settings.model_fields.items():
-        value = escape(_shown(name, getattr(settings, name)))
+        value = escape(settings.shown(name))
         table.add_row(f"FACEMATCH_{name.upper()}\n[bold]{value}[/]", escape(field.description or ""))
     console.print(table)
-
-
-def _shown(name: str, value: Any) -> str:
-    if name in {"redis", "postgres", "outbox"} and value is not None:
-        return make_url(value).render_as_string(hide_password=True)
-    if isinstance(value, BaseModel):
-        return value.model_dump_json(exclude_none=True)
-    if isinstance(value, list):
-        return json.dumps([str(one) for one in value])
-    return "" if value is None else str(value)
+    folder = secrets_folder()
+    console.print(
+        f"Each may come from a file instead, facematch_<setting> (facematch_kafka_password, say), in the folder that "
+        f"{SECRETS} names; unset: {SECRETS_FOLDER}, if it is there. Read now: {folder or 'none'}.",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _line(pair: Pair) -> str:

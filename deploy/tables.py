@@ -6,10 +6,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from deploy.refusals import refused_by_postgres
 from deploy.waiting import wait_while
+from schemas.postgres import postgres_engine, postgres_url
 from schemas.settings import Settings
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -17,14 +19,14 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 def create_tables(settings: Settings) -> None:
     """Create the database if it is not there, and bring its tables to the newest migration."""
-    url = make_url(settings.postgres)
-    server = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    name = postgres_url(settings).database
+    server = postgres_engine(settings, "postgres", isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
-        found = connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": url.database})
+        found = connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
         if not found:
-            connection.execute(text(f'CREATE DATABASE "{url.database}"'))
+            connection.execute(text(f'CREATE DATABASE "{name}"'))
     server.dispose()
-    engine = create_engine(url)
+    engine = postgres_engine(settings)
     with engine.begin() as connection:
         config = _alembic()
         config.attributes["connection"] = connection
@@ -33,15 +35,17 @@ def create_tables(settings: Settings) -> None:
 
 
 def wait_for_tables(settings: Settings) -> None:
-    """Wait, with growing pauses, for Postgres and the newest migration."""
-    engine = create_engine(settings.postgres)
+    """Wait, with growing pauses, for Postgres and the newest migration. Raises RefusedError."""
+    engine = postgres_engine(settings)
     newest = set(ScriptDirectory.from_config(_alembic()).get_heads())
 
     def missing() -> str:
         try:
             with engine.connect() as connection:
                 heads = set(MigrationContext.configure(connection).get_current_heads())
-        except OperationalError:
+        except (OperationalError, ProgrammingError) as error:
+            if refusal := refused_by_postgres(engine.url, error, settings.postgres_ca):
+                raise refusal from None
             return "Postgres does not answer, or has no such database"
         return "" if heads == newest else "`facematch setup` has not brought the tables to the newest migration"
 

@@ -1,8 +1,9 @@
 """Creates the topics of the topic table; workers wait for them."""
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # they are exported
 
+from deploy.refusals import ask_kafka, refused_by_kafka
 from deploy.waiting import wait_while
 from schemas.envelope import full_name
 from schemas.kafka import client_config, patiently
@@ -48,19 +49,29 @@ def check_topics(settings: Settings) -> None:
 
 
 def wait_for_topics(settings: Settings) -> None:
-    """What every worker does first: wait, with growing pauses, for Kafka and all topics."""
+    """What every worker does first: wait, with growing pauses, for Kafka and all topics. Raises RefusedError."""
     admin = AdminClient(client_config(settings, "wait"))
 
     def missing() -> str:
         try:
+            ask_kafka(settings)
             return _missing(settings, admin)
         except KafkaException as error:
+            if refusal := refused_by_kafka(settings, error.args[0]):
+                raise refusal from None
             return f"Kafka does not answer ({error.args[0].str()})"
 
     wait_while(missing)
 
 
 def _missing(settings: Settings, admin: AdminClient) -> str:
-    wanted = {full_name(topic.name, settings.namespace) for topic in TOPICS}
-    topics = wanted - set(admin.list_topics(timeout=5).topics)
+    """Asked one by one: of all together a broker leaves out those that it would refuse to speak of."""
+    wanted = TopicCollection([full_name(topic.name, settings.namespace) for topic in TOPICS])
+    topics = []
+    for name, found in admin.describe_topics(wanted, request_timeout=5).items():
+        error = found.exception()
+        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            topics.append(name)
+        elif error is not None:
+            raise error
     return f"`facematch setup` has not created {', '.join(sorted(topics))}" if topics else ""

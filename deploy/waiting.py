@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 
 import structlog
+from redis.exceptions import ConnectionError, TimeoutError
+
+from deploy.refusals import ask_redis
+from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -17,3 +21,16 @@ def wait_while(missing: Callable[[], str]) -> None:
             said = what
         time.sleep(pause)
         pause = min(pause * 2, 10)
+
+
+def wait_for_redis(settings: Settings) -> None:
+    """Wait, with growing pauses, for Redis. Raises RefusedError."""
+
+    def missing() -> str:
+        try:
+            ask_redis(settings)
+        except (ConnectionError, TimeoutError) as error:
+            return f"Redis does not answer ({type(error).__name__})"
+        return ""
+
+    wait_while(missing)

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import make_url, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from producers.outbox_record import Row
+from schemas.postgres import engine_at, postgres_engine
 from schemas.settings import Settings
 
 CHANNEL = "facematch_outbox"
@@ -51,16 +53,15 @@ def outbox_engine(settings: Settings) -> Engine:
     """Connections to the database that has the outbox.
 
     READ COMMITTED whatever is usual there: `take` relies on its second statement seeing what the first waited for.
-    Errors come without parameters.
     """
-    url = settings.outbox or settings.postgres
-    return create_engine(
-        url,
-        isolation_level="READ COMMITTED",
-        hide_parameters=True,
-        poolclass=NullPool,
-        connect_args={"fallback_application_name": "facematch outbox"},
-    )
+    options: dict[str, Any] = {
+        "isolation_level": "READ COMMITTED",
+        "poolclass": NullPool,
+        "connect_args": {"fallback_application_name": "facematch outbox"},
+    }
+    if settings.outbox is None:
+        return postgres_engine(settings, **options)
+    return engine_at(make_url(settings.outbox), **options)
 
 
 def create_outbox(settings: Settings) -> None:

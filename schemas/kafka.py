@@ -43,6 +43,7 @@ _AWAY = (
 )
 _OF_THE_RECORD = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 _LONGEST_PAUSE_S = 10.0
+SASL_MECHANISM = "SCRAM-SHA-512"
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
 
 
@@ -56,7 +57,7 @@ class UnacknowledgedError(Exception):
 
 def client_config(settings: Settings, client: str) -> dict[str, Any]:
     """librdkafka's configuration, shared by every client. `client` names it in the broker's logs."""
-    return {
+    return _access(settings) | {
         "bootstrap.servers": settings.kafka,
         "client.id": f"{settings.namespace}.{client}",
         "reconnect.backoff.max.ms": 2_000,
@@ -65,6 +66,21 @@ def client_config(settings: Settings, client: str) -> dict[str, Any]:
         "error_cb": _Complaints(),
         "logger": _librdkafka_log,
     }
+
+
+def _access(settings: Settings) -> dict[str, Any]:
+    """By TLS or not, and as whom."""
+    tls, user, password = settings.kafka_tls, settings.kafka_user, settings.kafka_password
+    access: dict[str, Any] = {"security.protocol": ("SASL_" if user else "") + ("SSL" if tls else "PLAINTEXT")}
+    if user is not None and password is not None:
+        access |= {
+            "sasl.mechanism": SASL_MECHANISM,
+            "sasl.username": user,
+            "sasl.password": password.get_secret_value(),
+        }
+    if settings.kafka_ca is not None:
+        access["ssl.ca.location"] = str(settings.kafka_ca)
+    return access
 
 
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:

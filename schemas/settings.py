@@ -1,15 +1,38 @@
 """All settings, in one object, made in an entry point and passed down.
 
-Read from the environment (prefix FACEMATCH_), then from `.facematch/stack.env`, which the local stack writes
-when it starts, then the defaults below.
+Read from the environment (prefix FACEMATCH_), then from files `facematch_<setting>` in the folder of secrets, then from
+`.facematch/stack.env`, which the local stack writes when it starts, then the defaults below.
 """
 
+import json
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    IPvAnyNetwork,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
+from schemas.addresses import check_address, without_password
+
+SECRETS = "FACEMATCH_SECRETS"  # names the folder of secrets
+SECRETS_FOLDER = Path("/run/secrets/facematch")  # where it is unless that is set
 STACK_FOLDER = Path(".facematch")
 STACK_ENV = STACK_FOLDER / "stack.env"
 
@@ -57,10 +80,35 @@ class Settings(BaseSettings):
     kafka: str = Field(
         default="127.0.0.1:9092", description="Kafka's bootstrap servers: host:port, separated by commas."
     )
-    redis: str = Field(default="redis://127.0.0.1:6379/0", description="URL of Redis or Valkey.")
+    kafka_tls: bool = Field(default=False, description="Talk to Kafka by TLS, and check who it is.")
+    kafka_ca: FilePath | None = Field(
+        default=None, description="PEM file of who signed Kafka's certificates. Unset: those whom the system trusts."
+    )
+    kafka_user: str | None = Field(
+        default=None, description="Who this is to Kafka, by SCRAM-SHA-512; `facematch grants` lists who there may be."
+    )
+    kafka_password: SecretStr | None = Field(default=None, description="Password of kafka_user.")
+    redis: str = Field(
+        default="redis://127.0.0.1:6379/0", description="URL of Redis or Valkey; by TLS it begins with rediss://."
+    )
+    redis_ca: FilePath | None = Field(
+        default=None, description="PEM file of who signed Redis' certificate. Unset: those whom the system trusts."
+    )
+    redis_user: str | None = Field(default=None, description="Who this is to Redis. Unset: who the URL says.")
+    redis_password: SecretStr | None = Field(
+        default=None, description="Password of redis_user. Unset: that of the URL."
+    )
     postgres: str = Field(
-        default="postgresql+psycopg2://postgres@127.0.0.1:5432/facematch",
-        description="SQLAlchemy URL of the Postgres database.",
+        default="postgresql://postgres@127.0.0.1:5432/facematch", description="URL of the Postgres database."
+    )
+    postgres_ca: FilePath | None = Field(
+        default=None,
+        description="PEM file of who signed Postgres' certificate: by TLS alone, and it must be the one that the URL "
+        "names (sslmode=verify-full). Unset: as the URL's sslmode says.",
+    )
+    postgres_user: str | None = Field(default=None, description="Who this is to Postgres. Unset: who the URL says.")
+    postgres_password: SecretStr | None = Field(
+        default=None, description="Password of postgres_user. Unset: that of the URL."
     )
     erasure_key: SecretStr | None = Field(
         default=None,
@@ -69,8 +117,9 @@ class Settings(BaseSettings):
     )
     outbox: str | None = Field(
         default=None,
-        description="SQLAlchemy URL (postgresql+psycopg2://…) of the registration system's database, which has the "
-        "outbox table. Unset: that of postgres.",
+        description="URL (postgresql://…) of the registration system's database, which has the outbox table, with the "
+        "user, the password and what else libpq knows (?sslmode=verify-full&sslrootcert=/etc/ca.pem) in it; let it "
+        "come from a file. Unset: that of postgres, as set there.",
     )
     replication_factor: int = Field(
         default=1, ge=1, description="Copies of every topic that is created. Use 3 on a cluster."
@@ -175,6 +224,60 @@ class Settings(BaseSettings):
         default=STACK_FOLDER, description="Where the local stack and the list of submitted photo roots live."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - its folder would be that of the import
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, the first first."""
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_folder()), dotenv_settings
+
+    @field_validator("kafka")
+    @classmethod
+    def _kafka_addresses(cls, value: str) -> str:
+        if not all(re.fullmatch(r"\s*[^\s,]+:[0-9]{1,5}\s*", address) for address in value.split(",")):
+            raise ValueError("it is not host:port, or several of them with commas between")
+        return value
+
+    @field_validator("postgres", "outbox")
+    @classmethod
+    def _postgres_address(cls, value: str | None) -> str | None:
+        return None if value is None else check_address(value, "postgresql", "postgresql+psycopg2")
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_address(cls, value: str) -> str:
+        return check_address(value, "redis", "rediss")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if (self.kafka_user is None) != (self.kafka_password is None):
+            raise ValueError("FACEMATCH_KAFKA_USER and FACEMATCH_KAFKA_PASSWORD go together: one of them is not set")
+        if self.kafka_ca is not None and not self.kafka_tls:
+            raise ValueError("FACEMATCH_KAFKA_CA is for TLS: set FACEMATCH_KAFKA_TLS=true")
+        if self.redis_ca is not None and not self.redis.startswith("rediss:"):
+            raise ValueError("FACEMATCH_REDIS_CA is for TLS: let FACEMATCH_REDIS begin with rediss://")
+        return self
+
+    def shown(self, name: str) -> str:
+        """A setting's value as it may be shown: without any secret."""
+        value = getattr(self, name)
+        if isinstance(value, BaseModel):
+            return value.model_dump_json(exclude_none=True)
+        if isinstance(value, list):
+            return json.dumps([str(one) for one in value])
+        if name in _ADDRESSES and value is not None:
+            return without_password(value)
+        return "" if value is None else str(value)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, self.shown(name) if name in _ADDRESSES and value is not None else value
+
     def threshold_for(self, collection: str) -> float:
         """The collection's own threshold, or the general one."""
         return self._own(collection).threshold or self.threshold
@@ -196,3 +299,18 @@ class Settings(BaseSettings):
 
 
 _NOTHING_OWN = CollectionSettings()
+_ADDRESSES = ("redis", "postgres", "outbox")
+
+
+class NoSecretsError(Exception):
+    """The folder of secrets that is named is not there."""
+
+
+def secrets_folder() -> Path | None:
+    """That which FACEMATCH_SECRETS names, or the usual one if it is there. Raises NoSecretsError."""
+    named = os.environ.get(SECRETS)
+    if named is None:
+        return SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None
+    if not Path(named).is_dir():
+        raise NoSecretsError(f"{SECRETS} names {named}, which is no folder")
+    return Path(named)

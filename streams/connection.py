@@ -1,5 +1,7 @@
 """Redis, waited for."""
 
+from typing import Any
+
 import structlog
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -28,6 +30,19 @@ class _SaidBackoff(ExponentialBackoff):
         return pause
 
 
+def connect_once(settings: Settings, **options: Any) -> Redis:
+    """A client that raises ConnectionError where Redis does not answer. `options` are Redis'."""
+    if settings.redis_ca is not None:
+        options["ssl_ca_certs"] = str(settings.redis_ca)
+    client = Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, **options)
+    login = client.connection_pool.connection_kwargs  # what the URL says would go before what is given beside it
+    if settings.redis_user is not None:
+        login["username"] = settings.redis_user
+    if settings.redis_password is not None:
+        login["password"] = settings.redis_password.get_secret_value()
+    return client
+
+
 def connect(settings: Settings) -> Redis:
     """A client that waits, with growing pauses, for a Redis that is away; one that is full raises OutOfMemoryError."""
     return _connect(settings, _SaidBackoff("Redis does not answer"), _AWAY)
@@ -39,8 +54,7 @@ def connect_patiently(settings: Settings) -> Redis:
 
 
 def _connect(settings: Settings, backoff: _SaidBackoff, errors: tuple[type[Exception], ...]) -> Redis:
-    retry = Retry(backoff, _FOREVER, supported_errors=errors)
-    return Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, retry=retry)
+    return connect_once(settings, retry=Retry(backoff, _FOREVER, supported_errors=errors))
 
 
 def key(settings: Settings, name: str, shard: Shard | str, partition: int | str) -> str:

@@ -20,6 +20,7 @@ from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
 from schemas.topics import ENCODINGS, matcher_of
 from schemas.tracing import tracer_of
+from streams.credentials import credentials
 from streams.log import PartitionLog
 from streams.ownership import LostError, Ownership
 from streams.partition import PartitionMatcher, Surroundings
@@ -140,6 +141,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
     app = faust.App(
         full_name(matcher_of(shard).name, settings.namespace),
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),
+        broker_credentials=credentials(settings),
         store="memory://",
         datadir=settings.data_folder / "faust",
         web_enabled=False,

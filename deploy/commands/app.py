@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from schemas import logs
-from schemas.settings import LogFormat, Settings
+from schemas.settings import LogFormat, NoSecretsError, Settings
 from schemas.shard import Shard
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def main(
 def _chosen_format() -> LogFormat | None:
     try:
         return Settings().log
-    except ValidationError:
+    except (ValidationError, SettingsError, NoSecretsError):
         return None  # whatever is wrong with the settings, the command says so
 
 
@@ -53,13 +53,19 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"FACEMATCH_{str(problem['loc'][0]).upper()}: {' › '.join(map(str, problem['loc'][1:]))} {problem['msg']}"
-            for problem in error.errors(include_input=False)
-        )
+        problems = "; ".join(_problem(one["loc"], one["msg"]) for one in error.errors(include_input=False))
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
     except SettingsError as error:
         raise UserError(f'a setting is wrong: {error}. Lists and tables are JSON: ["a", "b"], {{"a": 1}}') from None
+    except NoSecretsError as error:
+        raise UserError(str(error)) from None
+
+
+def _problem(where: tuple[int | str, ...], what: str) -> str:
+    what = what.removeprefix("Value error, ")
+    if not where:  # of several settings, which the text names
+        return what
+    return f"FACEMATCH_{str(where[0]).upper()}: {' › '.join(map(str, where[1:]))} {what}"
 
 
 def settings_with_key() -> Settings:
@@ -83,37 +89,69 @@ def parse_shard(text: str | Shard) -> Shard:
 
 @contextmanager
 def servers_expected() -> Iterator[None]:
-    """Turn a server that does not answer into an error that says what to do."""
+    """Turn a server that does not answer, or refuses, into an error that says what to do."""
     from confluent_kafka import KafkaException
     from redis.exceptions import ConnectionError as RedisConnectionError
+    from redis.exceptions import NoPermissionError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
+    from deploy.refusals import RefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
     from deploy.topics import NoTopicsError
+    from schemas.kafka import PublishError
+    from schemas.postgres import postgres_url
 
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
     try:
         yield
-    except OperationalError:
-        raise UserError(f"Postgres does not answer: {hint}") from None
-    except ProgrammingError:
-        raise UserError("the tables are not there: `facematch setup` creates them") from None
+    except RefusedError as error:
+        raise UserError(str(error)) from None
+    except (OperationalError, ProgrammingError) as error:
+        found = read_settings()
+        refusal = refused_by_postgres(postgres_url(found), error, found.postgres_ca)
+        if refusal is None and isinstance(error, ProgrammingError):
+            raise UserError("the tables are not there: `facematch setup` creates them") from None
+        raise UserError(str(refusal or f"Postgres does not answer: {hint}")) from None
     except NoTopicsError as error:
         raise UserError(f"Kafka has not the topics of this namespace: {error}") from None
     except KafkaException as error:
-        raise UserError(f"Kafka does not answer ({error.args[0].str()}): {hint}") from None
-    except RedisConnectionError:
-        raise UserError(f"Redis does not answer: {hint}") from None
+        refusal = refused_by_kafka(read_settings(), error.args[0])
+        raise UserError(str(refusal or f"Kafka does not answer ({error.args[0].str()}): {hint}")) from None
+    except PublishError as error:
+        raise UserError(f"{error}. If it is a right that is missing, see `facematch grants`") from None
+    except (RedisConnectionError, NoPermissionError) as error:
+        refusal = refused_by_redis(read_settings(), error)
+        raise UserError(str(refusal or f"Redis does not answer: {hint}")) from None
 
 
-def ready(worker: str, tables: bool = False) -> Settings:
-    """A worker's settings, once the topics are there, and for who writes to them the tables."""
+def kafka_expected(found: Settings, may_be_away: bool = False) -> Settings:
+    """The settings, if the broker answers and nobody refuses: clients would wait. Within `servers_expected`."""
+    from confluent_kafka import KafkaException
+
+    from deploy.refusals import ask_kafka
+
+    try:
+        ask_kafka(found, times=1 if may_be_away else 5)
+    except KafkaException:
+        if not may_be_away:
+            raise
+    return found
+
+
+def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
+    """A worker's settings, once the topics are there, and for who needs them the tables, and Redis."""
+    from deploy.refusals import RefusedError
+    from deploy.tables import wait_for_tables
     from deploy.topics import wait_for_topics
+    from deploy.waiting import wait_for_redis
 
     found = settings_with_key()
     logs.become_worker(worker, found.namespace)
-    wait_for_topics(found)
-    if tables:
-        from deploy.tables import wait_for_tables
-
-        wait_for_tables(found)
+    try:
+        wait_for_topics(found)
+        if redis:
+            wait_for_redis(found)
+        if tables:
+            wait_for_tables(found)
+    except RefusedError as error:
+        raise UserError(str(error)) from None
     return found

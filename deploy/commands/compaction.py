@@ -13,6 +13,7 @@ from deploy.commands.app import (
     Collection,
     UserError,
     app,
+    kafka_expected,
     parse_shard,
     read_settings,
     ready,
@@ -73,7 +74,7 @@ def compact(
             when = Schedule.parse(schedule, time_zone)
         except ScheduleError as error:
             raise UserError(str(error)) from None
-        keep(ready("compactor"), when, threads)
+        keep(ready("compactor", redis=True), when, threads)
         return
     if as_worker:
         logs.become_worker("compactor", read_settings().namespace)
@@ -88,7 +89,8 @@ def compact(
     signal.signal(signal.SIGTERM, stop)
     try:
         with servers_expected():
-            is_done = run_compaction(Console(quiet=as_worker), settings_with_key(), plan, shard, threads, stopping)
+            found = kafka_expected(settings_with_key())
+            is_done = run_compaction(Console(quiet=as_worker), found, plan, shard, threads, stopping)
     except UnknownCollectionError as error:
         raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
     except UnknownEncoderError as error:

@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_expected, settings_with_key
+from deploy.commands.app import (
+    OPERATE,
+    UserError,
+    app,
+    kafka_expected,
+    read_settings,
+    servers_expected,
+    settings_with_key,
+)
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -23,7 +31,7 @@ def setup() -> None:
     from deploy.topics import create_topics
 
     with servers_expected():
-        create_topics(read_settings())
+        create_topics(kafka_expected(read_settings()))
         create_tables(read_settings())
     typer.echo("topics and tables are there")
 
@@ -46,7 +54,9 @@ def erase(
     console = Console()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = Erasure(settings_with_key(), collection, individual, status.update).erase(revision, timeout)
+            receipt = Erasure(kafka_expected(settings_with_key()), collection, individual, status.update).erase(
+                revision, timeout
+            )
     except UnknownIndividualError:
         raise UserError(
             f"nobody of id {individual} is known in collection {collection}. If events about them may be under way or "

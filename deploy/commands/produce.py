@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands.app import PRODUCE, UserError, app, read_settings, servers_expected
+from deploy.commands.app import PRODUCE, UserError, app, kafka_expected, read_settings, servers_expected
 
 
 @app.command(rich_help_panel=PRODUCE)
@@ -39,7 +39,7 @@ def submit(
             count += 1
             status.update(f"{count} of {len(entries)}")
 
-        report = publish(read_settings(), entries, inline, timeout, advance)
+        report = publish(kafka_expected(read_settings(), may_be_away=True), entries, inline, timeout, advance)
     typer.echo(f"{report.acknowledged} of {len(entries)} registrations acknowledged")
     for name, problem in report.failed:
         typer.echo(f"not submitted: {name}: {problem}", err=True)

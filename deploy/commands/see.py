@@ -7,7 +7,16 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from deploy.commands.app import SEE, Collection, UserError, app, read_settings, servers_expected, settings_with_key
+from deploy.commands.app import (
+    SEE,
+    Collection,
+    UserError,
+    app,
+    kafka_expected,
+    read_settings,
+    servers_expected,
+    settings_with_key,
+)
 
 
 @app.command(rich_help_panel=SEE)
@@ -66,7 +75,7 @@ def decide(
         raise UserError(f"{pair}: a pair's id is a UUID; `facematch duplicates` shows them") from None
     try:
         with servers_expected():
-            event = publish(read_settings(), pair_id, verdict, by, note)
+            event = publish(kafka_expected(read_settings()), pair_id, verdict, by, note)
     except UnknownPairError:
         raise UserError(f"no pair {pair_id} was ever found; `facematch duplicates` shows their ids") from None
     except ValidationError as error:
@@ -86,7 +95,7 @@ def erased(
     console = Console()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = Erasure(settings_with_key(), collection, individual, status.update).again()
+            receipt = Erasure(kafka_expected(settings_with_key()), collection, individual, status.update).again()
     except NotErasedError:
         typer.echo(f"nobody of id {individual} was erased from collection {collection}")
         raise typer.Exit(1) from None

@@ -39,7 +39,7 @@ def match(
     from schemas.topics import matcher_of
     from streams.matcher import run
 
-    run(ready(matcher_of(shard).name), shard)
+    run(ready(matcher_of(shard).name, redis=True), shard)
 
 
 @app.command(rich_help_panel=WORK)
@@ -75,5 +75,6 @@ def outbox(
         typer.echo("the outbox table is there")
         return
     found = ready("outbox")
-    wait_for_outbox(found)
+    with servers_expected():
+        wait_for_outbox(found)
     run(found)

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import SecretStr
-from sqlalchemy import create_engine, func, make_url, select
+from sqlalchemy import func, make_url, select
 from sqlalchemy.engine import Connection
 
 from deploy.local.stack import WORKERS, Stack
@@ -26,6 +26,7 @@ from producers.submit import submit
 from schemas.envelope import Message, Record, decode, encode, full_name
 from schemas.events import Detector, Event, IndividualCreated, Photo
 from schemas.kafka import Publisher, consumer_config, patiently, record_of
+from schemas.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.tables import (
     certificates,
@@ -80,20 +81,32 @@ class World:
             **settings,
         )
         given = self.settings.model_dump(mode="json", exclude_unset=True)
+        for name in given:
+            if isinstance(secret := getattr(self.settings, name), SecretStr):
+                given[name] = secret.get_secret_value()
         self.env = {
             f"FACEMATCH_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
             for name, value in given.items()
         }
-        self.env["FACEMATCH_ERASURE_KEY"] = ERASURE_KEY.get_secret_value()
+        self.set_up()
+        self.engine = postgres_engine(self.settings, pool_pre_ping=True)
+        self.workers: dict[str, Child] = {}
+
+    def set_up(self) -> None:
+        """As `facematch setup` does."""
         create_topics(self.settings)
         create_tables(self.settings)
-        self.engine = create_engine(self.settings.postgres, pool_pre_ping=True)
-        self.workers: dict[str, Child] = {}
+
+    def env_of(self, worker: str) -> dict[str, str]:  # noqa: ARG002 - of all the same, here
+        """The settings of a worker, as environment variables."""
+        return self.env
 
     def start(self, *names: str) -> None:
         """Start workers: encode-cpu, encode-gpu, match, sink, outbox; match-2 is another match, and so on."""
         for name in names:
-            self.workers[name] = self.stack.start_worker(name, *WORKERS[name.rstrip("-0123456789")], env=self.env)
+            self.workers[name] = self.stack.start_worker(
+                name, *WORKERS[name.rstrip("-0123456789")], env=self.env_of(name)
+            )
 
     def crash(self, *names: str) -> None:
         """SIGKILL workers, and start them at once: without the pauses, ever longer, of who dies again and again."""
