@@ -5,6 +5,7 @@ import deploy.commands.try_it
 import deploy.commands.produce
 import deploy.commands.see
 import deploy.commands.operate
+import deploy.commands.grants
 import deploy.commands.compaction
 import deploy.commands.what_if
 import deploy.commands.letters
