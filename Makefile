@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 ON_BOTH_CORES := --numprocesses 2 --dist loadgroup
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults bench bench-encoder bench-matcher bench-compaction bench-outbox check lock generate clean
+.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -16,10 +16,13 @@ demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder
 	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: check ## every check and every test, on real servers that the tests start
-	@$(BIN)/pytest -m "not faults" $(ON_BOTH_CORES)
+	@$(BIN)/pytest -m "not faults and not tls" $(ON_BOTH_CORES)
 
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800 $(ON_BOTH_CORES)
+
+test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
+	@$(BIN)/pytest -m tls
 
 bench: bench-encoder bench-matcher bench-compaction bench-outbox ## the figures in the README, measured again
 
