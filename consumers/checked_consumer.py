@@ -8,6 +8,8 @@ from arroyo.types import BrokerValue
 
 from schemas.flow import Flow, is_behind
 
+_LONGEST_WAIT_S = 0.05  # arroyo commits what is answered between two polls, and would wait for a second
+
 
 class CheckedConsumer(KafkaConsumer):
     """`poll` raises StalledError if nothing is handed over for a while although there is something.
@@ -22,7 +24,7 @@ class CheckedConsumer(KafkaConsumer):
 
     def poll(self, timeout: float | None = None) -> BrokerValue[KafkaPayload] | None:
         """See KafkaConsumer.poll."""
-        message = super().poll(timeout)
+        message = super().poll(_LONGEST_WAIT_S if timeout is None else min(timeout, _LONGEST_WAIT_S))
         if message is not None or self.paused():
             self._flow.moved()
         else:

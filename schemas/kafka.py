@@ -44,6 +44,7 @@ _AWAY = (
 _OF_THE_RECORD = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
 _LONGEST_PAUSE_S = 10.0
 SASL_MECHANISM = "SCRAM-SHA-512"
+COMMIT_EVERY_S = 0.2  # a replay sees by the committed offsets whether it delays anybody
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
 
 
@@ -86,14 +87,14 @@ def _access(settings: Settings) -> dict[str, Any]:
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
     """A consumer that begins at the beginning where its group has not been.
 
-    It commits the offsets that it is told to store, and no others: once a second, when partitions go to another
+    It commits the offsets that it is told to store, and no others: every COMMIT_EVERY_S, when partitions go to another
     consumer, and when it is closed. librdkafka does so beside the loop that reads. A commit that waits in that loop
     for a broker that is away may wait for ever.
     """
     return client_config(settings, group) | {
         "group.id": full_name(group, settings.namespace),
         "enable.auto.commit": True,
-        "auto.commit.interval.ms": 1000,
+        "auto.commit.interval.ms": int(COMMIT_EVERY_S * 1000),
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "session.timeout.ms": SESSION_TIMEOUT_S * 1000,

@@ -14,7 +14,7 @@ import structlog
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.flow import Flow
-from schemas.kafka import SESSION_TIMEOUT_S, Publisher
+from schemas.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S, Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
@@ -150,7 +150,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
         table_standby_replicas=0,
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
-        broker_commit_interval=1.0,
+        broker_commit_interval=COMMIT_EVERY_S,
         broker_session_timeout=SESSION_TIMEOUT_S,
         agent_supervisor=mode.CrashingSupervisor,
         worker_redirect_stdouts=False,
