@@ -6,6 +6,7 @@ import deploy.commands.produce
 import deploy.commands.see
 import deploy.commands.operate
 import deploy.commands.grants
+import deploy.commands.replay
 import deploy.commands.compaction
 import deploy.commands.what_if
 import deploy.commands.letters

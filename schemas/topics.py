@@ -62,7 +62,7 @@ def _milliseconds(duration: timedelta) -> str:
     return str(duration // timedelta(milliseconds=1))
 
 
-COMPACTED_WITHIN = timedelta(days=7)
+COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
 # However little else is written: what was erased is gone from the log by then.
 _COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
 _TOMBSTONES_KEPT = timedelta(days=14)
@@ -91,7 +91,7 @@ ENCODINGS = Topic(
     tombstones_kept=_TOMBSTONES_KEPT,
     # A stale record (a slow GPU, a replay) may stand behind the right one until the matcher has put the right
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
-    extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(timedelta(days=1))},
+    extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(COMPACTED_FROM)},
 )
 DUPLICATES = Topic(
     name="duplicates",

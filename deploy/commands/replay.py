@@ -1,0 +1,121 @@
+"""`facematch replay`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands.app import (
+    OPERATE,
+    Collection,
+    UserError,
+    app,
+    kafka_expected,
+    servers_expected,
+    settings_with_key,
+)
+from deploy.commands.times import TIME_HELP, parse_period
+from schemas.events import RejectionReason
+
+_FROM = "What to choose from: individuals, encodings, or a file that --write wrote."
+_SERVE = {"encoder-cpu": "encode --pool cpu", "encoder-gpu": "encode --pool gpu", "sink": "sink"}
+
+
+@app.command(rich_help_panel=OPERATE)
+def replay(
+    source: Annotated[str, typer.Option("--from", metavar="TOPIC|FILE", help=_FROM)] = "individuals",
+    since: Annotated[
+        str | None, typer.Option(help=f"Published then or later; with an outcome, when that was. {TIME_HELP}")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Published before then.")] = None,
+    offsets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P:FROM-TO", help="Offsets of a partition: 3:100-200, 3:100- or 3:100. May be repeated."),
+    ] = None,
+    collection: Collection = None,
+    individual: Annotated[list[str] | None, typer.Option(help="Only this id. May be repeated.")] = None,
+    reason: Annotated[
+        RejectionReason | None,
+        typer.Option(help="An outcome: whose latest revision was rejected for this reason, and not encoded since."),
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="An outcome: whose latest encoding is of this encoder.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Send them. Without it: say what would be sent.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write them into a new file, a line of JSON each.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="At most so many events a second.")] = None,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Don't look whether live events are delayed, or anybody is at work.")
+    ] = False,
+    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a replay that was interrupted.")] = None,
+) -> None:
+    """Send events again, as they were: first say which and what would come of it, then, with --yes, do it.
+
+    All options that choose must hold; what does not count any more (erased, encoded since) is left out. Live events
+    go first: it sends only while nobody is half a second behind.
+
+    Whom a photo store kept out since Monday: [bold]facematch replay --reason photo_unavailable --since 2026-11-23[/]
+
+    All whom an encoder encoded, for a move to another: [bold]facematch replay --encoder dlib-resnet-v1-db0eeebc.1[/]
+    """
+    from deploy import replay as run
+    from producers.replay import TooOldError
+    from producers.replay_groups import UnservedError
+    from producers.replay_log import MissingTopicsError
+    from producers.replay_plan import UnknownReplayError, find
+    from producers.replay_selection import Offsets, Selection, SelectionError
+    from schemas.erased import ErasureKeyError
+
+    if rate is not None and rate <= 0:
+        raise UserError(f"--rate {rate}: events a second are more than 0")
+    console, speed = Console(), run.Speed(rate, at_once)
+    settings = settings_with_key()
+    choices = (since, until, offsets, collection, individual, reason, encoder, write)
+    try:
+        if resume is not None:
+            if any(choices) or source != "individuals":
+                raise UserError("--resume goes on with what was chosen then: it goes with --rate and --at-once alone")
+            plan = find(settings.data_folder, resume)
+            with servers_expected():
+                done = run.resume(console, kafka_expected(settings), plan, speed)
+            raise typer.Exit(0 if done else 1)
+        if write is not None and (yes or write.exists()):
+            raise UserError("--write sends nothing: leave out --yes" if yes else f"{write} is there already")
+        begin, end = parse_period(since, until)
+        selection = Selection(
+            topic="encodings" if source == "encodings" else "individuals",
+            file=None if source in ("individuals", "encodings") else Path(source),
+            since=begin,
+            until=end,
+            offsets=tuple(map(Offsets.parse, offsets or ())),
+            collection=collection,
+            individuals=tuple(individual or ()),
+            reason=reason,
+            encoder=encoder,
+        )
+        with servers_expected():
+            kafka_expected(settings)
+            if write is not None:
+                run.write(console, settings, selection, write)
+            elif not yes:
+                run.dry_run(console, settings, selection, speed)
+            elif not run.send(console, settings, selection, speed):
+                raise typer.Exit(1)
+    except (ErasureKeyError, SelectionError, TooOldError, UnknownReplayError) as error:
+        raise UserError(str(error)) from None
+    except MissingTopicsError as error:
+        raise UserError(
+            f"there is no topic {error} on this Kafka: is FACEMATCH_NAMESPACE right? `facematch setup` creates topics"
+        ) from None
+    except UnservedError as error:
+        start = ", ".join(f"`facematch {_SERVE.get(group) or _match(group)}`" for group in error.groups)
+        raise UserError(
+            f"nobody is at work for {error}: what is replayed would wait, and live events behind it. Start {start}; or "
+            "send all --at-once, to wait until somebody is"
+        ) from None
+
+
+def _match(group: str) -> str:
+    number, _, count = group.removeprefix("matcher").strip("-").partition("-of-")
+    return f"match --shard {number}/{count}" if count else "match"
