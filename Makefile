@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 ON_BOTH_CORES := --numprocesses 2 --dist loadgroup
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox check lock generate clean
+.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -24,7 +24,7 @@ test-faults: $(INSTALLED) ## the longer fault tests
 test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
 	@$(BIN)/pytest -m tls
 
-bench: bench-encoder bench-matcher bench-compaction bench-outbox ## the figures in the README, measured again
+bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay ## the figures in the README, measured again
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
@@ -37,6 +37,9 @@ bench-compaction: $(INSTALLED) ## those of compaction, half an hour; PARTS="late
 
 bench-outbox: $(INSTALLED) ## that of the outbox, 2 minutes
 	@$(MEASURED) -m tests.bench.outbox
+
+bench-replay: $(INSTALLED) ## those of a replay, 3 minutes
+	@$(MEASURED) -m tests.bench.replay
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .
