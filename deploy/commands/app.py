@@ -93,6 +93,7 @@ def servers_expected() -> Iterator[None]:
     from confluent_kafka import KafkaException
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.exceptions import NoPermissionError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
     from deploy.refusals import RefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
@@ -118,7 +119,7 @@ def servers_expected() -> Iterator[None]:
         raise UserError(str(refusal or f"Kafka does not answer ({error.args[0].str()}): {hint}")) from None
     except PublishError as error:
         raise UserError(f"{error}. If it is a right that is missing, see `facematch grants`") from None
-    except (RedisConnectionError, NoPermissionError) as error:
+    except (RedisConnectionError, RedisTimeoutError, NoPermissionError) as error:
         refusal = refused_by_redis(read_settings(), error)
         raise UserError(str(refusal or f"Redis does not answer: {hint}")) from None
 
