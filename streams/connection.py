@@ -1,11 +1,12 @@
 """Redis, waited for."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import structlog
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from schemas.settings import Settings
@@ -30,6 +31,24 @@ class _SaidBackoff(ExponentialBackoff):
         return pause
 
 
+T = TypeVar("T")
+
+
+class _Retry(Retry):
+    """Takes a Redis that cannot write to its disk for one that is full: the client has no exception for it."""
+
+    def call_with_retry(self, do: Callable[[], T], *arguments: Any, **more: Any) -> T:
+        def told() -> T:
+            try:
+                return do()
+            except ResponseError as error:
+                if str(error).startswith("MISCONF"):
+                    raise OutOfMemoryError(str(error)) from None
+                raise
+
+        return super().call_with_retry(told, *arguments, **more)
+
+
 def connect_once(settings: Settings, **options: Any) -> Redis:
     """A client that raises ConnectionError where Redis does not answer. `options` are Redis'."""
     if settings.redis_ca is not None:
@@ -44,17 +63,20 @@ def connect_once(settings: Settings, **options: Any) -> Redis:
 
 
 def connect(settings: Settings) -> Redis:
-    """A client that waits, with growing pauses, for a Redis that is away; one that is full raises OutOfMemoryError."""
+    """A client that waits, with growing pauses, for a Redis that is away; one that is full raises OutOfMemoryError.
+
+    Full is one without memory, and one that cannot write to its disk.
+    """
     return _connect(settings, _SaidBackoff("Redis does not answer"), _AWAY)
 
 
 def connect_patiently(settings: Settings) -> Redis:
-    """A client that waits, with growing pauses, for a Redis that is away or has no memory left."""
+    """A client that waits, with growing pauses, for a Redis that is away or full."""
     return _connect(settings, _SaidBackoff("Redis does not answer or is full"), (*_AWAY, OutOfMemoryError))
 
 
 def _connect(settings: Settings, backoff: _SaidBackoff, errors: tuple[type[Exception], ...]) -> Redis:
-    return connect_once(settings, retry=Retry(backoff, _FOREVER, supported_errors=errors))
+    return connect_once(settings, retry=_Retry(backoff, _FOREVER, supported_errors=errors))
 
 
 def key(settings: Settings, name: str, shard: Shard | str, partition: int | str) -> str:
