@@ -169,9 +169,10 @@ ROLES = (
     ),
     Role(
         "repair",
-        "`facematch dead-letters redrive` and `discard`: what may be sent again may be of any topic",
+        "`facematch replay`, `dead-letters redrive` and `discard`: what may be sent again may be of any topic",
         reads=TOPICS,
         writes=TOPICS,
+        sees_groups=True,
     ),
     Role(
         "reviewer",
