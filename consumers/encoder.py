@@ -15,13 +15,15 @@ from arroyo.types import BrokerValue, Commit, Partition, Topic
 from consumers.checked_consumer import CheckedConsumer
 from consumers.encoder_process import DETECTOR_OF, Pool, answers, batch_of, load, provider
 from consumers.encoding import Intake, Task, given_up
+from consumers.metering import Answers
 from consumers.photo_store import PhotoStore
-from consumers.pool_step import AnswerInPool, Work
+from consumers.pool_step import AnswerInPool, Done, Work
 from consumers.task_pool import Taken, TaskPool, process_pool
 from consumers.telling import Teller
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
-from schemas.kafka import Publisher, consumer_config
+from schemas.kafka import Publisher
+from schemas.metrics import POOL_STARTS
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from schemas.topics import CPU_POOL, GPU_POOL
@@ -39,6 +41,7 @@ def start_pool(settings: Settings, pool: Pool, processes: int) -> TaskPool[Task,
         executor = process_pool(processes, load, settings, pool)
         where = executor.submit(provider).result()
         log.info("pool started", processes=processes, detector=DETECTOR_OF[pool], runs_on=where)
+        POOL_STARTS.labels(pool.value).inc()
         return executor
 
     return TaskPool(start, answers, processes, batch_of(settings, pool))
@@ -53,19 +56,24 @@ def run(settings: Settings, pool: Pool) -> None:
     erasures = ErasureLog(settings, group.name).follow()
     intake = Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read, erasures.key, erasures.erased)
 
+    teller, answers = Teller(tracer_of(settings, group.name)), Answers(pool.value, source.name)
+    consumer = CheckedConsumer(settings, group)
+
     def take(record: Record) -> Taken[Task, Record]:
         erasures.check()
         return intake.take(record)
+
+    def tell(done: Done) -> None:
+        teller.tell(done)
+        answers.count(done.answers)
+        consumer.processed(done.record)
 
     work = Work(
         ThreadPoolExecutor(settings.photo_fetches, thread_name_prefix="fetch"),
         take,
         start_pool(settings, pool, processes),
         given_up,
-        Teller(tracer_of(settings, group.name)).tell,
-    )
-    consumer = CheckedConsumer(
-        consumer_config(settings, group.name) | {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
+        tell,
     )
     processor = StreamProcessor(
         consumer,

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError
 
 from consumers.task_pool import DiedError, Taken, TaskPool
 from schemas.envelope import Record
+from schemas.health import HEALTH
 from schemas.kafka import Publisher, PublishError
 
 T = TypeVar("T")
@@ -61,6 +62,10 @@ class _UnderWay:
     answers: int | None = None  # not known before it is taken
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
     failure: BaseException | None = None
+
+    @property
+    def is_published(self) -> bool:
+        return len(self.published) == self.answers
 
     @property
     def is_done(self) -> bool:
@@ -145,8 +150,12 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         """Pass on what is answered and acknowledged."""
         self._work.pool.poll()
         self._publisher.poll()
+        if not self._under_way:
+            HEALTH.beat()
         while self._under_way:
             first = self._under_way[0]
+            if first.is_published:  # else a thread or a process has it, and may hang
+                HEALTH.beat()
             if first.failure is not None:
                 raise first.failure
             if not first.is_done:

@@ -11,7 +11,9 @@ from confluent_kafka import Message as KafkaMessage
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from consumers.certified import Certified
 from consumers.erasing import Events, Sieved, sieve
+from consumers.metering import count_written
 from consumers.projection import (
     CHECKED,
     Row,
@@ -32,8 +34,11 @@ from schemas.erased import Erased, ErasureKey
 from schemas.erasures import ErasureLog
 from schemas.events import EncodingErased, IndividualDeleted, IndividualErased, IndividualEvent, KeyErased
 from schemas.flow import Flow, is_behind
+from schemas.health import HEALTH, NO_PARTITIONS, server_is_away
 from schemas.kafka import Publisher, consumer_config, is_transient, record_of
+from schemas.lag import Positions, begins
 from schemas.letters import dead_letter
+from schemas.metrics import DEAD_LETTERS, POSTGRES_S
 from schemas.postgres import is_away, postgres_engine
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
@@ -46,6 +51,7 @@ log = structlog.stdlib.get_logger(__name__)
 _LETTERS_OF = tuple(topic.name for topic in (REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
 _WAIT_S = 0.05
 _LONGEST_PAUSE_S = 10.0
+_WRITE_S = POSTGRES_S.labels("write")
 
 
 def run(settings: Settings) -> None:
@@ -69,15 +75,21 @@ class Sink:
         self._erasures = ErasureLog(settings, SINK.name).follow()
         self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads}
         self._consumer = Consumer(consumer_config(settings, SINK.name))
-        self._consumer.subscribe(list(self._topics))
+        self._positions = Positions(settings, SINK.name)
+        self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked)
         self._flow = Flow(lambda: is_behind(self._consumer))
         self._tracer = tracer_of(settings, SINK.name)
+        self._certified = Certified(self._engine)
+        self._letters = {name: DEAD_LETTERS.labels(name) for name in _LETTERS_OF}
+        HEALTH.not_ready(NO_PARTITIONS)
 
     def step(self) -> None:
         """One batch: into Postgres in one transaction, dead letters acknowledged, then the offsets stored.
 
         Raises StalledError, PublishError, and whatever Postgres says that waiting does not mend.
         """
+        HEALTH.beat()
+        self._certified.look()
         # Told to wait for a whole batch, it would wait that long whenever there is less.
         messages = self._consumer.consume(1, _WAIT_S)
         if messages and self._batch > 1:
@@ -96,12 +108,25 @@ class Sink:
             except UnreadableError as error:
                 if record.topic in _LETTERS_OF:
                     letters.append(dead_letter(record, error, "facematch/sink"))
+                    self._letters[record.topic].inc()
         self._publisher.publish_all(letters)
         self._erasures.check()
         begun = time.time_ns()
         sieved = write(self._engine, events, self._erasures.key, self._erasures.erased, self._publisher.publish_all)
         self._tell(letters, events, sieved, begun)
         self._store_offsets(messages)
+        count_written([message for message, _ in events])
+        if any(record.topic == CERTIFICATES.name for record in records):
+            self._certified.look(now=True)
+
+    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        self._positions.assigned(begins(consumer, places))
+        if places:
+            HEALTH.ready()
+
+    def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
+        self._positions.revoked((place.topic, place.partition) for place in places)
+        HEALTH.not_ready(NO_PARTITIONS)
 
     def _tell(self, letters: list[Record], events: Events, sieved: Sieved, begun: int) -> None:
         """Say what became of a batch: of people who are erased, or were and came again, always."""
@@ -126,10 +151,13 @@ class Sink:
 
         What belongs to a partition that has gone to another sink is left out: it is written again there, to the same.
         """
-        ends = {(str(message.topic()), message.partition()): message.offset() for message in messages}
-        for (topic, partition), offset in ends.items():
+        ends = {(str(message.topic()), message.partition()): message for message in messages}
+        processed = {}
+        for (topic, partition), message in ends.items():
+            offset = message.offset()
             assert partition is not None
             assert offset is not None
+            processed[topic, partition] = offset, message.timestamp()[1]
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset + 1)])
             except KafkaException as error:
@@ -138,6 +166,7 @@ class Sink:
                 log.warning(
                     "partition went to another sink before its offset was stored", topic=topic, partition=partition
                 )
+        self._positions.processed(processed)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
@@ -168,7 +197,7 @@ def write(
     pause = 0.1
     while True:
         try:
-            with engine.begin() as connection:
+            with _WRITE_S.time(), engine.begin() as connection:
                 sieved = sieve(connection, events, key, registry)
                 _execute(connection, rows_of(sieved.events))
                 nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
@@ -179,6 +208,7 @@ def write(
             if not is_away(error):
                 raise
             log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=pause)
+            server_is_away("postgres")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -11,16 +11,10 @@ from sqlalchemy.exc import OperationalError
 from deploy.printable import printable
 from deploy.refusals import refused_by_postgres
 from deploy.waiting import wait_while
-from producers.outbox_table import has_outbox, outbox_engine
+from producers.outbox_table import counts, has_outbox, outbox_engine
 from schemas.settings import Settings
 
 _LATEST = 10
-_COUNTS = text("""
-    SELECT count(*) FILTER (WHERE problem IS NULL) AS waiting,
-           extract(epoch FROM now() - min(written_at) FILTER (WHERE problem IS NULL)) AS oldest_age_s,
-           count(*) FILTER (WHERE problem IS NOT NULL) AS marked
-    FROM facematch_outbox
-""")
 _MARKED = text("""
     SELECT position, left(key, 100) AS key, problem FROM facematch_outbox
     WHERE problem IS NOT NULL ORDER BY position DESC LIMIT :latest
@@ -56,12 +50,12 @@ def print_outbox(console: Console, settings: Settings) -> None:
 
 
 def _print(console: Console, connection: Connection) -> None:
-    counts = connection.execute(_COUNTS).one()
+    found = counts(connection)
     table = Table("rows waiting", "oldest", "rows with a problem", title="outbox", title_justify="left")
-    oldest = "-" if counts.oldest_age_s is None else f"{counts.oldest_age_s:.0f} s ago"
-    table.add_row(str(counts.waiting), oldest, str(counts.marked))
+    oldest = "-" if found.oldest_age_s is None else f"{found.oldest_age_s:.0f} s ago"
+    table.add_row(str(found.waiting), oldest, str(found.marked))
     console.print(table)
-    if counts.marked:
+    if found.marked:
         _print_marked(console, connection.execute(_MARKED, {"latest": _LATEST}).all())
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.letter_report import print_open_letters
+from deploy.local.targets import ask_targets
 from deploy.outbox import print_outbox
 from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
 from schemas.postgres import postgres_engine
@@ -39,6 +40,15 @@ def print_status(console: Console, settings: Settings) -> None:
     console.print(groups)
     print_open_letters(console, settings)
     print_outbox(console, settings)
+    _print_workers(console, settings)
+
+
+def _print_workers(console: Console, settings: Settings) -> None:
+    table = Table("worker", "says", "metrics at", title="on this machine", title_justify="left")
+    for one in ask_targets(settings.data_folder):
+        table.add_row(one.worker, one.answer, f"{one.url}/metrics")
+    if table.row_count:
+        console.print(table)
 
 
 def _print_galleries(console: Console, found: list[Gallery]) -> None:

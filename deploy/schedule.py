@@ -12,6 +12,8 @@ import structlog
 from cronsim import CronSim, CronSimError
 from redis import Redis
 
+from schemas.health import HEALTH
+from schemas.metrics import COMPACTION_NEXT, COMPACTIONS
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
 from streams.connection import connect_patiently
@@ -97,6 +99,8 @@ def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
     """Compact whenever it is due, until SIGTERM or SIGINT; then what is under way is given up, and nothing is lost."""
     stopped = threading.Event()
     when_told_to_stop(stopped.set)
+    for outcome in ("done", "failed", "killed"):
+        COMPACTIONS.labels(outcome)
     redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"
     redis.set(name, datetime.now(UTC).isoformat(), nx=True)
     kept = redis.get(name)
@@ -114,7 +118,10 @@ def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
         time_zone=schedule.zone.key,
         next=schedule.next_after(keeper.done).isoformat(" ", "minutes"),
     )
+    HEALTH.ready()
     while not stopped.is_set():
+        HEALTH.beat()
+        COMPACTION_NEXT.set(schedule.next_after(keeper.done).timestamp())
         stopped.wait(min(keeper.step().total_seconds(), _LOOKED_AT_EVERY_S))
 
 
@@ -123,10 +130,13 @@ def _compact(threads: int, stopped: threading.Event) -> bool:
     command = [sys.executable, "-m", "deploy.cli", "compact", "--as-worker", "--threads", str(threads)]
     with subprocess.Popen(command) as process:
         while process.poll() is None:
+            HEALTH.beat()
             if stopped.wait(0.2):
                 process.terminate()
     if process.returncode:
         log.error("the compaction went wrong: its lines say why", status=process.returncode)
+    outcome = "done" if not process.returncode else "failed" if process.returncode > 0 else "killed"
+    COMPACTIONS.labels(outcome).inc()
     return process.returncode >= 0
 
 

@@ -7,6 +7,7 @@ import structlog
 from redis.exceptions import ConnectionError, TimeoutError
 
 from deploy.refusals import ask_redis
+from schemas.health import HEALTH
 from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -19,6 +20,8 @@ def wait_while(missing: Callable[[], str]) -> None:
         if what != said:
             log.warning("waiting", missing=what)
             said = what
+            HEALTH.not_ready(what)
+        HEALTH.beat()
         time.sleep(pause)
         pause = min(pause * 2, 10)
 

@@ -12,11 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from producers.outbox_gauges import OutboxGauges
 from producers.outbox_record import Row, record_from
 from producers.outbox_table import CHANNEL, delete, mark, outbox_engine, take
 from schemas import logs
 from schemas.envelope import Record, UnreadableError, decode
+from schemas.health import HEALTH, server_is_away
 from schemas.kafka import Publisher, UnacknowledgedError
+from schemas.metrics import OUTBOX_ROWS, POSTGRES_S
 from schemas.postgres import is_away
 from schemas.settings import Settings
 from schemas.stopping import when_told_to_stop
@@ -51,6 +54,7 @@ class Relay:
         self._engine = outbox_engine(settings)
         self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
         self._tracer = tracer_of(settings, "outbox")
+        self._gauges = OutboxGauges()
         self._pause_s = _FIRST_PAUSE_S
         self._stopping = False
         self._woken, self._waker = socket.socketpair()
@@ -64,8 +68,11 @@ class Relay:
                 if not is_away(error):
                     raise
                 log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=self._pause_s)
+                server_is_away("postgres")
+                HEALTH.not_ready("the Postgres that has the outbox does not answer")
             except UnacknowledgedError as error:
                 log.warning("the broker acknowledges nothing", error=str(error), again_in_s=self._pause_s)
+                server_is_away("kafka")
             self._wait(self._pause_s)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
@@ -84,7 +91,10 @@ class Relay:
         with self._engine.connect() as connection:
             connection.execute(text(f"LISTEN {CHANNEL}"))
             connection.commit()
+            HEALTH.ready()
             while not self._stopping:
+                HEALTH.beat()
+                self._gauges.look(connection)
                 if not self._round(connection):
                     self._wait_for_rows(connection)
                 self._pause_s = _FIRST_PAUSE_S
@@ -94,13 +104,16 @@ class Relay:
 
         No longer than the broker acknowledges: an open transaction keeps the whole database from cleaning up.
         """
-        with connection.begin():
+        with POSTGRES_S.labels("relay").time(), connection.begin():
             rows = take(connection, self._rows)
             if rows:
                 problems = self._publish(rows)
                 delete(connection, [row.position for row in rows if row.position not in problems])
                 if problems:
                     mark(connection, problems)
+        if rows:
+            OUTBOX_ROWS.labels("published").inc(len(rows) - len(problems))
+            OUTBOX_ROWS.labels("marked").inc(len(problems))
         if rows and problems:
             position, problem = next(iter(problems.items()))
             log.warning("rows are marked and left", rows=len(problems), position=position, problem=problem)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import make_url, text
 from sqlalchemy.engine import Connection, Engine
@@ -41,6 +41,12 @@ _READ = text("""
     ) AS waiting
     WHERE bytes_before < :bytes
 """)
+_COUNTS = text("""
+    SELECT count(*) FILTER (WHERE problem IS NULL) AS waiting,
+           extract(epoch FROM now() - min(written_at) FILTER (WHERE problem IS NULL)) AS oldest_age_s,
+           count(*) FILTER (WHERE problem IS NOT NULL) AS marked
+    FROM facematch_outbox
+""")
 _DELETE = text("DELETE FROM facematch_outbox WHERE position = ANY (CAST(:positions AS bigint[]))")
 _MARK = text("""
     UPDATE facematch_outbox AS o SET problem = bad.problem
@@ -75,6 +81,21 @@ def create_outbox(settings: Settings) -> None:
 def has_outbox(connection: Connection) -> bool:
     """Whether the table is there."""
     return bool(connection.scalar(text("SELECT to_regclass('facematch_outbox') IS NOT NULL")))
+
+
+class Counts(NamedTuple):
+    """Rows that wait, the age in seconds of the oldest of them, and rows that are marked with a problem."""
+
+    waiting: int
+    oldest_age_s: float | None
+    marked: int
+
+
+def counts(connection: Connection) -> Counts:
+    """How much there is in the table."""
+    found = connection.execute(_COUNTS).one()
+    oldest = None if found.oldest_age_s is None else float(found.oldest_age_s)
+    return Counts(found.waiting, oldest, found.marked)
 
 
 def take(connection: Connection, limit: int) -> list[Row]:

@@ -5,8 +5,9 @@ The attributes travel as headers (`ce_id`, `ce_type`, `ce_source`, `ce_time`, `c
 as JSON in the value, so that any language reads them with a plain Kafka client.
 """
 
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -95,10 +96,25 @@ class Message(Generic[E_co]):
     source: str
     context: Headers = ()
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether it follows from an event that was sent again: its time is that of the first time."""
+        return any(name == "replay_id" for name, _ in self.context)
+
     def derive(self, event: Event, source: str) -> "Message[Event]":
         """What follows from this message: time and context are the same, the id is however often it follows."""
         name = f"{type(event).__name__}/{event.key}/{self.id}"
         return Message(event, uuid_of(_EVENT_NAMESPACE, name), self.time, source, self.context)
+
+
+def ages_of(messages: Iterable[Message[Event]], kind: type[Event]) -> list[float]:
+    """Seconds since the time of each that carries such an event, and was not replayed: those have old times."""
+    now = time.time()
+    return [
+        now - message.time.timestamp()
+        for message in messages
+        if type(message.event) is kind and not (message.context and message.is_replayed)
+    ]
 
 
 def announce(event: Event, source: str, time: datetime | None = None) -> Message[Event]:

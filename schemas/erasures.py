@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.envelope import UnreadableError, decode, full_name
 from schemas.erased import Erased, ErasureKey
+from schemas.health import HEALTH
 from schemas.kafka import consumer_config, is_transient, patiently, record_of
 from schemas.settings import Settings
 from schemas.topics import ERASURES
@@ -42,6 +43,7 @@ class ErasureLog:
             self._consumer.assign([self._place])
         while self._next < end:
             self._read()
+            HEALTH.still_waiting()
         return self
 
     def follow(self) -> "ErasureLog":

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as ConsumedMessage
 
 from schemas.envelope import Record, full_name
+from schemas.health import HEALTH, server_is_away
 from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -117,6 +118,7 @@ def patiently(ask: Callable[[], T], what: str) -> T:
             if not is_transient(error.args[0]):
                 raise
             log.warning("the broker does not answer", asked_for=what, error=error.args[0].name())
+            server_is_away("kafka")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -199,6 +201,7 @@ class Publisher:
                 return
             except BufferError:  # as much is under way as memory was set aside for: wait until some is delivered
                 self._producer.poll(0.1)
+                HEALTH.still_waiting()
             except KafkaException as error:  # refused before it left: too large
                 on_delivered(error.args[0])
                 return
@@ -227,6 +230,7 @@ class Publisher:
                 raise
             while len(outcomes) < len(waiting):
                 self._producer.poll(0.1)
+                HEALTH.still_waiting()
             for error in outcomes:
                 if error is not None:
                     raise PublishError(f"the broker refused a record: {error.str()}")
@@ -247,6 +251,7 @@ class Publisher:
         settled, deadline = 0, time.monotonic() + patience_s
         while len(outcomes) < len(records):
             self._producer.poll(0.1)
+            HEALTH.still_waiting()
             if len(outcomes) > settled:
                 settled, deadline = len(outcomes), time.monotonic() + patience_s
             elif time.monotonic() > deadline:
@@ -286,6 +291,8 @@ class _Complaints:
         self._quiet_until = 0.0
 
     def __call__(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            server_is_away("kafka")
         if error.fatal() or time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + _LONGEST_PAUSE_S
             level = logging.ERROR if error.fatal() else logging.WARNING

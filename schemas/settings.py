@@ -125,6 +125,13 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Copies of every topic that is created. Use 3 on a cluster."
     )
 
+    http: str | None = Field(
+        default=None,
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}$",
+        description="host:port where a worker says how it is: /metrics (for Prometheus), /healthz and /readyz. Port 0: "
+        "any that is free. Unset: nowhere. Who reads it learns the names of collections, and nothing of individuals.",
+    )
+
     threshold: Threshold = Field(
         default=0.45,
         description="Two embeddings at most this far apart (Euclidean) are a finding. Lower finds fewer.",

@@ -9,6 +9,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ResponseError, TimeoutError
 from redis.retry import Retry
 
+from schemas.health import server_is_away
+from schemas.metrics import REDIS_S
 from schemas.settings import Settings
 from schemas.shard import Shard
 
@@ -28,6 +30,7 @@ class _SaidBackoff(ExponentialBackoff):
     def compute(self, failures: int) -> float:
         pause = super().compute(failures)
         log.warning(self._complaint, again_in_s=round(pause, 1))
+        server_is_away("redis")
         return pause
 
 
@@ -49,11 +52,20 @@ class _Retry(Retry):
         return super().call_with_retry(told, *arguments, **more)
 
 
+class _TimedRedis(Redis):
+    """Measures how long its commands take."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """See Redis.execute_command."""
+        with REDIS_S.labels(args[0].lower()).time():
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis has no types for it
+
+
 def connect_once(settings: Settings, **options: Any) -> Redis:
     """A client that raises ConnectionError where Redis does not answer. `options` are Redis'."""
     if settings.redis_ca is not None:
         options["ssl_ca_certs"] = str(settings.redis_ca)
-    client = Redis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, **options)
+    client = _TimedRedis.from_url(settings.redis, socket_timeout=5, socket_connect_timeout=5, **options)
     login = client.connection_pool.connection_kwargs  # what the URL says would go before what is given beside it
     if settings.redis_user is not None:
         login["username"] = settings.redis_user

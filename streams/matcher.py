@@ -14,7 +14,9 @@ import structlog
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.flow import Flow
+from schemas.health import HEALTH, NO_PARTITIONS
 from schemas.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S, Publisher
+from schemas.lag import Ends, Lag, Standing
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.stopping import stop_in_any_case
@@ -22,6 +24,7 @@ from schemas.topics import ENCODINGS, matcher_of
 from schemas.tracing import tracer_of
 from streams.credentials import credentials
 from streams.log import PartitionLog
+from streams.metering import show_galleries
 from streams.ownership import LostError, Ownership
 from streams.partition import PartitionMatcher, Surroundings
 from streams.progress import Progress
@@ -53,16 +56,22 @@ class Matcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
         self._flow = Flow(self._is_behind)
         self._ownership.start()
+        Lag(group, self._standings, Ends(settings, group).of).show()
+        show_galleries(settings, lambda: [one.vitals for one in list(self._partitions.values()) if one.vitals])
+        HEALTH.not_ready(NO_PARTITIONS)
 
     async def give_up(self) -> None:
         """Say and store nothing more of any partition; return once that is so."""
         self._ownership.set([])
+        HEALTH.not_ready(NO_PARTITIONS)
         await self._in_thread(lambda: None)
 
     async def take_over(self, partitions: set[int]) -> None:
         """Restore the partitions that this process now has, and forget those that went to others."""
         self._ownership.set(partitions)
         await self._in_thread(lambda: self._take_over(partitions))
+        if partitions:
+            HEALTH.ready()
 
     async def process(self, records: list[Record]) -> set[int]:
         """Match records of any partitions; return when what follows from them is durable.
@@ -76,6 +85,7 @@ class Matcher:
         await self._in_thread(self._look_after)
 
     def _look_after(self) -> None:
+        HEALTH.beat()
         self._flow.check()
         self._around.erasures.check()
         for matcher in self._partitions.values():
@@ -87,6 +97,7 @@ class Matcher:
             if partition not in partitions or (self._around.progress.matched(partition) or 0) > matcher.position:
                 del self._partitions[partition]
         for partition in sorted(partitions):
+            HEALTH.not_ready(f"partition {partition} is being restored")
             self._matcher_of(partition)
         # What was restored stays: collections that go through all of it would take a tenth of the time. What was given
         # up goes before: frozen, a gallery that something still refers to in a circle would never be freed.
@@ -130,6 +141,12 @@ class Matcher:
         return any(
             matcher.position < self._around.log.end(partition) for partition, matcher in self._partitions.items()
         )
+
+    def _standings(self) -> list[Standing]:
+        return [
+            Standing((ENCODINGS.name, partition), matcher.position, matcher.matched_at)
+            for partition, matcher in list(self._partitions.items())
+        ]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -42,10 +42,15 @@ class Rules:
 
 @dataclass(slots=True)
 class Consequences:
-    """What follows from a batch: `publish`, and the offsets whose records must be published again (`renew`)."""
+    """What follows from a batch: `publish`, and the offsets whose records must be published again (`renew`).
+
+    Of `publish`, `said` are the messages about pairs and people, and so many are dead `letters`.
+    """
 
     publish: list[Record] = field(default_factory=list)
     renew: list[int] = field(default_factory=list)
+    said: list[Message[Event]] = field(default_factory=list)
+    letters: int = 0
 
 
 def restore(gallery: Gallery, records: Sequence[Record], erased: Erased = NOBODY) -> None:
@@ -77,6 +82,7 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
         except UnreadableError as error:
             if gallery.shard.number == 1:  # all shards read it, one says so
                 consequences.publish.append(dead_letter(record, error, SOURCE))
+                consequences.letters += 1
             continue
         event, offset = message.event, record.offset
         assert isinstance(event, EncodingComputed | EncodingErased)
@@ -99,6 +105,7 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
     said = farewells(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
     said += _compared(gallery, newcomers.values(), rules)
     consequences.publish += encode_once(said)
+    consequences.said = said
     return consequences
 
 

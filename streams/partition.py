@@ -9,6 +9,7 @@ import structlog
 from schemas.envelope import Record, decode
 from schemas.erasures import ErasureLog
 from schemas.events import EncodingComputed
+from schemas.health import HEALTH
 from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -18,12 +19,13 @@ from streams.connection import connect, connect_patiently
 from streams.gallery import Gallery
 from streams.log import PartitionLog
 from streams.matching import Rules, match, restore
+from streams.metering import count_matched
 from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sealer import Sealer
 from streams.state import gallery_of
 from streams.telling import say, trace
-from streams.vitals import vitals_of, write_vitals
+from streams.vitals import PartitionVitals, vitals_of, write_vitals
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,6 +65,8 @@ class PartitionMatcher:
         )
         self.gallery = Gallery(around.shard)
         self.position = 0
+        self.matched_at: int | None = None  # Kafka's timestamp of the last that was matched, in milliseconds
+        self.vitals: PartitionVitals | None = None
 
     def restore(self) -> None:
         """Take the state from the checkpoint in Redis, and what was matched since from the log."""
@@ -77,6 +81,7 @@ class PartitionMatcher:
         self.position = matched = self._matched(log_end)
         for batch in self._around.log.read(self.partition, begin, matched):
             restore(self.gallery, batch, self._rules.erased)
+            HEALTH.beat()
         self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
         log.log(
             logging.INFO if log_end else logging.DEBUG,
@@ -109,8 +114,8 @@ class PartitionMatcher:
         """Take over what was sealed in the background, have sealed what is due, and say how things stand."""
         self._sealer.tend(self.position, lambda: self._around.ownership.owns(self.partition))
         if time.monotonic() - self._said_at >= _VITALS_EVERY_S:
-            vitals = vitals_of(self.gallery, self.partition, self.position)
-            write_vitals(self._redis, self._around.settings, self._around.shard, vitals)
+            self.vitals = vitals_of(self.gallery, self.partition, self.position)
+            write_vitals(self._redis, self._around.settings, self._around.shard, self.vitals)
             self._said_at = time.monotonic()
 
     def _catch_up(self, offset: int) -> None:
@@ -131,6 +136,7 @@ class PartitionMatcher:
     def _match(self, records: list[Record]) -> None:
         if not records:
             return
+        HEALTH.beat()
         begun = time.time_ns()
         consequences = match(self.gallery, records, self._rules)
         renewed = self._renewed(consequences.renew)
@@ -143,6 +149,8 @@ class PartitionMatcher:
         if self._around.tracer is not None:
             trace(self._around.tracer, records, begun, time.time_ns())
         say(self.partition, consequences.publish, renewed)
+        self.matched_at = records[-1].timestamp
+        count_matched(consequences.said, consequences.letters)
 
     def _check_ownership(self) -> None:
         self._around.ownership.check(self.partition)

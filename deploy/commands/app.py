@@ -139,14 +139,23 @@ def kafka_expected(found: Settings, may_be_away: bool = False) -> Settings:
 
 
 def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
-    """A worker's settings, once the topics are there, and for who needs them the tables, and Redis."""
+    """A worker's settings, once the topics are there, and for who needs them the tables, and Redis.
+
+    From the first moment on it says how it is, where it is told to.
+    """
     from deploy.refusals import RefusedError
+    from deploy.serving import AddressError, serve
     from deploy.tables import wait_for_tables
     from deploy.topics import wait_for_topics
     from deploy.waiting import wait_for_redis
 
     found = settings_with_key()
     logs.become_worker(worker, found.namespace)
+    if found.http is not None:
+        try:
+            serve(found.http, worker)
+        except AddressError as error:
+            raise UserError(f"FACEMATCH_HTTP: nothing can listen at {error}") from None
     try:
         wait_for_topics(found)
         if redis:

@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exp
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
+from deploy.local.targets import write_targets
 from deploy.tables import create_tables
 from deploy.topics import create_topics
 from producers.outbox_table import create_outbox
@@ -29,7 +30,6 @@ from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings
 from schemas.topics import CONSUMER_GROUPS
 
-_PORTS = ("kafka", "kafka_controller", "postgres", "redis")
 WORKERS = {
     "encode-cpu": ("encode", "--pool", "cpu"),
     "encode-gpu": ("encode", "--pool", "gpu"),
@@ -37,6 +37,8 @@ WORKERS = {
     "sink": ("sink",),
     "outbox": ("outbox",),
 }
+_SERVERS = ("kafka", "kafka_controller", "postgres", "redis")
+_PORTS = (*_SERVERS, *WORKERS, "compact")
 
 
 class StackBusyError(Exception):
@@ -48,7 +50,8 @@ class Stack:
 
     `addresses` are environment variables with which `Settings` finds the servers; `start_servers` also leaves
     them, and the key of the erased, in `stack.env` in the folder, for every other `facematch` command that is run
-    beside it.
+    beside it. `start_workers` leaves in `targets.json` where each worker says how it is, as Prometheus reads it
+    (file_sd_config).
     """
 
     def __init__(self, folder: Path, on_line: OnLine) -> None:
@@ -57,13 +60,14 @@ class Stack:
         self.addresses: dict[str, str] = {}
         self.workers: list[Child] = []
         self._erasure_key = ""
+        self._ports_taken: dict[str, int] = {}
         self._servers: dict[str, Server] = {}
 
     def start_servers(self, say: Callable[[str], None]) -> None:
         """Prepare and start the three servers and return once they answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         env_file = self.folder / "stack.env"
-        ports = self._ports(env_file)
+        ports = self._ports_taken = self._ports(env_file)
         say("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
         servers = self.prepare(ports)
         for server in servers:
@@ -117,13 +121,17 @@ class Stack:
         """
         create_topics(settings)
         create_tables(settings)
-        names = [name for name in WORKERS if name != "outbox"]
-        self.workers = [self.start_worker(name) for name in names]
+        workers = {name: arguments for name, arguments in WORKERS.items() if name != "outbox"}
         if all_kinds:
             create_outbox(settings)
-            self.workers.append(self.start_worker("outbox"))
             schedule = ("compact", "--schedule", settings.compact_at, "--time-zone", settings.time_zone)
-            self.workers.append(self.start_worker("compact", *schedule))
+            workers |= {"outbox": WORKERS["outbox"], "compact": schedule}
+        http = {name: f"127.0.0.1:{self._ports_taken[name]}" for name in workers}
+        write_targets(self.folder, http)
+        self.workers = [
+            self.start_worker(name, *arguments, env={"FACEMATCH_HTTP": http[name]})
+            for name, arguments in workers.items()
+        ]
 
     def wait_for_workers(self, settings: Settings, limit_s: float = 120) -> None:
         """Return once every consumer group has its partitions. Raises TimeoutError."""

@@ -25,13 +25,13 @@ def test_free_ports_are_different_and_free() -> None:
 
 def test_the_ports_of_last_time_are_taken_again_unless_one_is_taken_by_another(tmp_path: Path) -> None:
     stack = Stack(tmp_path, lambda *_: None)
-    kafka, controller, postgres, redis = free_ports(4)
     env_file = tmp_path / "stack.env"
-    env_file.write_text(f"# ports: kafka={kafka} kafka_controller={controller} postgres={postgres} redis={redis}\n")
-    before = stack._ports(env_file)
-    assert before == {"kafka": kafka, "kafka_controller": controller, "postgres": postgres, "redis": redis}
-    with socket.create_server(("127.0.0.1", postgres)):
-        assert postgres not in stack._ports(env_file).values()
+    ports = stack._ports(env_file)
+    assert len(set(ports.values())) == 4 + 6  # servers, and workers: one of each kind
+    env_file.write_text("# ports: " + " ".join(f"{name}={port}" for name, port in ports.items()) + "\n")
+    assert stack._ports(env_file) == ports
+    with socket.create_server(("127.0.0.1", ports["postgres"])):
+        assert ports["postgres"] not in stack._ports(env_file).values()
 
 
 def test_a_folder_has_one_stack(tmp_path: Path) -> None:

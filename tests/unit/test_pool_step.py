@@ -185,6 +185,20 @@ def test_no_more_than_the_limit_is_taken() -> None:
         parts.step.submit(message(3))
 
 
+def test_the_loop_is_alive_unless_a_process_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[None] = []
+    monkeypatch.setattr("consumers.pool_step.HEALTH.beat", lambda: beats.append(None))
+    parts = Parts()
+    parts.step.poll()
+    assert len(beats) == 1, "there is nothing to do"
+    parts.step.submit(message(0))
+    parts.step.poll()
+    assert len(beats) == 1, "a process has it"
+    parts.pool.tasks[0][1](ANSWER)
+    parts.step.poll()
+    assert len(beats) == 2, "only the broker is waited for"
+
+
 def test_what_is_not_answered_when_the_partitions_go_is_not_committed() -> None:
     parts = Parts()
     for offset in range(2):

@@ -1,0 +1,44 @@
+"""Where the workers of the local stack say how they are: a file that Prometheus reads too, and what they answer."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+_FILE = "targets.json"
+_TIMEOUT_S = 2.0
+
+
+class Said(NamedTuple):
+    """A worker, its URL, and what it answers when it is asked whether it is ready."""
+
+    worker: str
+    url: str
+    answer: str
+
+
+def write_targets(folder: Path, addresses: Mapping[str, str]) -> None:
+    """Keep the addresses of workers: https://prometheus.io/docs/guides/file-sd/"""
+    targets = [{"targets": [address], "labels": {"process": name}} for name, address in addresses.items()]
+    (folder / _FILE).write_text(json.dumps(targets, indent=2) + "\n")
+
+
+def ask_targets(folder: Path) -> Iterator[Said]:
+    """What each worker of the stack in that folder answers; nothing where none was ever started."""
+    file = folder / _FILE
+    for target in json.loads(file.read_text()) if file.exists() else []:
+        url = f"http://{target['targets'][0]}"
+        yield Said(target["labels"]["process"], url, _answer(f"{url}/readyz"))
+
+
+def _answer(url: str) -> str:
+    try:
+        with urlopen(url, timeout=_TIMEOUT_S) as response:
+            return str(response.read().decode()).strip()
+    except HTTPError as error:
+        with error:
+            return error.read().decode().strip()
+    except (URLError, TimeoutError, ConnectionError):
+        return "does not answer"

@@ -1,0 +1,114 @@
+"""What is counted of the answers of a pool, and of what the matcher and the sink say. Replays have old times."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from consumers.encoding import escalated, rejected
+from consumers.metering import Answers, count_written
+from consumers.photos import RejectedError
+from schemas.envelope import Message, Record, UnreadableError, announce, encode
+from schemas.events import (
+    EncodingErased,
+    Event,
+    IndividualChecked,
+    IndividualCreated,
+    Photo,
+    RejectionReason,
+)
+from schemas.letters import dead_letter
+from schemas.settings import Settings
+from streams.metering import count_matched, show_galleries
+from streams.vitals import PartitionVitals, ScopeVitals
+from tests.encodings import computed
+
+REPLAYED = (("replay_id", b"2026-01-31"),)
+CREATED = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///a.jpg"))
+CHECKED = IndividualChecked(collection="c", individual_id="a", revision=1, encoder="e", duplicates=0, truncated=False)
+
+
+class Since:
+    """How much metrics have grown since this was made: those of other tests are in the same registry."""
+
+    def __init__(self) -> None:
+        self._before = self._all()
+
+    def _all(self) -> dict[str, float]:
+        return {
+            f"{sample.name}{sorted(sample.labels.values())}": sample.value
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+        }
+
+    def __call__(self, name: str, *labels: str) -> float:
+        key = f"{name}{sorted(labels)}"
+        return self._all().get(key, 0) - self._before.get(key, 0)
+
+
+def message(event: Event, ago_s: float = 0) -> Message[Event]:
+    return announce(event, "test", datetime.now(UTC) - timedelta(seconds=ago_s))
+
+
+def record(event: Event, ago_s: float = 0) -> Record:
+    return encode(message(event, ago_s))
+
+
+def test_each_kind_of_answer_is_counted_with_its_reason() -> None:
+    answers, since = Answers("cpu", "individuals"), Since()
+    rejection = rejected(message(CREATED), RejectedError(RejectionReason.NO_FACE, "no face"))
+    answers.count(
+        [
+            record(computed("a", np.ones(128, np.float32))),
+            rejection,
+            rejection,
+            escalated(record(CREATED), "no_face_by_hog"),
+            record(EncodingErased(collection="c", individual_id="a", revision=2)),
+            dead_letter(record(CREATED), UnreadableError("for the test"), "test"),
+        ]
+    )
+    counted = {
+        (outcome, reason): since("facematch_encoder_answers_total", "cpu", outcome, reason)
+        for outcome, reason in (
+            ("encoded", ""),
+            ("rejected", "no_face"),
+            ("escalated", "no_face_by_hog"),
+            ("erased", ""),
+            ("dead_letter", ""),
+        )
+    }
+    assert list(counted.values()) == [1, 2, 1, 1, 1], counted
+    assert since("facematch_dead_letters_total", "individuals") == 1
+    assert since("facematch_face_sharpness_sum", "cpu") == 100
+
+
+def test_how_long_it_took_is_measured_but_of_what_is_replayed() -> None:
+    answers, since = Answers("gpu", "escalations"), Since()
+    embedding = computed("a", np.ones(128, np.float32))
+    old = record(embedding, ago_s=86_400)
+    answers.count([record(embedding, ago_s=3), replace(old, headers=(*old.headers, *REPLAYED))])
+    count_matched([message(CHECKED, 2), replace(message(CHECKED, 86_400), context=REPLAYED)], letters=0)
+    count_written([message(CHECKED, 4), replace(message(CHECKED, 86_400), context=REPLAYED), message(CREATED, 9_000)])
+    for stage, seconds in (("encoded", 3), ("matched", 2), ("written", 4)):
+        assert since("facematch_since_registration_seconds_count", stage) == 1
+        assert since("facematch_since_registration_seconds_sum", stage) == pytest.approx(seconds, abs=1)
+    assert since("facematch_encoder_answers_total", "gpu", "encoded", "") == 2
+    assert since("facematch_matcher_events_total", "IndividualChecked") == 2
+    assert since("facematch_sink_events_total", "IndividualCreated") == 1
+
+
+def test_galleries_are_those_that_the_matcher_holds_now() -> None:
+    scope = ScopeVitals(collection="c", encoder="e", people=3, delta=2, segments=(), compacted_at=None)
+    empty = scope.model_copy(update={"encoder": "of before", "people": 0})
+    now = datetime.now(UTC)
+    held = [PartitionVitals(partition=0, shard="2/8", matched=5, at=now, scopes=(scope, empty))]
+    show_galleries(Settings(_env_file=None), lambda: held)
+    labels = {"collection": "c", "encoder": "e", "shard": "2/8"}
+    assert REGISTRY.get_sample_value("facematch_gallery_people", labels) == 3
+    assert REGISTRY.get_sample_value("facematch_gallery_delta_embeddings", labels) == 2
+    assert REGISTRY.get_sample_value("facematch_gallery_recall_ratio", labels) is None
+    assert REGISTRY.get_sample_value("facematch_gallery_people", labels | {"encoder": "of before"}) is None
+    held.clear()
+    assert REGISTRY.get_sample_value("facematch_gallery_people", labels) is None
