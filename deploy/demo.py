@@ -58,9 +58,12 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
     console.print(
         f"\nIts data stays in {folder}. Where to look next ([bold]source .venv/bin/activate[/] first):\n"
         "  [bold]facematch up[/]              servers and workers in the foreground; beside it, in another terminal:\n"
-        "  [bold]facematch status[/]          individuals by state, and how far each worker is\n"
+        "  [bold]facematch status[/]          individuals by state, how far each worker is, and where its metrics are\n"
         f"  [bold]facematch duplicates --collection {collection}[/]\n"
-        "  [bold]facematch certificates[/]    what each compaction found",
+        "  [bold]facematch certificates[/]    what each compaction found\n"
+        "Metrics: each worker serves them at an address of its own, which status shows and Prometheus reads in "
+        f"{folder / 'targets.json'};\n"
+        "deploy/grafana/facematch.json is a board of them, deploy/prometheus/alerts.yaml says when somebody must look.",
         soft_wrap=True,
         highlight=False,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import hold
+from deploy.local.stack import WORKERS, hold
 from deploy.photos import PACKAGE
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
@@ -46,6 +46,8 @@ def test_demo_finds_the_pairs_the_first_time_and_again(folder: Path) -> None:
         assert re.search(r"p99\s*│ \d+\.\d\d s", done.stdout)
         for name, value in (("people", "7"), ("pairs kept", "15"), ("pairs found", "0"), ("in service", "yes")):
             assert re.search(rf"certificates.*{name}\s*│ {value} ", done.stdout, re.S)
+        for place in ("facematch status", "facematch certificates", "targets.json", "alerts.yaml"):
+            assert place in done.stdout.partition("Where to look next")[2]
     with hold(folder / ".facematch"):
         pass  # nothing runs any more
 
@@ -103,6 +105,8 @@ def test_up_runs_until_it_is_stopped_and_its_data_stays(folder: Path, up: "subpr
     status = facematch(folder, "status")
     assert status.returncode == 0, status.stderr
     assert "encoder-cpu" in status.stdout
+    for worker in (*WORKERS, "compact"):
+        assert re.search(rf"│ {worker} +│ .+ │ http://127\.0\.0\.1:\d+/metrics", status.stdout), status.stdout
     up.send_signal(signal.SIGINT)
     rest = up.stdout.read()
     assert up.wait(60) == 0, rest
