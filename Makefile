@@ -6,7 +6,8 @@ INSTALLED := .venv/installed
 ON_BOTH_CORES := --numprocesses 2 --dist loadgroup
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay check lock generate clean
+.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
+	bench-metrics check lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -24,7 +25,7 @@ test-faults: $(INSTALLED) ## the longer fault tests
 test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
 	@$(BIN)/pytest -m tls
 
-bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay ## the figures in the README, measured again
+bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics ## the README's figures again
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
@@ -40,6 +41,9 @@ bench-outbox: $(INSTALLED) ## that of the outbox, 2 minutes
 
 bench-replay: $(INSTALLED) ## those of a replay, 3 minutes
 	@$(MEASURED) -m tests.bench.replay
+
+bench-metrics: $(INSTALLED) ## what metrics cost a worker, 2 minutes
+	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.metrics
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

@@ -1,0 +1,234 @@
+"""`make bench-metrics`: which share of a worker's time metrics take. Prints a Markdown table.
+
+The sink and the matcher do their real work on real servers. Counted is the processor time of the loop's own thread:
+waiting for servers is left out, and so is what the clients' own threads do. What metrics take is measured where they
+are called, in the same batches: batches with and without them differ by less than batches do anyway.
+"""
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.context_managers import Timer
+from prometheus_client.metrics import MetricWrapperBase
+from sqlalchemy.engine import Engine
+
+from consumers import sink
+from consumers.certified import Certified
+from consumers.encoder_process import Pool, load_encoding
+from consumers.encoding import Task
+from consumers.erasing import Events, Sieved
+from consumers.metering import Answers
+from deploy.local.stack import Stack
+from deploy.photos import fetch_demo_photos
+from schemas import logs
+from schemas.envelope import Record, announce, encode
+from schemas.erasures import ErasureLog
+from schemas.events import DuplicateFound, Event, IndividualChecked, IndividualCreated, Member, Photo
+from schemas.health import Health
+from schemas.kafka import Publisher
+from schemas.lag import Positions
+from schemas.settings import STACK_FOLDER, Settings
+from schemas.shard import Shard
+from schemas.topics import ENCODINGS
+from streams import partition
+from streams.log import PartitionLog
+from streams.ownership import Ownership
+from streams.partition import PartitionMatcher, Surroundings
+from streams.progress import Progress
+from tests.bench.machine import describe_machine, print_table, say
+from tests.encodings import computed
+from tests.integration.world import Lines, World
+from tests.population import embeddings
+
+GALLERY, SEED = 20_000, 5
+BATCHES, SINK_BATCHES = 100, 60
+SKIPPED = 10  # until it is warm
+PHOTOS = 40
+Row = tuple[str, ...]
+
+# Everything that is called for the sake of metrics and probes.
+METRICS = (
+    (MetricWrapperBase, "labels"),
+    (Counter, "inc"),
+    (Gauge, "set"),
+    (Histogram, "observe"),
+    (Histogram, "time"),
+    (Timer, "__enter__"),
+    (Timer, "__exit__"),
+    (Health, "beat"),
+    (Health, "still_waiting"),
+    (Positions, "processed"),
+    (Certified, "look"),
+    (sink, "count_written"),
+    (partition, "count_matched"),
+)
+
+
+class Spent:
+    """Processor time of this thread within the functions that it wraps; within one another they count once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._is_within = False
+
+    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            if self._is_within or threading.current_thread() is not threading.main_thread():
+                return function(*arguments, **named)
+            self._is_within, begun = True, time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.seconds += time.thread_time() - begun
+                self._is_within = False
+
+        return timed
+
+
+def _measure(name: str, step: Callable[[], int], batches: int) -> Row:
+    """Microseconds a message: medians of all, and of what is spent on metrics; and the share of these in the rest."""
+    spent, taken, of_metrics = Spent(), [], []
+    with ExitStack() as stack:
+        for owner, function in METRICS:
+            stack.enter_context(patch.object(owner, function, spent.wrapped(getattr(owner, function))))
+        for _ in range(batches):
+            spent.seconds, begun = 0.0, time.thread_time()
+            count = step()
+            taken.append((time.thread_time() - begun) * 1e6 / count)
+            of_metrics.append(spent.seconds * 1e6 / count)
+    return _row(name, taken, of_metrics)
+
+
+def _row(name: str, taken: Sequence[float], of_metrics: Sequence[float]) -> Row:
+    share = sum(of_metrics) / (sum(taken) - sum(of_metrics))
+    return name, f"{statistics.median(taken):.1f}", f"{statistics.median(of_metrics):.2f}", f"{share * 100:.2f} %"
+
+
+def matcher(world: World) -> Row:
+    """Newcomers among 20,000, from the record to the findings that Kafka has and the offset that Redis has."""
+    settings, ownership = world.settings, Ownership()
+    ownership.set([0])
+    ownership.start()
+    around = Surroundings(
+        settings,
+        Shard(),
+        PartitionLog(settings, ENCODINGS, "bench"),
+        Publisher(settings, "bench"),
+        Progress(settings),
+        ownership,
+        ErasureLog(settings, "bench"),
+    )
+    one = PartitionMatcher(0, around)
+    one.restore()
+    size = settings.match_batch
+    records = [
+        replace(encode(announce(computed(f"p{number}", face), "bench")), partition=0, offset=number)
+        for number, face in enumerate(embeddings(GALLERY + BATCHES * size, SEED))
+    ]
+    batches = iter(range(0, len(records), size))
+
+    def step() -> int:
+        begin = next(batches)
+        one.process(records[begin : begin + size])
+        return size
+
+    for _ in range(GALLERY // size):
+        step()
+    return _measure("matcher, one of 256", step, BATCHES)
+
+
+def the_sink(world: World) -> Row:
+    """What follows from registrations, from Kafka into Postgres: of each the registration, the check and a pair."""
+    writer = sink.Sink(world.settings)
+    world.publish_records(list(_said(world.settings.sink_batch * (SINK_BATCHES + SKIPPED) // 3)))
+    counts: list[int] = []
+    write = sink.write
+
+    def counting(engine: Engine, events: Events, *more: Any) -> Sieved:
+        counts.append(len(events))
+        return write(engine, events, *more)
+
+    def step() -> int:
+        before = len(counts)
+        while len(counts) == before:
+            writer.step()
+        return counts[-1]
+
+    with patch.object(sink, "write", counting):
+        for _ in range(SKIPPED):
+            step()
+        row = _measure(f"sink, one of {world.settings.sink_batch} or fewer", step, SINK_BATCHES)
+    writer.close()
+    return row
+
+
+def _said(people: int) -> Iterator[Record]:
+    for number in range(people):
+        who, now = f"p{number}", datetime.now(UTC)
+        events: tuple[Event, ...] = (
+            IndividualCreated(collection="c", individual_id=who, revision=1, photo=Photo(uri=f"file:///{who}.jpg")),
+            DuplicateFound(
+                collection="c",
+                encoder="e",
+                a=Member(individual_id=who, revision=1),
+                b=Member(individual_id=f"{who}-twin", revision=1),
+                distance=0.3,
+                threshold=0.45,
+            ),
+            IndividualChecked(
+                collection="c", individual_id=who, revision=1, encoder="e", duplicates=1, truncated=False
+            ),
+        )
+        for event in events:
+            yield encode(announce(event, "bench", now))
+
+
+def encoder(settings: Settings) -> Row:
+    """A photo in a process of the CPU pool, and what its worker counts of the answer."""
+    encoding, answers = load_encoding(settings, Pool.CPU), Answers("bench", "individuals")
+    photo = (fetch_demo_photos(STACK_FOLDER.resolve() / "photos") / "obama.jpg").read_bytes()
+    event = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///obama.jpg"))
+    task = Task(encode(announce(event, "bench")), photo)
+    taken, counting = [], []
+    for _ in range(PHOTOS):
+        begun = time.process_time()
+        (answer,) = encoding.answers([task])
+        encoded = time.process_time()
+        answers.count([answer])
+        taken.append((time.process_time() - begun) * 1e6)
+        counting.append((time.process_time() - encoded) * 1e6)
+    return _row("encoder, CPU pool, one photo", taken, counting)
+
+
+def run() -> None:
+    """All three, one after the other."""
+    print(describe_machine())
+    logs.configure(logs.Log("text"))
+    lines = Lines()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        stack = Stack(Path(folder) / "stack", lines.add)
+        try:
+            stack.start_servers(say)
+            rows = []
+            for part in (the_sink, matcher):
+                say(part.__name__)
+                rows.append(part(World(stack, lines, Path(folder) / "data")))
+            rows.append(encoder(Settings()))
+        finally:
+            stack.stop()
+    print_table(("processor time a message", "all, µs", "metrics, µs", "metrics / rest"), rows)
+
+
+if __name__ == "__main__":
+    run()
