@@ -1,7 +1,11 @@
 """A graph, ready to run: on the GPU where onnxruntime has one, else on the processor."""
 
+import os
 from pathlib import Path
 from typing import Any
+
+# Since 1.29 it tells Microsoft what runs where, from its import on, unless it finds this in the environment.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime

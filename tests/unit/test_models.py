@@ -3,6 +3,8 @@
 import importlib.util
 import multiprocessing
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,13 @@ def test_no_chips_have_no_embeddings(embedder: Embedder) -> None:
 def test_what_is_no_chip_is_refused(embedder: Embedder, chips: Any) -> None:
     with pytest.raises(ValueError, match="chips are uint8"):
         embedder.embed(chips)
+
+
+def test_onnxruntime_tells_nobody_what_it_runs(tmp_path: Path) -> None:
+    """Whoever may be told is given an id, which is kept in the home folder. Under CI it tells nobody by itself."""
+    command = [sys.executable, "-W", "ignore", "-c", "import consumers.models.sessions"]
+    subprocess.run(command, env={"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def assert_same_as_dlib(found: list[Detection], expected: Any) -> None:
