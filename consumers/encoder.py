@@ -1,6 +1,5 @@
 """The encoder pools: `individuals` → CPU pool (HOG), `escalations` → GPU pool (CNN); both → `encodings`."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC
@@ -20,6 +19,7 @@ from consumers.photo_store import PhotoStore
 from consumers.pool_step import AnswerInPool, Done, Work
 from consumers.task_pool import Taken, TaskPool, process_pool
 from consumers.telling import Teller
+from schemas.cores import cores
 from schemas.envelope import Record, full_name
 from schemas.erasures import ErasureLog
 from schemas.kafka import Publisher
@@ -88,7 +88,7 @@ def run(settings: Settings, pool: Pool) -> None:
 
 def _default_processes(pool: Pool) -> int:
     """One for each core; a GPU is fed by one."""
-    return len(os.sched_getaffinity(0)) if pool is Pool.CPU else 1
+    return cores() if pool is Pool.CPU else 1
 
 
 class _Steps(ProcessingStrategyFactory[KafkaPayload]):

@@ -12,6 +12,7 @@ from rich.progress import Progress, TimeRemainingColumn
 
 from deploy.certificates import certificate_table, problem_of
 from deploy.queries import shard_counts
+from schemas.cores import cores
 from schemas.events import CompactionCertified
 from schemas.kafka import partition_of
 from schemas.settings import Settings
@@ -28,7 +29,6 @@ from streams.compactor import (
 from streams.connection import connect_once
 from streams.inbox import LostChunksError
 from streams.lease import HeldError, LeaseLostError
-from streams.segment import cores
 from streams.vitals import PartitionVitals, read_vitals
 
 log = structlog.stdlib.get_logger(__name__)

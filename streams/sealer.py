@@ -8,13 +8,14 @@ from concurrent.futures import Future
 
 import structlog
 
+from schemas.cores import cores
 from schemas.settings import Settings
 from streams.checkpoints import CheckpointStore
 from streams.collection import Collection
 from streams.delta import Rows
 from streams.gallery import Gallery
 from streams.manifest import Compacted
-from streams.segment import Segment, build_segment, cores
+from streams.segment import Segment, build_segment
 from streams.state import state_of
 
 log = structlog.stdlib.get_logger(__name__)

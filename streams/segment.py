@@ -4,7 +4,6 @@ https://arxiv.org/abs/1603.09320; the library is hnswlib. Its parameters follow 
 misses is a property of the data, so it is measured on the very segment that was built.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.cores import cores
 from schemas.events import EMBEDDING_DIMENSIONS, Member
 from streams.bearers import Bearers
 from streams.delta import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
@@ -60,11 +60,6 @@ class Quality(BaseModel):
     sample_pairs: int = Field(description="of so many")
     sample_probes: int = Field(default=0, description="of so many people, drawn at random")
     sample_is_made_up: bool = Field(default=False, description="or of as many places near people")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import hnswlib
 import numpy as np
 
+from schemas.cores import cores
 from schemas.events import EMBEDDING_DIMENSIONS, CompactionCertified
 from schemas.topics import CERTIFICATES
-from streams.segment import cores
 from tests.bench.machine import print_table, say
 from tests.bench.matcher import Bench, delays, run
 from tests.bench.matching import SEED, Matching

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from schemas.cores import cores
 from schemas.envelope import Record, announce, encode
 from schemas.settings import Settings
 from streams.matching import Rules, match
-from streams.segment import build_segment, cores
+from streams.segment import build_segment
 from tests.bench.machine import print_table
 from tests.bench.matching import COLLECTION, SEED
 from tests.bench.million import ENCODER, gallery_of, rows_of
