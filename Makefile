@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 ON_BOTH_CORES := --numprocesses 2 --dist loadgroup
+RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url \
+	--python-version 3.11 --custom-compile-command "make lock"
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
 .PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
@@ -54,9 +56,11 @@ check: $(INSTALLED) ## lint, format, types, import rules
 generate: $(INSTALLED) ## write JSON Schemas, examples and the AsyncAPI document again
 	@$(BIN)/python -m schemas.generate
 
-lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-annotate --no-emit-index-url --python-version 3.11 \
-		--all-extras --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+lock: ## resolve requirements.lock anew from pyproject.toml, and of it what the images have (needs uv)
+	$(RESOLVE) --all-extras --output-file requirements.lock pyproject.toml
+	$(RESOLVE) --constraint requirements.lock --output-file deploy/requirements-cpu.lock pyproject.toml
+	echo 'onnxruntime-gpu[cuda,cudnn]' | $(RESOLVE) --constraint requirements.lock --no-emit-package onnxruntime \
+		--output-file deploy/requirements-gpu.lock pyproject.toml -
 
 clean: ## remove the environment and the local stack's data
 	rm -rf .venv .facematch

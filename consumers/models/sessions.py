@@ -46,6 +46,7 @@ class Session:
         options.enable_mem_pattern = False
         providers: list[Any] = [_CPU]
         if has_cuda():
+            onnxruntime.preload_dlls()  # where CUDA came as packages, its libraries lie where no loader looks
             providers.insert(0, (_CUDA, _CUDA_OPTIONS))
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
         # Asked of the session: where CUDA is installed but no device answers, onnxruntime falls back by itself.
