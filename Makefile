@@ -9,7 +9,7 @@ RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
 .PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
-	bench-metrics check lock generate clean
+	bench-metrics check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder
 	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: check ## every check and every test, on real servers that the tests start
-	@$(BIN)/pytest -m "not faults and not tls" $(ON_BOTH_CORES)
+	@$(BIN)/pytest -m "not faults and not tls and not kustomize" $(ON_BOTH_CORES)
 
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800 $(ON_BOTH_CORES)
@@ -52,6 +52,10 @@ check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+check-deploy: $(INSTALLED) ## the Kubernetes manifests as Kustomize builds them, which Go compiles: 3 minutes the first time
+	@command -v go > /dev/null || { echo "make check-deploy needs Go, https://go.dev/dl: nothing was checked"; exit 1; }
+	@$(BIN)/pytest -m kustomize --timeout 900
 
 generate: $(INSTALLED) ## write JSON Schemas, examples and the AsyncAPI document again
 	@$(BIN)/python -m schemas.generate
