@@ -1,4 +1,4 @@
-"""What README and runbook tell the user to type can be typed: the real command line takes every command in them."""
+"""What README and runbook tell the user to type can be typed, and each alert has its entry in the runbook."""
 
 import re
 import shlex
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
 README, RUNBOOK = ROOT / "README.md", ROOT / "deploy" / "RUNBOOK.md"
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 
 
 def typed(file: Path) -> Iterator[str]:
@@ -20,7 +22,12 @@ def typed(file: Path) -> Iterator[str]:
     consoles = "\n".join(re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     yield from re.findall(r"^\$ (?:nice )?(facematch .*)$", consoles.replace("\\\n", " "), re.MULTILINE)
     if file == RUNBOOK:
-        yield from re.findall(r"`(facematch [^`…]+)`", text)
+        yield from re.findall(r"`(facematch [^`…]+)`", prose(file))
+
+
+def prose(file: Path) -> str:
+    """All but what stands in blocks of code."""
+    return re.sub(r"^```.*?^```", "", file.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def parse(command: str) -> None:
@@ -50,8 +57,7 @@ def test_commands_can_be_typed(file: Path) -> None:
 
 def anchors(file: Path) -> set[str]:
     """As GitHub makes them of headings."""
-    prose = re.sub(r"^```.*?^```", "", file.read_text(), flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(file), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
@@ -59,3 +65,11 @@ def anchors(file: Path) -> set[str]:
 def test_links_within_lead_somewhere(file: Path) -> None:
     links = set(re.findall(r"\]\(#([^)]+)\)", file.read_text()))
     assert links <= anchors(file)
+
+
+def test_every_alert_has_an_entry() -> None:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    links = {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
+    entries = {f"deploy/RUNBOOK.md#{anchor}" for anchor in anchors(RUNBOOK)}
+    assert {alert: link for alert, link in links.items() if link not in entries} == {}
+    assert len(links) > 20
