@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +31,11 @@ def facematch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: Path) -> Path:
-    """An empty folder, but for the demo's photos, so that they are not fetched again."""
-    shutil.copytree(photos, tmp_path / ".facematch" / "photos" / PACKAGE)
-    return tmp_path
+def folder(photos: Path) -> Iterator[Path]:
+    """An empty folder, but for the demo's photos, so that they are not fetched again. Not below pytest's: `servers`."""
+    with tempfile.TemporaryDirectory(prefix="facematch-") as folder:
+        shutil.copytree(photos, Path(folder) / ".facematch" / "photos" / PACKAGE)
+        yield Path(folder)
 
 
 def test_demo_finds_the_pairs_the_first_time_and_again(folder: Path) -> None:
