@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # it is exported
 
 from producers.replay_log import CLIENT
 from producers.replay_pace import TICK_S, Delay, Place
 from schemas.envelope import full_name
-from schemas.kafka import client_config, is_transient
+from schemas.kafka import client_config, consumer_config, is_transient
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, GPU_POOL, INDIVIDUALS, SINK, ConsumerGroup, Topic, matcher_of, shard_of
@@ -41,7 +41,9 @@ class Groups:
         served, missing = self._served(wanted)
         if missing:
             raise UnservedError(missing)
-        self._groups = [(group, Delay()) for group in served]
+        # Each is asked for its offsets as its consumers ask: the admin client's question crashes the process where a
+        # coordinator has moved (librdkafka #5040).
+        self._groups = [(group, Delay(), Consumer(consumer_config(settings, group.name))) for group in served]
         self._places = self._places_of({topic.name for group in served for topic in group.reads})
         self._begins = self._offsets(OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
@@ -49,22 +51,23 @@ class Groups:
         """By how many seconds each group is behind. Raises KafkaException."""
         now = time.monotonic()
         ends = self._offsets(OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        asked = [
-            self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(self._full(group.name))], request_timeout=_TIMEOUT_S
-            )
-            for group, _ in self._groups
-        ]
         found = {}
-        for (group, delay), futures in zip(self._groups, asked, strict=True):
-            places = futures[self._full(group.name)].result().topic_partitions
-            committed = self._begins | {
-                (str(place.topic), place.partition): place.offset for place in places if place.offset >= 0
-            }
+        for group, delay, consumer in self._groups:
             topics = {self._full(topic.name) for topic in group.reads}
+            places = [place for place in self._places if place.topic in topics]
+            committed = {
+                (str(place.topic), place.partition): place.offset
+                for place in consumer.committed(places, timeout=_TIMEOUT_S)
+                if place.offset >= 0
+            }
             own = {place: end for place, end in ends.items() if place[0] in topics}
-            found[group.name] = delay.note(now, own, committed)
+            found[group.name] = delay.note(now, own, self._begins | committed)
         return found
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        for _, _, consumer in self._groups:
+            consumer.close()
 
     def _served(self, wanted: list[ConsumerGroup]) -> tuple[list[ConsumerGroup], list[ConsumerGroup]]:
         """Groups with consumers, and those without: of matchers all shards of every number that is at work."""
@@ -125,6 +128,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+        self._groups.close()
 
     def _run(self) -> None:
         try:
