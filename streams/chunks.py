@@ -11,12 +11,14 @@ from typing import Any, BinaryIO
 
 from redis import Redis
 
+from schemas.health import HEALTH
 from streams.manifest import Blob, Part, UnusableError
 from streams.packing import Parts, memory_file
 
 _CHUNK_BYTES = 8 * 2**20
 _UNNAMED_FOR_S = 3600  # longer than it takes to write all of a file
 _CONNECTIONS = 4
+_SAID_EVERY_S = 5.0
 
 # Of a script that names chunks, KEYS[3] and after: they must be there, and stay from then on.
 KEEP_CHUNKS = """
@@ -112,7 +114,11 @@ class Chunks:
 
 
 def _raise_first(under_way: "list[Future[Any]]") -> None:
-    """Wait for all, since they use files that will be closed; then raise what the first that failed raised."""
-    wait(under_way)
+    """Wait for all, since they use files that will be closed; then raise what the first that failed raised.
+
+    They wait for a Redis that is away in threads of their own, whose word for it does not count.
+    """
+    while wait(under_way, timeout=_SAID_EVERY_S).not_done:
+        HEALTH.still_waiting()
     for one in under_way:
         one.result()
