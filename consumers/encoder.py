@@ -12,10 +12,10 @@ from arroyo.processing.strategies import CommitOffsets, ProcessingStrategy, Proc
 from arroyo.types import BrokerValue, Commit, Partition, Topic
 
 from consumers.checked_consumer import CheckedConsumer
-from consumers.encoder_process import DETECTOR_OF, Pool, answers, batch_of, load, provider
+from consumers.encoder_process import DETECTOR_OF, Pool, answers, batch_of, load, longest_encoding_s, provider
 from consumers.encoding import Intake, Task, given_up
 from consumers.metering import Answers
-from consumers.photo_store import PhotoStore
+from consumers.photo_store import PhotoStore, longest_fetch_s
 from consumers.pool_step import AnswerInPool, Done, Work
 from consumers.task_pool import Taken, TaskPool, process_pool
 from consumers.telling import Teller
@@ -78,7 +78,13 @@ def run(settings: Settings, pool: Pool) -> None:
     processor = StreamProcessor(
         consumer,
         Topic(full_name(source.name, settings.namespace)),
-        _Steps(work, publisher, source.name, limit=2 * settings.photo_fetches + 4 * processes),
+        _Steps(
+            work,
+            publisher,
+            source.name,
+            limit=2 * settings.photo_fetches + 4 * processes,
+            longest_s=longest_fetch_s(settings) + longest_encoding_s(settings, pool),
+        ),
         ONCE_PER_SECOND,
         join_timeout=10.0,
     )
@@ -92,18 +98,21 @@ def _default_processes(pool: Pool) -> int:
 
 
 class _Steps(ProcessingStrategyFactory[KafkaPayload]):
-    def __init__(self, work: Work[Task], publisher: Publisher, topic: str, limit: int) -> None:
+    def __init__(self, work: Work[Task], publisher: Publisher, topic: str, limit: int, longest_s: float) -> None:
         self._work = work
         self._publisher = publisher
         self._topic = topic
         self._limit = limit
+        self._longest_s = longest_s
 
     def create_with_partitions(
         self,
         commit: Commit,
         partitions: Mapping[Partition, int],  # noqa: ARG002
     ) -> ProcessingStrategy[KafkaPayload]:
-        return AnswerInPool(self._work, self._publisher, self._record, CommitOffsets(commit), self._limit)
+        return AnswerInPool(
+            self._work, self._publisher, self._record, CommitOffsets(commit), self._limit, self._longest_s
+        )
 
     def shutdown(self) -> None:
         self._work.threads.shutdown(wait=False, cancel_futures=True)

@@ -36,6 +36,11 @@ def batch_of(settings: Settings, pool: Pool) -> int:
     return settings.gpu_batch if has_cuda() else 1
 
 
+def longest_encoding_s(settings: Settings, pool: Pool) -> float:
+    """How long it takes to give a photo up: its batch, the same alone, and each photo of that, up to their limits."""
+    return 3.0 * batch_of(settings, pool) * settings.encoder_photo_s
+
+
 def load_encoding(settings: Settings, pool: Pool) -> Encoding:
     """The networks of a pool, and what is done with them."""
     models, cache = models_folder(), settings.model_cache

@@ -27,6 +27,12 @@ log = structlog.stdlib.get_logger(__name__)
 _FIRST_PAUSE_S = 0.5
 
 
+def longest_fetch_s(settings: Settings) -> float:
+    """How long a photo takes whose store never answers: all attempts, and the pauses between them."""
+    attempts = settings.photo_attempts
+    return attempts * settings.photo_timeout_s + _FIRST_PAUSE_S * (2.0 ** min(attempts - 1, 60) - 1)
+
+
 class PhotoStore:
     """Reads photos. Stores that do not answer are asked again, with growing pauses."""
 

@@ -86,6 +86,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
 
     Messages go on to the next step, which commits, in the order of their submission, each once its answers
     are acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
+    The loop is said to be alive unless the first has been that for `longest_s` without being answered.
     """
 
     def __init__(
@@ -95,12 +96,15 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         to_record: Callable[[BrokerValue[KafkaPayload]], Record],
         next_step: ProcessingStrategy[KafkaPayload],
         limit: int,
+        longest_s: float,
     ) -> None:
         self._work = work
         self._publisher = publisher
         self._to_record = to_record
         self._next_step = next_step
         self._limit = limit
+        self._longest_s = longest_s
+        self._first_since = 0.0
         self._under_way: deque[_UnderWay] = deque()
         self._closed = False
 
@@ -112,6 +116,8 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         assert isinstance(message.value, BrokerValue)
         item = _UnderWay(message, self._to_record(message.value))
         taken = self._work.threads.submit(self._work.take, item.record)
+        if not self._under_way:
+            self._first_since = time.monotonic()
         self._under_way.append(item)
         taken.add_done_callback(partial(self._taken, item))
 
@@ -154,13 +160,15 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             HEALTH.beat()
         while self._under_way:
             first = self._under_way[0]
-            if first.is_published:  # else a thread or a process has it, and may hang
+            # Else a thread or a process has it, and may hang.
+            if first.is_published or time.monotonic() - self._first_since < self._longest_s:
                 HEALTH.beat()
             if first.failure is not None:
                 raise first.failure
             if not first.is_done:
                 break
             self._under_way.popleft()
+            self._first_since = time.monotonic()
             self._work.tell(Done(first.record, first.published, first.begun, first.answered or time.time_ns()))
             self._next_step.submit(first.message)
         self._next_step.poll()

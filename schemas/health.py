@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from schemas.metrics import SERVER_RETRIES
 
-# Longer than anything takes that a loop waits for in one go: a connection that nobody answers (2 min), a photo store
-# that is asked six times (92 s), an index of millions that is read from Redis.
+# Longer than anything takes that a loop does or waits for without saying so: a connection that nobody answers (2 min),
+# an index of millions that is unpacked. Photos, whose time is set, have that beside it: see `consumers.pool_step`.
 HUNG_AFTER_S = 300.0
 NO_PARTITIONS = "no partition is assigned to it; where there are more workers than partitions, some have none"
 

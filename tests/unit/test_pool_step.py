@@ -11,10 +11,14 @@ from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
+from consumers.encoder_process import Pool as Kind
+from consumers.encoder_process import longest_encoding_s
+from consumers.photo_store import longest_fetch_s
 from consumers.pool_step import AnswerInPool, Work
 from consumers.task_pool import DiedError, Taken, TaskPool
 from schemas.envelope import Record
 from schemas.kafka import Publisher, PublishError
+from schemas.settings import Settings
 
 
 class Threads:
@@ -98,12 +102,14 @@ def take(record: Record) -> Taken[str, Record]:
 
 
 class Parts:
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float = 0.0) -> None:
         self.pool, self.broker, self.commit = Pool(), Broker(), Commit()
         work: Work[str] = Work(
             cast(ThreadPoolExecutor, Threads()), take, cast("TaskPool[str, Record]", self.pool), lambda _: REJECTION
         )
-        self.step = AnswerInPool(work, cast(Publisher, self.broker), to_record, self.commit, limit=3)
+        self.step = AnswerInPool(
+            work, cast(Publisher, self.broker), to_record, self.commit, limit=3, longest_s=longest_s
+        )
 
 
 def test_offsets_go_on_in_order_and_only_once_their_answers_are_acknowledged() -> None:
@@ -197,6 +203,32 @@ def test_the_loop_is_alive_unless_a_process_hangs(monkeypatch: pytest.MonkeyPatc
     parts.pool.tasks[0][1](ANSWER)
     parts.step.poll()
     assert len(beats) == 2, "only the broker is waited for"
+
+
+def test_a_photo_has_the_time_that_is_set_for_it_before_the_loop_seems_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[None] = []
+    monkeypatch.setattr("consumers.pool_step.HEALTH.beat", lambda: beats.append(None))
+    now = 1000.0
+    monkeypatch.setattr("consumers.pool_step.time.monotonic", lambda: now)
+    parts = Parts(longest_s=320.0)
+    for offset in range(2):
+        parts.step.submit(message(offset))
+    for now, expected in ((1319.0, 1), (1320.0, 1)):
+        parts.step.poll()
+        assert len(beats) == expected, f"at {now}"
+    parts.pool.tasks[0][1](ANSWER)
+    parts.broker.waiting[0](None)
+    parts.step.poll()
+    assert len(beats) == 3, "the first is done, and the time of the second begins"
+    now = 1640.0
+    parts.step.poll()
+    assert len(beats) == 3
+
+
+def test_the_time_of_a_photo_is_that_of_all_attempts_and_of_a_process_that_it_ends_again_and_again() -> None:
+    settings = Settings(_env_file=None, photo_attempts=6, photo_timeout_s=10, encoder_photo_s=10)
+    assert longest_fetch_s(settings) == 6 * 10 + 0.5 + 1 + 2 + 4 + 8
+    assert longest_encoding_s(settings, Kind.CPU) == (4 + 4 + 4) * 10
 
 
 def test_what_is_not_answered_when_the_partitions_go_is_not_committed() -> None:
