@@ -20,13 +20,18 @@ class OutboxGauges:
         OUTBOX_OLDEST_S.ask = lambda: {(): 0.0 if self._oldest is None else time.time() - self._oldest}
 
     def look(self, connection: Connection) -> None:
-        """Count if it is time, in a transaction of its own. Raises DBAPIError."""
+        """Count if it is time, in a transaction of its own. Raises DBAPIError; then it is not tried again at once.
+
+        The database may not let a statement take as long as counting does.
+        """
         begun = time.monotonic()
         if begun < self._count_at:
             return
-        with connection.begin():
-            found = counts(connection)
+        try:
+            with connection.begin():
+                found = counts(connection)
+        finally:
+            self._count_at = time.monotonic() + max(_EVERY_S, (time.monotonic() - begun) / _SHARE)
         OUTBOX_WAITING.set(found.waiting)
         OUTBOX_MARKED.set(found.marked)
         self._oldest = None if found.oldest_age_s is None else time.time() - found.oldest_age_s
-        self._count_at = time.monotonic() + max(_EVERY_S, (time.monotonic() - begun) / _SHARE)
