@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from consumers.encoding import ESCALATION_REASON
-from schemas.envelope import Headers, Message, Record, ages_of
+from schemas.envelope import REPLAY_ID, Headers, Message, Record, ages_of
 from schemas.events import Event, IndividualChecked, RejectionReason
 from schemas.metrics import ANSWERS, DEAD_LETTERS, QUALITY, SINCE_REGISTRATION_S, SINK_EVENTS
 from schemas.topics import DEAD_LETTERS as DEAD_LETTERS_TOPIC
@@ -36,7 +36,7 @@ class Answers:
             outcome = "encoded"
             for measure, value in json.loads(answer.value)["quality"].items():
                 self._quality[measure].observe(value)
-            if not _header(answer.headers, "replay_id"):
+            if not _header(answer.headers, REPLAY_ID):
                 registered = datetime.fromisoformat(_header(answer.headers, "ce_time"))
                 SINCE_REGISTRATION_S.observe("encoded", [time.time() - registered.timestamp()])
         elif answer.topic == ENCODINGS.name:

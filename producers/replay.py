@@ -28,12 +28,12 @@ from producers.replay_log import CLIENT, Span, TopicLog
 from producers.replay_pace import Pace
 from producers.replay_plan import Plan
 from producers.replay_selection import SelectionError
-from schemas.envelope import Record
+from schemas.envelope import REPLAY_ID, Record
 from schemas.kafka import Publisher
 from schemas.settings import Settings
 from schemas.topics import COMPACTED_FROM, Cleanup, Topic, topic_named
 
-REPLAY_ID, POSITION = "replay_id", "replay_position"
+POSITION = "replay_position"
 _POLL_EVERY = 100
 _LAST_WAIT_S = 10.0
 

@@ -41,9 +41,11 @@ _NULL_NEEDS: dict[type[Event], str] = {
 }
 NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
+REPLAY_ID = "replay_id"
 # Headers that whatever follows from a message carries on: the trace that it belongs to (https://www.w3.org/TR/trace-context)
 # and the replay that sent it again.
-_CARRIED_ON = ("traceparent", "tracestate", "replay_id")
+_CARRIED_ON = ("traceparent", "tracestate", REPLAY_ID)
+_CARRIED_LENGTH = 512  # of each: what follows from a message may be many, and no broker takes a header of a megabyte
 _NAME_LENGTH = 40  # attributes have names that the sender chose, and may have put the value into
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 _encoding_as_sent = TypeAdapter(EncodingAsSent).validator.validate_json
@@ -99,7 +101,7 @@ class Message(Generic[E_co]):
     @property
     def is_replayed(self) -> bool:
         """Whether it follows from an event that was sent again: its time is that of the first time."""
-        return any(name == "replay_id" for name, _ in self.context)
+        return any(name == REPLAY_ID for name, _ in self.context)
 
     def derive(self, event: Event, source: str) -> "Message[Event]":
         """What follows from this message: time and context are the same, the id is however often it follows."""
@@ -164,7 +166,11 @@ def decode(record: Record) -> Message[Event]:
         id=attributes["ce_id"],
         time=_time(attributes["ce_time"]),
         source=attributes["ce_source"],
-        context=tuple((name, attributes[name].encode()) for name in _CARRIED_ON if attributes.get(name)),
+        context=tuple(
+            (name, attributes[name].encode())
+            for name in _CARRIED_ON
+            if 0 < len(attributes.get(name, "")) <= _CARRIED_LENGTH
+        ),
     )
 
 

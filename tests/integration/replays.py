@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from producers.replay import POSITION, REPLAY_ID
-from schemas.envelope import Message, Record, announce, encode
+from producers.replay import POSITION
+from schemas.envelope import REPLAY_ID, Message, Record, announce, encode
 from schemas.events import Event, IndividualCreated, Photo
 from schemas.kafka import Publisher
 from schemas.topics import DUPLICATES, INDIVIDUALS, Topic

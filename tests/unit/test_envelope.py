@@ -89,6 +89,12 @@ def test_what_follows_carries_the_trace_and_the_replay_on() -> None:
     assert decode(CREATED).context == ()
 
 
+def test_what_is_too_long_to_be_carried_on_stays_behind() -> None:
+    for length, carried in ((512, 1), (513, 0), (0, 0)):
+        message = decode(replace(CREATED, headers=(*CREATED.headers, ("tracestate", b"a" * length))))
+        assert len(message.context) == carried
+
+
 def test_pair_id_does_not_depend_on_the_order_and_tells_all_else_apart() -> None:
     ids = {
         pair_id("c", "e", "1", "2"),

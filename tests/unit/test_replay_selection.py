@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from producers.replay import POSITION, REPLAY_ID, replayed
+from producers.replay import POSITION, replayed
 from producers.replay_chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Chooser, Chosen, Wanted
 from producers.replay_file import BrokenLineError, line_of, records_in
 from producers.replay_log import side_by_side
 from producers.replay_outcomes import Outcomes
 from producers.replay_rate import busiest
 from producers.replay_selection import Offsets, Selection, SelectionError
-from schemas.envelope import Message, Record, announce, decode, encode
+from schemas.envelope import REPLAY_ID, Message, Record, announce, decode, encode
 from schemas.erased import NOBODY, Erased, ErasureKey
 from schemas.events import (
     EncodingErased,
