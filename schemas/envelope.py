@@ -109,6 +109,13 @@ class Message(Generic[E_co]):
         return Message(event, uuid_of(_EVENT_NAMESPACE, name), self.time, source, self.context)
 
 
+def of_replay(headers: Headers, context: Headers) -> Headers:
+    """Headers of what is sent once more because of a message with that context: they name its replay, or their own."""
+    if any(name == REPLAY_ID for name, _ in headers):
+        return headers
+    return (*headers, *(one for one in context if one[0] == REPLAY_ID))
+
+
 def ages_of(messages: Iterable[Message[Event]], kind: type[Event]) -> list[float]:
     """Seconds since the time of each that carries such an event, and was not replayed: those have old times."""
     now = time.time()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 
-from schemas.envelope import Message, Record, UnreadableError, decode, encode
+from schemas.envelope import Headers, Message, Record, UnreadableError, decode, encode
 from schemas.erased import NOBODY, Erased
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked, Member
 from schemas.letters import dead_letter
@@ -44,11 +44,13 @@ class Rules:
 class Consequences:
     """What follows from a batch: `publish`, and the offsets whose records must be published again (`renew`).
 
-    Of `publish`, `said` are the messages about pairs and people, and so many are dead `letters`.
+    `replays` has the headers of those that a replay made stale records of, by offset: what is published again follows
+    from it. Of `publish`, `said` are the messages about pairs and people, and so many are dead `letters`.
     """
 
     publish: list[Record] = field(default_factory=list)
     renew: list[int] = field(default_factory=list)
+    replays: dict[int, Headers] = field(default_factory=dict)
     said: list[Message[Event]] = field(default_factory=list)
     letters: int = 0
 
@@ -96,6 +98,8 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
             if gallery.owns(event.individual_id):
                 assert before is not None
                 consequences.renew.append(before.offset)
+                if message.is_replayed:
+                    consequences.replays[before.offset] = message.context
         elif applied is not Applied.PAST:
             newcomers.pop(event.key, None)
             if isinstance(event, EncodingComputed):

@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from schemas.envelope import Record, decode
+from schemas.envelope import Headers, Record, decode, of_replay
 from schemas.erasures import ErasureLog
 from schemas.events import EncodingComputed
 from schemas.health import HEALTH
@@ -139,7 +140,7 @@ class PartitionMatcher:
         HEALTH.beat()
         begun = time.time_ns()
         consequences = match(self.gallery, records, self._rules)
-        renewed = self._renewed(consequences.renew)
+        renewed = self._renewed(consequences.renew, consequences.replays)
         self._around.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
         last = records[-1].offset
         assert last is not None
@@ -155,7 +156,7 @@ class PartitionMatcher:
     def _check_ownership(self) -> None:
         self._around.ownership.check(self.partition)
 
-    def _renewed(self, offsets: list[int]) -> list[Record]:
+    def _renewed(self, offsets: list[int], replays: Mapping[int, Headers]) -> list[Record]:
         """The records at those offsets, to be published again behind stale ones that came after them."""
         renewed = []
         for offset in offsets:
@@ -167,7 +168,13 @@ class PartitionMatcher:
                     offset=offset,
                 )
             renewed += [
-                Record(record.topic, record.key, record.value, record.headers, partition=self.partition)
+                Record(
+                    record.topic,
+                    record.key,
+                    record.value,
+                    of_replay(record.headers, replays.get(offset, ())),
+                    partition=self.partition,
+                )
                 for record in found
             ]
         return renewed

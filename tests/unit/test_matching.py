@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.envelope import Message, Record, decode, encode
+from schemas.envelope import REPLAY_ID, Message, Record, decode, encode, of_replay
 from schemas.events import (
     DuplicateFound,
     EncodingComputed,
@@ -118,6 +118,19 @@ def test_what_was_published_again_changes_nothing() -> None:
     consequences = run(log)
     assert found(consequences) == {("c", "a", "b")}
     assert consequences.renew == [0]
+
+
+def test_what_is_published_again_because_of_a_replay_names_it() -> None:
+    context = (("traceparent", b"t"), (REPLAY_ID, b"r1"))
+    latest, stale = log_of([computed("a", 2, 0), computed("a", 1, 7)])
+    stale = replace(stale, headers=(*stale.headers, *context))
+    consequences = match(Gallery(), [latest, stale], Rules(lambda _: 0.3, LIMIT))
+    assert consequences.renew == [0]
+    assert of_replay(latest.headers, consequences.replays[0]) == (*latest.headers, (REPLAY_ID, b"r1"))
+    assert of_replay(((REPLAY_ID, b"r0"),), consequences.replays[0]) == ((REPLAY_ID, b"r0"),)
+    assert (
+        match(Gallery(), log_of([computed("a", 2, 0), computed("a", 1, 7)]), Rules(lambda _: 0.3, LIMIT)).replays == {}
+    )
 
 
 def test_records_handed_over_again_change_nothing() -> None:
