@@ -98,6 +98,10 @@ class Lag:
 
     def _known(self) -> list[tuple[Standing, int]]:
         standings = list(self._standings())
+        here = {one.place for one in standings}
+        for known in (self._first_asked, self._all_processed):  # what another process did meanwhile is not known
+            for place in known.keys() - here:
+                known.pop(place, None)
         ends = self._ends([one.place for one in standings])
         return [(one, ends[one.place]) for one in standings if one.place in ends]
 

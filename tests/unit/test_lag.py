@@ -12,7 +12,10 @@ class Log:
     def __init__(self) -> None:
         self.now = 10_000.0
         self.standing, self.end = Standing(PLACE, position=0, timestamp=None), 0
-        self.lag = Lag("matcher", lambda: [self.standing], lambda _: {PLACE: self.end}, lambda: self.now)
+        self.is_ours = True
+        self.lag = Lag(
+            "matcher", lambda: [self.standing] if self.is_ours else [], lambda _: {PLACE: self.end}, lambda: self.now
+        )
 
     def at(self, position: int, end: int, timestamp_s: float | None, now: float) -> tuple[float, float]:
         """Lag in messages and in seconds."""
@@ -44,3 +47,12 @@ def test_one_that_hangs_is_ever_farther_behind() -> None:
     log = Log()
     log.at(position=7, end=7, timestamp_s=10_000, now=10_000)
     assert [log.at(7, 9, 10_000, now)[1] for now in (10_015, 10_030, 13_600)] == [15, 30, 3_600]
+
+
+def test_of_a_partition_that_was_anothers_meanwhile_nothing_is_known() -> None:
+    log = Log()
+    log.at(position=7, end=7, timestamp_s=10_000, now=10_000)
+    log.is_ours = False
+    assert log.lag.seconds() == {}
+    log.is_ours = True
+    assert log.at(position=99, end=100, timestamp_s=None, now=90_000) == (1, 0)
