@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from schemas.envelope import Record, UnreadableError, decode, decode_as_sent
+from schemas.envelope import Record, UnreadableError, decode_as_sent
 from schemas.events import DuplicateFound, EncodingAsSent, IndividualChecked, PairEvent
-from schemas.topics import DUPLICATES
 from streams.audit import check_reach
 from streams.gallery import Gallery
 from streams.matching import Rules, match, restore
@@ -100,10 +99,8 @@ class Run:
         """Compare a batch. Raises TooManyPairsError where the threshold leads to more than can be held."""
         in_reach: list[int] = []
         threshold = 0.0
-        for record in match(self._gallery, self._chosen(records), self._rules).publish:
-            if record.topic != DUPLICATES.name:
-                continue
-            event = decode(record).event
+        for message in match(self._gallery, self._chosen(records), self._rules).said:
+            event = message.event
             if isinstance(event, PairEvent):
                 self._hear(event)
             elif isinstance(event, IndividualChecked):
