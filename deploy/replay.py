@@ -95,6 +95,8 @@ def _go(
     pace = Pace(speed.most, watched=not speed.at_once)
     watch = None if speed.at_once else Watch(Groups(settings, survey.topics), _teller(pace, bar))
     chosen = survey.chosen("sending")
+    if plan.selection.individuals:  # that nothing is known of one of them shows once all is read: then nothing is sent
+        chosen = iter(list(chosen))
     first = next(chosen, None)
     if first is None:
         print_left_out(console, survey)
