@@ -267,7 +267,10 @@ def _time(text: str) -> datetime:
         raise UnreadableError("ce_time is not an RFC 3339 time") from None
     if time.tzinfo is None:
         raise UnreadableError("ce_time has no time zone")
-    return time
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise UnreadableError("ce_time is not within the years 1 to 9999 in UTC") from None
 
 
 def _explain(event_type: type[Event], error: ValidationError) -> str:

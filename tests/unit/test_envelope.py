@@ -56,6 +56,8 @@ def with_header(record: Record, name: str, value: bytes | None) -> Record:
         (with_header(CREATED, "ce_type", b"\xff"), "UTF-8"),
         (with_header(CREATED, "ce_time", b"yesterday"), "ce_time"),
         (with_header(CREATED, "ce_time", b"2026-01-31T09:30:00"), "time zone"),
+        (with_header(CREATED, "ce_time", b"9999-12-31T23:59:59-12:00"), "years 1 to 9999"),
+        (with_header(CREATED, "ce_time", b"0001-01-01T00:00:00+12:00"), "years 1 to 9999"),
         (with_header(CREATED, "ce_specversion", b"0.3"), "ce_specversion"),
         (with_header(examples()["EncodingErased"], "revision", b"x"), "revision"),
         (replace(examples()["EncodingErased"], value=b"{}"), "null value"),
