@@ -98,6 +98,7 @@ class Matcher:
                 del self._partitions[partition]
         for partition in sorted(partitions):
             HEALTH.not_ready(f"partition {partition} is being restored")
+            HEALTH.beat()  # from this thread: that it waits for a server is believed of the loop's alone
             self._matcher_of(partition)
         # What was restored stays: collections that go through all of it would take a tenth of the time. What was given
         # up goes before: frozen, a gallery that something still refers to in a circle would never be freed.
