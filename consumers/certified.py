@@ -4,10 +4,12 @@ import time
 
 import structlog
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from schemas.events import CompactionCertified
+from schemas.health import server_is_away
 from schemas.metrics import (
     CERTIFICATE_DURATION_S,
     CERTIFICATE_IN_SERVICE,
@@ -47,7 +49,7 @@ class Certified:
         table, at = certificates.c, func.extract("epoch", certificates.c.certified_at)
         shard, shards = (table.certificate[name].as_string() for name in ("shard", "shards"))
         whose = (table.collection, table.encoder, shard, shards)
-        latest = select(table.certificate, at).distinct(*whose).order_by(*whose, table.certified_at.desc())
+        latest = select(table.certificate, at).ext(distinct_on(*whose)).order_by(*whose, table.certified_at.desc())
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(latest).all()
@@ -55,6 +57,7 @@ class Certified:
             if not is_away(error):
                 raise
             log.debug("Postgres does not answer: certificates are those of before", error=type(error.orig).__name__)
+            server_is_away("postgres")
             return
         found = [(CompactionCertified.model_validate(one), float(when)) for one, when in rows]
         self._found = {
