@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from consumers.encoding import ESCALATION_REASON
-from schemas.envelope import REPLAY_ID, Headers, Message, Record, ages_of
+from schemas.envelope import MATCHER_SOURCE, REPLAY_ID, Headers, Message, Record, ages_of
 from schemas.events import Event, IndividualChecked, RejectionReason
 from schemas.metrics import ANSWERS, DEAD_LETTERS, QUALITY, SINCE_REGISTRATION_S, SINK_EVENTS
 from schemas.topics import DEAD_LETTERS as DEAD_LETTERS_TOPIC
@@ -59,7 +59,11 @@ def _header(headers: Headers, name: str) -> str:
 
 
 def count_written(messages: Sequence[Message[Event]]) -> None:
-    """Count events that are in Postgres by now, and how long it took until each who was compared is there."""
+    """Count events that are in Postgres by now, and how long it took until each who was compared is there.
+
+    Not of checks that compaction made up for, or the sink said again: those are no answer to a registration.
+    """
     for kind, count in Counter(type(message.event) for message in messages).items():
         SINK_EVENTS.labels(kind.__name__).inc(count)
-    SINCE_REGISTRATION_S.observe("written", ages_of(messages, IndividualChecked))
+    answers = (message for message in messages if message.source == MATCHER_SOURCE)
+    SINCE_REGISTRATION_S.observe("written", ages_of(answers, IndividualChecked))

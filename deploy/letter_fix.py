@@ -8,11 +8,12 @@ from typing import Any
 from jsonpatch import InvalidJsonPatch, JsonPatch, JsonPatchException, JsonPatchTestFailed
 from jsonpointer import JsonPointerException
 
-from schemas.envelope import Headers, Record, UnreadableError, decode, key_of
+from schemas.envelope import REPLAY_ID, Headers, Record, UnreadableError, decode, key_of
 from schemas.erased import NOBODY, Erased
 from schemas.letters import REDRIVEN, Letter
 from schemas.topics import TOPICS, topic_named
 
+_REDRIVE = b"redrive"  # who is registered by a letter that is sent again has waited for days: that is no slowness
 _NAMES = {topic.name for topic in TOPICS}
 
 
@@ -40,12 +41,15 @@ class Fix:
     def message(self, letter: Letter, erased: Erased = NOBODY) -> Record:
         """What is sent: it can be read, and goes to where its event belongs on the topic that it came from.
 
-        Its header `redriven` says how often it was sent again. Raises RefusedError.
+        Its header `redriven` says how often it was sent again, and it counts as a replay. Raises RefusedError.
         """
         came = letter.record
         if came.topic not in _NAMES:
             raise RefusedError(f"{came.topic} is no topic of facematch")
-        given = dict(self.headers) | {REDRIVEN: str(letter.redriven + 1).encode()}
+        given = dict(self.headers) | {
+            REDRIVEN: str(letter.redriven + 1).encode(),
+            REPLAY_ID: dict(came.headers).get(REPLAY_ID) or _REDRIVE,
+        }
         headers = tuple((name, value) for name, value in came.headers if name not in given)
         record = Record(came.topic, came.key, self._patched(came.value), (*headers, *given.items()))
         try:

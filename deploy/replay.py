@@ -93,7 +93,6 @@ def _go(
     console: Console, settings: Settings, plan: Plan, survey: Survey, speed: Speed, already: set[str], bar: Bar
 ) -> bool:
     pace = Pace(speed.most, watched=not speed.at_once)
-    watch = None if speed.at_once else Watch(Groups(settings, survey.topics), _teller(pace, bar))
     chosen = survey.chosen("sending")
     if plan.selection.individuals:  # that nothing is known of one of them shows once all is read: then nothing is sent
         chosen = iter(list(chosen))
@@ -102,6 +101,7 @@ def _go(
         print_left_out(console, survey)
         console.print("nothing is chosen: nothing was sent")
         return True
+    watch = None if speed.at_once else Watch(Groups(settings, survey.topics), _teller(pace, bar))
     keep(settings.data_folder, plan)
     console.print(f"replay {plan.replay_id}")
     sent = _send(settings, plan.replay_id, chain([first], chosen), already, pace, watch, bar)

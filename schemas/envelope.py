@@ -41,6 +41,7 @@ _NULL_NEEDS: dict[type[Event], str] = {
 }
 NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
+MATCHER_SOURCE = "facematch/matcher"  # of what is said of a newcomer the first time; others say it again
 REPLAY_ID = "replay_id"
 # Headers that whatever follows from a message carries on: the trace that it belongs to (https://www.w3.org/TR/trace-context)
 # and the replay that sent it again.

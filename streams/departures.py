@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import Message, Record, encode
+from schemas.envelope import MATCHER_SOURCE, Message, Record, encode
 from schemas.events import (
     DuplicateFound,
     DuplicateRetracted,
@@ -29,7 +29,6 @@ from streams.gallery import Gallery
 from streams.scope import Scope
 from streams.segment import Segment
 
-SOURCE = "facematch/matcher"
 # The nearest of one that left. More it had only in a crowd, of whom few pairs were published; compaction knows which.
 _FINDINGS_LIMITS = 10
 
@@ -176,13 +175,13 @@ def _said_of(
     if after <= threshold:
         a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
         found = DuplicateFound(collection=collection, encoder=encoder, a=a, b=b, distance=after, threshold=threshold)
-        return message.derive(found, SOURCE)
+        return message.derive(found, MATCHER_SOURCE)
     a, b = in_order(past.member, pair.other)
     reason = RetractionReason.UPDATED if isinstance(event, EncodingComputed) else RetractionReason.ERASED
     retracted = DuplicateRetracted(
         collection=collection, encoder=encoder, a=a, b=b, reason=reason, distance=pair.distance, threshold=threshold
     )
-    derived = message.derive(retracted, SOURCE)
+    derived = message.derive(retracted, MATCHER_SOURCE)
     return replace(derived, time=max(derived.time, now))
 
 

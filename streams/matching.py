@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 
-from schemas.envelope import Headers, Message, Record, UnreadableError, decode, encode
+from schemas.envelope import MATCHER_SOURCE, Headers, Message, Record, UnreadableError, decode, encode
 from schemas.erased import NOBODY, Erased
 from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked, Member
 from schemas.letters import dead_letter
 from schemas.shard import Shard
-from streams.departures import SOURCE, Departed, EncodingAt, encode_once, farewells, in_order
+from streams.departures import Departed, EncodingAt, encode_once, farewells, in_order
 from streams.gallery import Applied, Gallery, Newcomer
 from streams.scope import Found
 
@@ -83,7 +83,7 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
             message = decode(record)
         except UnreadableError as error:
             if gallery.shard.number == 1:  # all shards read it, one says so
-                consequences.publish.append(dead_letter(record, error, SOURCE))
+                consequences.publish.append(dead_letter(record, error, MATCHER_SOURCE))
                 consequences.letters += 1
             continue
         event, offset = message.event, record.offset
@@ -140,7 +140,7 @@ def _tombstone(message: Message[Event], erased: Erased) -> Record:
     tombstone = EncodingErased(
         collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
     )
-    return encode(message.derive(tombstone, SOURCE))
+    return encode(message.derive(tombstone, MATCHER_SOURCE))
 
 
 def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
@@ -176,4 +176,4 @@ def _findings(message: Message[Event], found: Found, threshold: float, shard: Sh
             shards=shard.count,
         )
     )
-    return [message.derive(event, SOURCE) for event in events]
+    return [message.derive(event, MATCHER_SOURCE) for event in events]

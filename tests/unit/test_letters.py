@@ -113,7 +113,9 @@ def test_letters_are_chosen_by_reason_topic_and_time() -> None:
 def test_a_message_is_sent_as_it_came_but_for_the_count() -> None:
     sent = Fix().message(of_value(CREATED.value))
     assert (sent.topic, sent.key, sent.value) == (CREATED.topic, CREATED.key, CREATED.value)
-    assert sent.headers == (*CREATED.headers, ("redriven", b"1"))
+    assert sent.headers == (*CREATED.headers, ("redriven", b"1"), ("replay_id", b"redrive"))
+    replayed = replace(CREATED, headers=(*CREATED.headers, ("replay_id", b"r7")))
+    assert dict(Fix().message(read(letter_of(replayed))).headers)["replay_id"] == b"r7"
     assert (sent.partition, sent.partition_by) == (None, None)
 
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from consumers.encoding import escalated, rejected
 from consumers.metering import Answers, count_written
 from consumers.photos import RejectedError
-from schemas.envelope import Message, Record, UnreadableError, announce, encode
+from schemas.envelope import MATCHER_SOURCE, Message, Record, UnreadableError, announce, encode
 from schemas.events import (
     EncodingErased,
     Event,
@@ -21,6 +21,7 @@ from schemas.events import (
 )
 from schemas.letters import dead_letter
 from schemas.settings import Settings
+from streams.correction import SOURCE as COMPACTION
 from streams.metering import count_matched, show_galleries
 from streams.vitals import PartitionVitals, ScopeVitals
 from tests.encodings import computed
@@ -90,7 +91,9 @@ def test_how_long_it_took_is_measured_but_of_what_is_replayed() -> None:
     old = record(embedding, ago_s=86_400)
     answers.count([record(embedding, ago_s=3), replace(old, headers=(*old.headers, *REPLAYED))])
     count_matched([message(CHECKED, 2), replace(message(CHECKED, 86_400), context=REPLAYED)], letters=0)
-    count_written([message(CHECKED, 4), replace(message(CHECKED, 86_400), context=REPLAYED), message(CREATED, 9_000)])
+    by_matcher = replace(message(CHECKED, 4), source=MATCHER_SOURCE)
+    made_up_for = replace(message(CHECKED, 3_600), source=COMPACTION)
+    count_written([by_matcher, replace(by_matcher, context=REPLAYED), made_up_for, message(CREATED, 9_000)])
     for stage, seconds in (("encoded", 3), ("matched", 2), ("written", 4)):
         assert since("facematch_since_registration_seconds_count", stage) == 1
         assert since("facematch_since_registration_seconds_sum", stage) == pytest.approx(seconds, abs=1)
