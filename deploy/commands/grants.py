@@ -28,7 +28,7 @@ once before `facematch setup` and once after it, and after every upgrade. A user
     facematch grants outbox | psql -v ON_ERROR_STOP=1 -h HOST -U OWNER postgres
 once producers/outbox.sql has made the table. A user without a password cannot log in: '\\password USER', as above.""",
     "redis": """\
-    facematch grants redis | redis-cli -h HOST --user ADMIN --askpass
+    facematch grants redis | REDISCLI_AUTH=$(cat PASSWORD-FILE) redis-cli -h HOST --user ADMIN
 Then each user's password, and have the server keep them (ACL SAVE, or CONFIG REWRITE):
     ACL SETUSER USER >PASSWORD
 The user that needs no password must be off: ACL SETUSER default off""",
@@ -95,6 +95,8 @@ def _needs(role: "Role") -> Iterator[str]:
     for what, topics in (("reads", role.reads), ("writes", role.writes)):
         if topics:
             yield f"Kafka: {what} {', '.join(topic.name for topic in topics)}"
+    if role.sees_groups:
+        yield "Kafka: sees how far consumer groups are"
     if role.owns:
         yield "Postgres: creates tables"
     for where, privileges in (("Postgres", role.tables), ("outbox", role.outbox)):

@@ -97,3 +97,12 @@ def test_the_table_for_people_names_every_user() -> None:
     assert done.exit_code == 0
     for role in ROLES:
         assert f"facematch-{role.name}" in done.output
+    *_, last = done.output.split("facematch-scaler")
+    assert "sees how far consumer groups are" in last.partition("├")[0], "what needs anything shows it"
+
+
+def test_nothing_asks_for_a_password_where_commands_are_read() -> None:
+    """redis-cli would take the first of them for it."""
+    done = CliRunner().invoke(app, ["grants", "redis"])
+    assert "REDISCLI_AUTH" in done.stderr
+    assert "--askpass" not in done.output
