@@ -12,6 +12,7 @@ from deploy.letter_report import print_open_letters
 from deploy.local.targets import ask_targets
 from deploy.outbox import print_outbox
 from deploy.queries import Gallery, Pair, count_pairs, count_states, current_pairs, follow_pairs, galleries, lags
+from deploy.topics import check_topics
 from schemas.postgres import postgres_engine
 from schemas.settings import SECRETS, SECRETS_FOLDER, Settings, secrets_folder
 from schemas.shard import Shard
@@ -26,12 +27,16 @@ def print_status(console: Console, settings: Settings) -> None:
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)
-    columns = (*_STATES, "pairs to review", "decided")
-    collections = Table("collection", *columns, title="individuals", title_justify="left")
+    columns = (*_STATES, "to review", "decided")  # whole on a terminal of 80 columns
+    collections = Table(title="individuals", title_justify="left", padding=(0, 0))
+    collections.add_column("collection", overflow="fold")
+    for name in columns:
+        collections.add_column(name, no_wrap=name != "to review", justify="right")
     for collection, by_state in counts.items():
         numbers = [*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0))]
-        collections.add_row(collection, *(str(number) for number in numbers))
+        collections.add_row(escape(collection), *(str(number) for number in numbers))
     console.print(collections)
+    check_topics(settings)
     _print_galleries(console, galleries(settings))
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
     for lag in lags(settings):

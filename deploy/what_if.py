@@ -123,7 +123,8 @@ def print_report(console: Console, report: Report, as_json: bool) -> None:
             console.print(_json(change), soft_wrap=True, highlight=False, markup=False)
         return
     now, then = report
-    table = Table("collection", title="what if; nothing is changed", title_justify="left")
+    table = Table(title="what if; nothing is changed", title_justify="left", padding=(0, 0))
+    table.add_column("collection", overflow="fold")
     for name in ("newcomers", "pairs now", "pairs then", "gained", "lost", "truncated now", "truncated then"):
         table.add_column(name, justify="right")
     pairs_now, pairs_then = (Counter(pair.collection for pair in one.pairs) for one in report)

@@ -65,7 +65,7 @@ def _problem(where: tuple[int | str, ...], what: str) -> str:
     what = what.removeprefix("Value error, ")
     if not where:  # of several settings, which the text names
         return what
-    return f"FACEMATCH_{str(where[0]).upper()}: {' › '.join(map(str, where[1:]))} {what}"
+    return " ".join(filter(None, (f"FACEMATCH_{str(where[0]).upper()}:", " › ".join(map(str, where[1:])), what)))
 
 
 def settings_with_key() -> Settings:

@@ -111,9 +111,10 @@ def test_status_shows_what_a_matcher_holds(make_world: MakeWorld, embedding: Mak
     world.stop()
     world.publish(messages([computed("unseen", embedding())]))
     assert [gallery.lag for gallery in galleries(world.settings)] == [1]
-    console = Console(record=True, width=100)
+    console = Console(record=True, width=80)
     print_status(console, world.settings)
     text = console.export_text()
+    assert "…" not in text, "a name is cut off"
     assert "799" in text
     assert f"{one.vitals.segments[0].quality.recall:.4f}" in text
 

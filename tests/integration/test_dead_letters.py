@@ -144,5 +144,5 @@ def test_what_makes_no_sense_is_said(run: Run) -> None:
 
 def test_a_namespace_without_topics_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEMATCH_NAMESPACE", "nobody")
-    wrong = run("list")
-    assert (wrong.exit_code, "`facematch setup` has not created" in wrong.output) == (2, True), wrong.output
+    for wrong in (run("list"), CliRunner().invoke(app, ["status"])):
+        assert (wrong.exit_code, "`facematch setup` has not created" in wrong.output) == (2, True), wrong.output
