@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
@@ -180,7 +180,7 @@ def shard_counts(settings: Settings) -> list[int]:
     admin = AdminClient(client_config(settings, "status"))
     listing = admin.list_consumer_groups(request_timeout=5).result()
     if listing.errors:
-        raise listing.errors[0]
+        raise KafkaException(listing.errors[0])
     namespace = full_name("", settings.namespace)
     names = (group.group_id for group in listing.valid if group.group_id.startswith(namespace))
     shards = {shard_of(name.removeprefix(namespace)) for name in names}

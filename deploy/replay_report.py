@@ -58,7 +58,7 @@ class Summary:
         so_far = [outcomes.of(one.key, one.revision) if one.key in to_encode else "" for one in self.events]
         if self.events:
             console.print(_table(self.events, so_far))
-        console.print(f"[bold]{len(self.events)} events[/] are chosen from {escape(origin)}; nothing was sent")
+        console.print(f"chosen from {escape(origin)}: [bold]{len(self.events)}[/]; nothing was sent", soft_wrap=True)
         for line in self._first:
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
         if len(self.events) > _FIRST:

@@ -30,21 +30,23 @@ class UnservedError(Exception):
 class Groups:
     """Looks at the groups that process what is sent to topics, and what follows from it.
 
-    Raises UnservedError where one of them has no consumer.
+    Raises UnservedError where one of them has no consumer. The GPU pool need not have one: where it is started once
+    there is work for it, a replay that makes some waits until it is.
     """
 
     def __init__(self, settings: Settings, topics: Iterable[Topic]) -> None:
         self._namespace = settings.namespace
         self._admin = AdminClient(client_config(settings, CLIENT))
         encoded = INDIVIDUALS in topics
-        wanted = [CPU_POOL, *([GPU_POOL] if _escalates(settings) else [])] if encoded else []
-        served, missing = self._served(wanted)
+        watched, missing = self._served([CPU_POOL] if encoded else [])
         if missing:
             raise UnservedError(missing)
+        if encoded and _escalates(settings):
+            watched.append(GPU_POOL)
         # Each is asked for its offsets as its consumers ask: the admin client's question crashes the process where a
         # coordinator has moved (librdkafka #5040).
-        self._groups = [(group, Delay(), Consumer(consumer_config(settings, group.name))) for group in served]
-        self._places = self._places_of({topic.name for group in served for topic in group.reads})
+        self._groups = [(group, Delay(), Consumer(consumer_config(settings, group.name))) for group in watched]
+        self._places = self._places_of({topic.name for group in watched for topic in group.reads})
         self._begins = self._offsets(OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def delays(self) -> dict[str, float]:
@@ -85,7 +87,7 @@ class Groups:
     def _names(self) -> list[str]:
         listing = self._admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result()
         if listing.errors:
-            raise listing.errors[0]
+            raise KafkaException(listing.errors[0])
         prefix = self._full("")
         return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
 

@@ -47,7 +47,7 @@ def compact(
     ] = None,
     time_zone: Annotated[str, typer.Option(help="Of the schedule, as the tz database names it.")] = "UTC",
     threads: Annotated[int, typer.Option(help="Threads that build; 0: one for each core.", min=0)] = 0,
-    as_worker: Annotated[bool, typer.Option("--as-worker", hidden=True)] = False,  # started by one with a schedule
+    as_worker: Annotated[bool, typer.Option("--as-worker", help="Say it in log lines, as workers do.")] = False,
 ) -> None:
     """Build the index of every collection anew from the log alone, put its pairs right, and certify it.
 

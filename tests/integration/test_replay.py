@@ -72,7 +72,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_whom_a_broken_photo_store_kept_out_are_replayed_by_reason_and_the_pair_is_found(
     make_world: MakeWorld, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world(routing="cpu", photo_attempts=1, photo_private_networks=["127.0.0.1/32"])
+    world = make_world(photo_attempts=1, photo_private_networks=["127.0.0.1/32"])
     allow(world.settings.data_folder, {store.root})
     run = runner_of(world, monkeypatch)
     world.start("encode-cpu", "match", "sink")
@@ -82,7 +82,7 @@ def test_whom_a_broken_photo_store_kept_out_are_replayed_by_reason_and_the_pair_
     chosen = ("--reason", "photo_unavailable", "--since", "1h")
 
     said = run(*chosen).output
-    assert "2 events are chosen" in said
+    assert "chosen from individuals: 2" in said
     assert "2: rejected, and tried again" in said
     assert not sent_by(world, INDIVIDUALS), "a dry run sends nothing"
 
@@ -100,7 +100,7 @@ def test_whom_a_broken_photo_store_kept_out_are_replayed_by_reason_and_the_pair_
     ]
     assert len(set(replays)) == 1, "what follows says which replay it follows from"
     assert len(replays) == 2 + 2 + 3
-    assert "0 events are chosen" in run(*chosen).output, "they are encoded by now"
+    assert "chosen from individuals: 0" in run(*chosen).output, "they are encoded by now"
 
 
 def test_killed_at_any_moment_and_gone_on_with_each_event_is_there_once(world: World, run: Run) -> None:
@@ -152,14 +152,14 @@ def test_an_outcome_chooses_those_of_whom_it_is_still_true(world: World, run: Ru
     )
 
     said = run("--reason", "no_face").output
-    assert "1 events are chosen" in said, said
+    assert "chosen from individuals: 1" in said, said
     assert "c/a, revision 1" in said
     for why in ("1 erased since", "1 encoded or erased since", "1 more were meant"):
         assert why in said, why
-    assert "1 events are chosen" in run("--encoder", "old").output
+    assert "chosen from individuals: 1" in run("--encoder", "old").output
     assert "c/moved" in run("--encoder", "new").output
-    assert "0 events are chosen" in run("--reason", "no_face", "--until", "1h").output
-    assert "2 events are chosen" in run("--from", "encodings").output, "the latest of each"
+    assert "chosen from individuals: 0" in run("--reason", "no_face", "--until", "1h").output
+    assert "chosen from encodings: 2" in run("--from", "encodings").output, "the latest of each"
 
     assert run("--reason", "no_face", "--yes", "--at-once").exit_code == 0
     (sent,) = sent_by(world, INDIVIDUALS)
@@ -176,7 +176,7 @@ def test_what_is_written_into_a_file_is_sent_from_it(world: World, run: Run, tmp
     encoding = tmp_path / "encoding.jsonl"
     assert run("--from", "encodings", "--write", str(encoding)).exit_code == 0
     path.write_text(path.read_text() + encoding.read_text())
-    assert "13 events are chosen" in run("--from", str(path)).output
+    assert ": 13; nothing was sent" in run("--from", str(path)).output
 
     done = run("--from", str(path), "--yes", "--at-once")
     assert done.exit_code == 0, done.output
@@ -219,7 +219,7 @@ def test_bad_input_is_an_error_that_says_what_to_do_and_nothing_is_sent(
         (("--reason", "no_face", "--encoder", "old"), "choose one"),
         (("--resume", "no-such-id"), "no replay of this data folder"),
         (("--resume", "no-such-id", "--collection", "c"), "--rate and --at-once alone"),
-        ((), "nobody is at work for encoder-cpu, encoder-gpu, matcher, sink"),
+        ((), "nobody is at work for encoder-cpu, matcher, sink"),
     ):
         how = () if "--resume" in arguments else ("--yes", "--at-once") if arguments else ("--yes",)
         result = run(*arguments, *how)

@@ -12,7 +12,7 @@ from typer.main import get_command
 from deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
-README, RUNBOOK = ROOT / "README.md", ROOT / "deploy" / "RUNBOOK.md"
+README, OPERATIONS, RUNBOOK = ROOT / "README.md", ROOT / "deploy" / "OPERATIONS.md", ROOT / "deploy" / "RUNBOOK.md"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 
 
@@ -43,7 +43,7 @@ def parse(command: str) -> None:
         at = found
 
 
-@pytest.mark.parametrize("file", [README, RUNBOOK], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [README, OPERATIONS, RUNBOOK], ids=lambda file: file.name)
 def test_commands_can_be_typed(file: Path) -> None:
     commands = set(typed(file))
     assert len(commands) > 10
@@ -61,7 +61,7 @@ def anchors(file: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("file", [README, RUNBOOK], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [README, OPERATIONS, RUNBOOK], ids=lambda file: file.name)
 def test_links_within_lead_somewhere(file: Path) -> None:
     links = set(re.findall(r"\]\(#([^)]+)\)", file.read_text()))
     assert links <= anchors(file)
