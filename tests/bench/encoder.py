@@ -25,7 +25,7 @@ from deploy.photos import fetch_demo_photos
 from schemas.envelope import announce, encode
 from schemas.events import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
-from tests.bench.machine import describe_machine, print_table
+from tests.bench.machine import begin_benchmark, print_table
 from tests.bench.through_kafka import photos_per_second
 
 MEGAPIXELS = (0.06, 0.3, 1.4, 5.0, 12.0)
@@ -190,7 +190,7 @@ def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
 def main() -> None:
     """Everything, in the order of the README's tables."""
     photos, settings = fetch_demo_photos(STACK_FOLDER.resolve() / "photos"), Settings()
-    print(describe_machine())
+    begin_benchmark()
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from schemas import logs
 
-def describe_machine() -> str:
-    """Processor, cores, memory, Python."""
+
+def begin_benchmark() -> None:
+    """Print what machine this is: processor, cores, memory, Python. What is logged goes beside the tables."""
+    logs.configure(logs.Log("text"))
     information = Path("/proc/cpuinfo").read_text()
     names = [line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("model name")]
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
     processor = names[0] if names else platform.machine()
-    return f"{processor}, {cores} cores, {gigabytes:.0f} GiB, Python {platform.python_version()}"
+    print(f"{processor}, {cores} cores, {gigabytes:.0f} GiB, Python {platform.python_version()}")
 
 
 def say(line: str) -> None:

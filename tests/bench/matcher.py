@@ -22,7 +22,7 @@ from deploy.local.stack import Stack
 from schemas.settings import Settings
 from schemas.tables import duplicates
 from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
-from tests.bench.machine import describe_machine, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, say
 from tests.bench.matching import SEED, Matching, newcomers
 from tests.bench.million import million
 from tests.bench.updates import updates
@@ -126,7 +126,7 @@ def _parameters(index: hnswlib.Index) -> str:
 
 def run(chosen: list[str], parts: dict[str, Callable[[Bench], None]]) -> None:
     """Those parts, or all, on one set of servers."""
-    print(describe_machine())
+    begin_benchmark()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         bench = Bench(Path(folder))

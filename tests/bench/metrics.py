@@ -30,7 +30,6 @@ from consumers.erasing import Events, Sieved
 from consumers.metering import Answers
 from deploy.local.stack import Stack
 from deploy.photos import fetch_demo_photos
-from schemas import logs
 from schemas.envelope import Record, announce, encode
 from schemas.erasures import ErasureLog
 from schemas.events import DuplicateFound, Event, IndividualChecked, IndividualCreated, Member, Photo
@@ -45,7 +44,7 @@ from streams.log import PartitionLog
 from streams.ownership import Ownership
 from streams.partition import PartitionMatcher, Surroundings
 from streams.progress import Progress
-from tests.bench.machine import describe_machine, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import computed
 from tests.integration.world import Lines, World
 from tests.population import embeddings
@@ -212,8 +211,7 @@ def encoder(settings: Settings) -> Row:
 
 def run() -> None:
     """All three, one after the other."""
-    print(describe_machine())
-    logs.configure(logs.Log("text"))
+    begin_benchmark()
     lines = Lines()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from deploy.local.stack import Stack
 from producers.outbox_table import create_outbox
 from schemas.topics import INDIVIDUALS
-from tests.bench.machine import describe_machine, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, say
 from tests.integration.world import Lines, World
 
 ROWS, REPEATS = 100_000, 3
@@ -47,7 +47,7 @@ def _is_empty(world: World) -> bool:
 
 def run() -> None:
     """Each repetition in a database and topics of its own."""
-    print(describe_machine())
+    begin_benchmark()
     lines = Lines()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)

@@ -18,7 +18,7 @@ from deploy.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
 from schemas.events import IndividualUpdated, Photo
 from schemas.topics import ENCODINGS, INDIVIDUALS, Topic
-from tests.bench.machine import describe_machine, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import crowd
 from tests.integration.faces import make_faces
 from tests.integration.replays import ONE_AT_WORK, begin, sent_by
@@ -103,7 +103,7 @@ def latency(new_world: NewWorld, folder: Path) -> None:
 
 def run() -> None:
     """Both parts."""
-    print(describe_machine())
+    begin_benchmark()
     lines = Lines()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
