@@ -83,7 +83,7 @@ def print_left_out(console: Console, survey: Survey) -> None:
 def print_sent(console: Console, replay_id: str, sent: Sent) -> bool:
     """Print how it went, and how to go on. Whether nothing is left."""
     rate = sent.acknowledged / sent.seconds if sent.seconds else 0.0
-    console.print(f"{sent.acknowledged} events sent and acknowledged, {rate:.0f}/s")
+    console.print(f"{sent.acknowledged} sent and acknowledged, {rate:.0f}/s")
     for position, reason in sent.refused:
         console.print(f"[bold red]not sent:[/] {position}: Kafka does not take it: {escape(reason)}", soft_wrap=True)
     if sent.stopped:

@@ -89,7 +89,7 @@ def test_whom_a_broken_photo_store_kept_out_are_replayed_by_reason_and_the_pair_
     store.broken = False
     done = run(*chosen, "--yes")
     assert done.exit_code == 0, done.output
-    assert "2 events sent and acknowledged" in done.output
+    assert "2 sent and acknowledged" in done.output
     world.wait(lambda: world.pairs() == {("a", "b")}, "the pair is found")
     world.wait(lambda: world.count("checked") == 2, "both are checked")
     assert world.states() == dict.fromkeys("ab", ("checked", None)) | {"gone": ("rejected", "photo_not_found")}
@@ -126,7 +126,7 @@ def test_killed_at_any_moment_and_gone_on_with_each_event_is_there_once(world: W
         original = originals[next(iter(positions([record])))]
         assert (record.key, record.value, record.partition) == (original.key, original.value, original.partition)
         assert record.headers[: len(original.headers)] == original.headers
-    assert "0 events sent" in run("--resume", replay_id, "--at-once").output
+    assert "0 sent and acknowledged" in run("--resume", replay_id, "--at-once").output
     assert len(sent_by(world, INDIVIDUALS)) == count
 
 
