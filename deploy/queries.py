@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
 from schemas.envelope import full_name
-from schemas.kafka import client_config, consumer_config, patiently
+from schemas.kafka import client_config, consumer_config, groups_on, patiently
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import duplicates, erased, individual_duplicates, individuals, pair_verdicts
@@ -177,13 +177,8 @@ def galleries(settings: Settings) -> list[Gallery]:
 
 def shard_counts(settings: Settings) -> list[int]:
     """Numbers of shards, rising, of the matchers whose groups the broker knows; 1 if it knows none."""
-    admin = AdminClient(client_config(settings, "status"))
-    listing = admin.list_consumer_groups(request_timeout=5).result()
-    if listing.errors:
-        raise KafkaException(listing.errors[0])
-    namespace = full_name("", settings.namespace)
-    names = (group.group_id for group in listing.valid if group.group_id.startswith(namespace))
-    shards = {shard_of(name.removeprefix(namespace)) for name in names}
+    names = groups_on(AdminClient(client_config(settings, "status")), settings.namespace)
+    shards = {shard_of(name) for name in names}
     return sorted({shard.count for shard in shards if shard}) or [1]
 
 

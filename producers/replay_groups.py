@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from producers.replay_log import CLIENT
 from producers.replay_pace import TICK_S, Delay, Place
 from schemas.envelope import full_name
-from schemas.kafka import client_config, consumer_config, is_transient
+from schemas.kafka import client_config, consumer_config, groups_on, is_transient
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, GPU_POOL, INDIVIDUALS, SINK, ConsumerGroup, Topic, matcher_of, shard_of
@@ -73,7 +73,7 @@ class Groups:
 
     def _served(self, wanted: list[ConsumerGroup]) -> tuple[list[ConsumerGroup], list[ConsumerGroup]]:
         """Groups with consumers, and those without: of matchers all shards of every number that is at work."""
-        shards = {shard for name in self._names() if (shard := shard_of(name)) is not None}
+        shards = {shard for name in groups_on(self._admin, self._namespace) if (shard := shard_of(name)) is not None}
         matchers = [matcher_of(shard) for shard in shards] or [matcher_of(Shard())]
         groups = [*wanted, *matchers, SINK]
         descriptions = self._admin.describe_consumer_groups(
@@ -83,13 +83,6 @@ class Groups:
         counts = {shard.count for shard in shards if matcher_of(shard) in served} or {1}
         needed = [matcher_of(Shard(number, count)) for count in sorted(counts) for number in range(1, count + 1)]
         return served, [group for group in (*wanted, *needed, SINK) if group not in served]
-
-    def _names(self) -> list[str]:
-        listing = self._admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result()
-        if listing.errors:
-            raise KafkaException(listing.errors[0])
-        prefix = self._full("")
-        return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
 
     def _places_of(self, topics: set[str]) -> list[TopicPartition]:
         known = self._admin.list_topics(timeout=_TIMEOUT_S).topics

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as ConsumedMessage
+from confluent_kafka.admin import AdminClient
 
 from schemas.envelope import Record, full_name
 from schemas.health import HEALTH, server_is_away
@@ -121,6 +122,15 @@ def patiently(ask: Callable[[], T], what: str) -> T:
             server_is_away("kafka")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def groups_on(admin: AdminClient, namespace: str) -> list[str]:
+    """Names, without the namespace, of its consumer groups that the broker knows. Raises KafkaException."""
+    listing = admin.list_consumer_groups(request_timeout=5).result()
+    if listing.errors:
+        raise KafkaException(listing.errors[0])
+    prefix = full_name("", namespace)
+    return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
 
 
 def partition_of(collection: str, partitions: int) -> int:
