@@ -36,3 +36,19 @@ def embedding() -> Make:
         return (1.4 * vector / np.linalg.norm(vector)).astype(np.float32)
 
     return make
+
+
+class Clock:
+    """A clock that stands until it is moved, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands."""
+    return Clock()

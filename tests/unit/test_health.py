@@ -11,19 +11,7 @@ from pydantic import ValidationError
 from deploy.serving import AddressError, application, serve
 from schemas.health import HUNG_AFTER_S, Health
 from schemas.settings import Settings
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.conftest import Clock
 
 
 @pytest.fixture

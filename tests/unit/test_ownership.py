@@ -4,19 +4,7 @@ import pytest
 
 from schemas.kafka import SESSION_TIMEOUT_S
 from streams.ownership import LostError, Ownership, StoodStillError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.conftest import Clock
 
 
 @pytest.fixture
