@@ -6,14 +6,12 @@ are called, in the same batches: batches with and without them differ by less th
 """
 
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +26,6 @@ from consumers.encoder_process import Pool, load_encoding
 from consumers.encoding import Task
 from consumers.erasing import Events, Sieved
 from consumers.metering import Answers
-from deploy.local.stack import Stack
 from deploy.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
 from schemas.erasures import ErasureLog
@@ -46,7 +43,7 @@ from streams.partition import PartitionMatcher, Surroundings
 from streams.progress import Progress
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import computed
-from tests.integration.world import Lines, World
+from tests.integration.world import World, running_servers
 from tests.population import embeddings
 
 GALLERY, SEED = 20_000, 5
@@ -212,19 +209,12 @@ def encoder(settings: Settings) -> Row:
 def run() -> None:
     """All three, one after the other."""
     begin_benchmark()
-    lines = Lines()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "stack", lines.add)
-        try:
-            stack.start_servers(say)
-            rows = []
-            for part in (the_sink, matcher):
-                say(part.__name__)
-                rows.append(part(World(stack, lines, Path(folder) / "data")))
-            rows.append(encoder(Settings()))
-        finally:
-            stack.stop()
+    rows = []
+    with running_servers(say) as (stack, lines, folder):
+        for part in (the_sink, matcher):
+            say(part.__name__)
+            rows.append(part(World(stack, lines, folder / "data")))
+        rows.append(encoder(Settings()))
     print_table(("processor time a message", "all, µs", "metrics, µs", "metrics / rest"), rows)
 
 

@@ -4,16 +4,13 @@ The rows are there before the relay starts. Postgres, Kafka and the relay share 
 """
 
 import statistics
-import tempfile
-from pathlib import Path
 
 from sqlalchemy import text
 
-from deploy.local.stack import Stack
 from producers.outbox_table import create_outbox
 from schemas.topics import INDIVIDUALS
 from tests.bench.machine import begin_benchmark, print_table, say
-from tests.integration.world import Lines, World
+from tests.integration.world import World, running_servers
 
 ROWS, REPEATS = 100_000, 3
 _FILL = text("""
@@ -48,15 +45,8 @@ def _is_empty(world: World) -> bool:
 def run() -> None:
     """Each repetition in a database and topics of its own."""
     begin_benchmark()
-    lines = Lines()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "stack", lines.add)
-        try:
-            stack.start_servers(say)
-            rates = [rows_per_second(World(stack, lines, Path(folder) / "data")) for _ in range(REPEATS)]
-        finally:
-            stack.stop()
+    with running_servers(say) as (stack, lines, folder):
+        rates = [rows_per_second(World(stack, lines, folder / "data")) for _ in range(REPEATS)]
     rows = [(str(number), f"{rate:.0f}") for number, rate in enumerate(rates, 1)]
     print_table((f"{ROWS:,} rows", "rows/s"), [*rows, ("median", f"{statistics.median(rates):.0f}")])
 

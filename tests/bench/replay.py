@@ -7,13 +7,11 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deploy.local.stack import Stack
 from deploy.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
 from schemas.events import IndividualUpdated, Photo
@@ -22,7 +20,7 @@ from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import crowd
 from tests.integration.faces import make_faces
 from tests.integration.replays import ONE_AT_WORK, begin, sent_by
-from tests.integration.world import Lines, World
+from tests.integration.world import World, running_servers
 
 EVENTS, REPEATS = 100_000, 3
 CROWD, ALONE = 1000, 20
@@ -104,20 +102,13 @@ def latency(new_world: NewWorld, folder: Path) -> None:
 def run() -> None:
     """Both parts."""
     begin_benchmark()
-    lines = Lines()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "stack", lines.add)
+    with running_servers(say) as (stack, lines, folder):
 
         def new_world(**settings: Any) -> World:
-            return World(stack, lines, Path(folder) / "data", **settings)
+            return World(stack, lines, folder / "data", **settings)
 
-        try:
-            stack.start_servers(say)
-            speed(new_world)
-            latency(new_world, Path(folder))
-        finally:
-            stack.stop()
+        speed(new_world)
+        latency(new_world, folder)
 
 
 if __name__ == "__main__":

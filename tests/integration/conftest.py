@@ -1,6 +1,5 @@
 """One set of real servers for all tests; a world of its own for each."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.local.stack import Stack
-from tests.integration.world import Lines, World
+from tests.integration.world import Lines, World, running_servers
 
 MakeWorld = Callable[..., World]
 
@@ -19,14 +18,8 @@ def servers() -> Iterator[tuple[Stack, Lines]]:
 
     Not below pytest's folder: every pytest that starts closes it to others, and PostgreSQL does not run as root.
     """
-    lines = Lines()
-    with tempfile.TemporaryDirectory(prefix="facematch-") as folder:
-        stack = Stack(Path(folder), lines.add)
-        try:
-            stack.start_servers(lambda _: None)
-            yield stack, lines
-        finally:
-            stack.stop()
+    with running_servers() as (stack, lines, _):
+        yield stack, lines
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import contextlib
 import itertools
 import json
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,19 @@ class Lines:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+@contextlib.contextmanager
+def running_servers(say: Callable[[str], None] = lambda _: None) -> Iterator[tuple[Stack, Lines, Path]]:
+    """Kafka, PostgreSQL and Valkey on ports of their own, what all processes say, and the folder of both."""
+    lines = Lines()
+    with tempfile.TemporaryDirectory(prefix="facematch-") as folder:
+        stack = Stack(Path(folder) / "stack", lines.add)
+        try:
+            stack.start_servers(say)
+            yield stack, lines, Path(folder)
+        finally:
+            stack.stop()
 
 
 class World:
