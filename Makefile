@@ -62,9 +62,9 @@ generate: $(INSTALLED) ## write JSON Schemas, examples and the AsyncAPI document
 
 lock: ## resolve requirements.lock anew from pyproject.toml, and of it what the images have (needs uv)
 	$(RESOLVE) --all-extras --output-file requirements.lock pyproject.toml
-	$(RESOLVE) --constraint requirements.lock --output-file deploy/requirements-cpu.lock pyproject.toml
+	$(RESOLVE) --constraint requirements.lock --output-file deploy/image/requirements-cpu.lock pyproject.toml
 	echo 'onnxruntime-gpu[cuda,cudnn]' | $(RESOLVE) --constraint requirements.lock --no-emit-package onnxruntime \
-		--output-file deploy/requirements-gpu.lock pyproject.toml -
+		--output-file deploy/image/requirements-gpu.lock pyproject.toml -
 
 clean: ## remove the environment and the local stack's data
 	rm -rf .venv .facematch

@@ -2,10 +2,10 @@
 
 from sqlalchemy import select, union
 
+from runtime.servers.postgres import postgres_engine
+from runtime.servers.publisher import Publisher
 from schemas.envelope import announce, encode
-from schemas.events import PairDecided
-from schemas.kafka import Publisher
-from schemas.postgres import postgres_engine
+from schemas.events.pairs import PairDecided
 from schemas.settings import Settings
 from schemas.tables import decisions, duplicates
 

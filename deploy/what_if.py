@@ -15,15 +15,14 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from runtime.servers.erasures import ErasureLog
+from runtime.servers.partition_log import PartitionLog
 from schemas.envelope import Record
 from schemas.erased import Erased
-from schemas.erasures import ErasureLog
-from schemas.kafka import partition_of
 from schemas.settings import Settings
-from schemas.topics import ENCODINGS
-from streams.log import PartitionLog
-from streams.matching import Rules
-from streams.what_if import Change, Outcome, Part, Run, batches, changes
+from schemas.topics import ENCODINGS, partition_of
+from streams.matching.match import Rules
+from streams.matching.what_if import Change, Outcome, Part, Run, batches, changes
 
 _SHOWN = 20
 

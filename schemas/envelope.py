@@ -15,23 +15,13 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.events import (
-    EVENT_TYPES,
-    CompactionCertified,
-    DecisionErased,
-    EncodingAsSent,
-    EncodingComputed,
-    EncodingErased,
-    Event,
-    FindingErased,
-    IndividualChecked,
-    IndividualErased,
-    IndividualEvent,
-    KeyErased,
-    individual_key,
-)
+from schemas.events.base import Event, IndividualEvent, individual_key
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EncodingAsSent, EncodingComputed, EncodingErased
+from schemas.events.pairs import DecisionErased, FindingErased, IndividualChecked, KeyErased
+from schemas.events.registrations import IndividualErased
 from schemas.identity import uuid_of
-from schemas.topics import topic_named, topic_of
+from schemas.topics import EVENT_TYPES, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
 _NULL_NEEDS: dict[type[Event], str] = {

@@ -14,7 +14,9 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from schemas.envelope import Message
-from schemas.events import Event, IndividualErased, IndividualEvent, PairDecided, PairEvent, individual_key
+from schemas.events.base import Event, IndividualEvent, individual_key
+from schemas.events.pairs import PairDecided, PairEvent
+from schemas.events.registrations import IndividualErased
 
 
 class ErasureKeyError(Exception):

@@ -11,36 +11,34 @@ from typing import Any
 import numpy as np
 
 from schemas.envelope import NULL_VALUED, Message, Record, encode
-from schemas.events import (
+from schemas.events.base import Detector, Event, Member
+from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
+from schemas.events.encodings import (
     EMBEDDING_DIMENSIONS,
-    EVENT_TYPES,
-    CompactionCertified,
-    DecisionErased,
-    Detector,
-    DuplicateFound,
-    DuplicateRetracted,
     EncodingComputed,
     EncodingErased,
     EncodingRejected,
-    Event,
     FaceBox,
+    Quality,
+    RejectionReason,
+)
+from schemas.events.pairs import (
+    DecisionErased,
+    DuplicateFound,
+    DuplicateRetracted,
     FindingErased,
-    IndexParameters,
     IndividualChecked,
+    PairDecided,
+    RetractionReason,
+)
+from schemas.events.registrations import (
     IndividualCreated,
     IndividualDeleted,
     IndividualErased,
     IndividualUpdated,
-    MeasuredRecall,
-    Member,
-    PairCounts,
-    PairDecided,
     Photo,
-    Quality,
-    RejectionReason,
-    RetractionReason,
 )
-from schemas.topics import TOPICS, Topic, topic_of
+from schemas.topics import EVENT_TYPES, TOPICS, Topic, topic_of
 
 FOLDER = Path(__file__).parent
 _TIME = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)

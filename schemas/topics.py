@@ -1,27 +1,23 @@
 """The topic table: what every topic carries, how it is keyed, divided and kept."""
 
 import re
+import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from schemas.events import (
-    CompactionCertified,
+from schemas.events.base import Event
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected
+from schemas.events.pairs import (
     DecisionErased,
     DuplicateFound,
     DuplicateRetracted,
-    EncodingComputed,
-    EncodingErased,
-    EncodingRejected,
-    Event,
     FindingErased,
     IndividualChecked,
-    IndividualCreated,
-    IndividualDeleted,
-    IndividualErased,
-    IndividualUpdated,
     PairDecided,
 )
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualErased, IndividualUpdated
 from schemas.shard import Shard
 
 
@@ -205,3 +201,32 @@ def shard_of(group: str) -> Shard | None:
         return None if parts is None else Shard(int(parts[1]), int(parts[2]))
     except ValueError:
         return None
+
+
+def partition_of(collection: str, partitions: int) -> int:
+    """The partition of a collection: CRC-32 of its name, modulo the number of partitions.
+
+    The same as librdkafka's partitioner "consistent" with the collection as key.
+    """
+    return zlib.crc32(collection.encode()) % partitions
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    event.__name__: event
+    for event in (
+        IndividualCreated,
+        IndividualUpdated,
+        IndividualDeleted,
+        IndividualErased,
+        EncodingComputed,
+        EncodingErased,
+        EncodingRejected,
+        DuplicateFound,
+        DuplicateRetracted,
+        IndividualChecked,
+        FindingErased,
+        PairDecided,
+        DecisionErased,
+        CompactionCertified,
+    )
+}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy.photos import fetch_demo_photos
-from schemas import logs
+from deploy.demo.photos import fetch_demo_photos
+from runtime.telemetry import logs
 from schemas.settings import STACK_FOLDER
 
 Make = Callable[[], NDArray[np.float32]]

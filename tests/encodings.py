@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import Detector, EncodingComputed, EncodingErased, FaceBox, Quality
+from schemas.events.base import Detector
+from schemas.events.encodings import EncodingComputed, EncodingErased, FaceBox, Quality
 
 _FACE = FaceBox(top=0, right=9, bottom=9, left=0)
 _QUALITY = Quality(face_pixels=9, detector_score=1, sharpness=100, brightness=100, frontality=1)

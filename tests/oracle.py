@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import DuplicateFound, EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound
 
 _BLOCK = 2048
 # float32 rounding of ‖x − y‖²/2 for embeddings of norm ≤ 2 stays below 1e-5; what passes is measured again exactly.

@@ -54,7 +54,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
+from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingComputed, EncodingErased
 from tests.encodings import computed
 
 # Along axis i a variance is proportional to exp(-(i / reach) ** bend); the axes themselves are drawn at random.

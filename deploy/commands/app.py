@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from schemas import logs
+from runtime.telemetry import logs
 from schemas.settings import LogFormat, NoSecretsError, Settings
 from schemas.shard import Shard
 
@@ -96,10 +96,10 @@ def servers_expected() -> Iterator[None]:
     from redis.exceptions import TimeoutError as RedisTimeoutError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    from deploy.refusals import RefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
-    from deploy.topics import NoTopicsError
-    from schemas.kafka import PublishError
-    from schemas.postgres import postgres_url
+    from deploy.setup.topics import NoTopicsError
+    from runtime.servers.postgres import postgres_url
+    from runtime.servers.publisher import PublishError
+    from runtime.servers.refusals import RefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
 
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
     try:
@@ -128,7 +128,7 @@ def kafka_expected(found: Settings, may_be_away: bool = False) -> Settings:
     """The settings, if the broker answers and nobody refuses: clients would wait. Within `servers_expected`."""
     from confluent_kafka import KafkaException
 
-    from deploy.refusals import ask_kafka
+    from runtime.servers.refusals import ask_kafka
 
     try:
         ask_kafka(found, times=1 if may_be_away else 5)
@@ -143,11 +143,11 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
 
     From the first moment on it says how it is, where it is told to.
     """
-    from deploy.refusals import RefusedError
-    from deploy.serving import AddressError, serve
-    from deploy.tables import wait_for_tables
-    from deploy.topics import wait_for_topics
-    from deploy.waiting import wait_for_redis
+    from deploy.setup.tables import wait_for_tables
+    from deploy.setup.topics import wait_for_topics
+    from deploy.setup.waiting import wait_for_redis
+    from runtime.servers.refusals import RefusedError
+    from runtime.telemetry.serving import AddressError, serve
 
     found = settings_with_key()
     logs.become_worker(worker, found.namespace)

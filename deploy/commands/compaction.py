@@ -20,7 +20,7 @@ from deploy.commands.app import (
     servers_expected,
     settings_with_key,
 )
-from schemas import logs
+from runtime.telemetry import logs
 from schemas.shard import Shard
 
 
@@ -53,10 +53,11 @@ def compact(
 
     The matchers take the index up without stopping.
     """
-    from deploy.compact import UnknownEncoderError, run_compaction
-    from deploy.schedule import Schedule, ScheduleError, keep
-    from schemas.stopping import stop_in_any_case
-    from streams.compactor import Plan, UnknownCollectionError
+    from deploy.compaction.keeper import keep
+    from deploy.compaction.run import UnknownEncoderError, run_compaction
+    from deploy.compaction.schedule import Schedule, ScheduleError
+    from runtime.process.stopping import stop_in_any_case
+    from streams.compaction.compactor import Plan, UnknownCollectionError
 
     if threshold is not None and not 0 < threshold < 2:
         raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")

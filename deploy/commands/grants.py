@@ -12,7 +12,7 @@ from deploy.commands.app import OPERATE, UserError, app, read_settings
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
-    from deploy.roles import Role
+    from deploy.access.roles import Role
 
 _HOW = {
     "kafka": """\
@@ -26,7 +26,8 @@ once before `facematch setup` and once after it, and after every upgrade. A user
     psql -h HOST -U SUPERUSER -c '\\password USER' postgres""",
     "outbox": """\
     facematch grants outbox | psql -v ON_ERROR_STOP=1 -h HOST -U OWNER postgres
-once producers/outbox.sql has made the table. A user without a password cannot log in: '\\password USER', as above.""",
+once producers/outbox/outbox.sql has made the table.
+A user without a password cannot log in: '\\password USER', as above.""",
     "redis": """\
     facematch grants redis | REDISCLI_AUTH=$(cat PASSWORD-FILE) redis-cli -h HOST --user ADMIN
 Then each user's password, and have the server keep them (ACL SAVE, or CONFIG REWRITE):
@@ -50,8 +51,8 @@ def grants(
     The commands go to standard output, how to run them to standard error. No password is in them: whoever administers
     the server sets those, and workers read them from files.
     """
-    from deploy import grants as of
-    from deploy.roles import NameTooLongError
+    from deploy.access import grants as of
+    from deploy.access.roles import NameTooLongError
 
     settings = read_settings()
     lines: dict[str, Callable[[Settings], Iterator[str]]] = {
@@ -72,7 +73,7 @@ def grants(
 
 
 def _print_users(settings: Settings) -> None:
-    from deploy.roles import ROLES, user_of
+    from deploy.access.roles import ROLES, user_of
 
     table = Table(title="users", title_justify="left", show_lines=True)
     table.add_column("user, and what runs as it", overflow="fold")

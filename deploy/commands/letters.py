@@ -11,7 +11,7 @@ from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_
 from deploy.commands.times import TIME_HELP, parse_period
 
 if TYPE_CHECKING:
-    from deploy.letter_box import Choice, Filed
+    from deploy.letters.box import Choice, Filed
 
 letters = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -50,8 +50,8 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Letters that nobody has done anything about: which, since when, how often they failed, and why."""
-    from deploy.letter_box import Choice
-    from deploy.letter_report import print_letters
+    from deploy.letters.box import Choice
+    from deploy.letters.report import print_letters
 
     choice = Choice(reason, topic, *parse_period(since, until), settled=everything)
     chosen = _chosen([], choice)
@@ -66,8 +66,8 @@ def show(
     raw: Annotated[bool, typer.Option("--raw", help="The bytes of its value, all of them, and nothing else.")] = False,
 ) -> None:
     """A letter: where it stood, what is wrong, its headers and its bytes. They may hold a photo, or an embedding."""
-    from deploy.letter_box import Choice, read_bytes
-    from deploy.letter_report import print_letter
+    from deploy.letters.box import Choice, read_bytes
+    from deploy.letters.report import print_letter
 
     if raw and sys.stdout.isatty():
         raise UserError("--raw writes bytes that a terminal might obey: send them to a file, with `> FILE`")
@@ -103,11 +103,11 @@ def redrive(
     Says first what would be sent, and sends it with --yes. What would be a dead letter again is refused, and then
     nothing is sent. Sent twice, a message changes nothing.
     """
-    from deploy.letter_fix import Fix, FixError
-    from deploy.letter_report import print_verdicts
-    from deploy.redrive import Redrive
+    from deploy.letters.fix import Fix, FixError
+    from deploy.letters.redrive import Redrive
+    from deploy.letters.report import print_verdicts
+    from runtime.servers.publisher import PublishError, UnacknowledgedError
     from schemas.erased import ErasureKeyError
-    from schemas.kafka import PublishError, UnacknowledgedError
 
     try:
         fix = Fix.of(_read_patch(patch), header or [], rekey)
@@ -161,9 +161,9 @@ def discard(
 
     They stay readable (`list --all`, `show`) until Kafka drops them, and can be redriven still.
     """
-    from deploy.letter_report import print_letters
-    from deploy.redrive import discard as put_on_record
-    from schemas.kafka import PublishError, UnacknowledgedError
+    from deploy.letters.redrive import discard as put_on_record
+    from deploy.letters.report import print_letters
+    from runtime.servers.publisher import PublishError, UnacknowledgedError
 
     console = Console()
     chosen = _chosen_for(names, reason, topic, since, until)
@@ -184,7 +184,7 @@ def _chosen_for(
     names: list[str] | None, reason: str | None, topic: str | None, since: str | None, until: str | None
 ) -> "list[Filed]":
     """Those of which something is to be done. Raises UserError where it is not said which."""
-    from deploy.letter_box import Choice
+    from deploy.letters.box import Choice
 
     choice = Choice(reason, topic, *parse_period(since, until))
     if bool(names) == (choice != Choice()):
@@ -193,8 +193,8 @@ def _chosen_for(
 
 
 def _chosen(names: list[str], choice: "Choice") -> "list[Filed]":
-    from deploy.letter_box import UnknownLetterError, choose, read_all
-    from deploy.topics import check_topics
+    from deploy.letters.box import UnknownLetterError, choose, read_all
+    from deploy.setup.topics import check_topics
     from schemas.topics import TOPICS
 
     known = [topic.name for topic in TOPICS]

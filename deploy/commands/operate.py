@@ -19,7 +19,7 @@ from deploy.commands.app import (
 @app.command(rich_help_panel=OPERATE)
 def settings() -> None:
     """Every setting: its environment variable, its value here, what it means."""
-    from deploy.report import print_settings
+    from deploy.status.settings import print_settings
 
     print_settings(Console(), read_settings())
 
@@ -27,8 +27,8 @@ def settings() -> None:
 @app.command(rich_help_panel=OPERATE)
 def setup() -> None:
     """Create the topics and tables that are not there yet; workers wait for them."""
-    from deploy.tables import create_tables
-    from deploy.topics import create_topics
+    from deploy.setup.tables import create_tables
+    from deploy.setup.topics import create_topics
 
     with servers_expected():
         create_topics(kafka_expected(read_settings()))
@@ -49,7 +49,7 @@ def erase(
 
     A registration under a higher revision is a new one, and welcome.
     """
-    from deploy.erasure import Erasure, StalledErasureError, UnknownIndividualError, print_receipt
+    from deploy.erasure.erase import Erasure, StalledErasureError, UnknownIndividualError, print_receipt
 
     console = Console()
     try:

@@ -23,8 +23,8 @@ def submit(
     Lists have the columns individual_id and photo (a URI, or a path from where the list is), and may have
     collection, revision (1) and detector (hog, cnn); any further column is kept as an attribute.
     """
-    from producers.manifest import ManifestError, read_paths
-    from producers.submit import submit as publish
+    from producers.submit.entries import ManifestError, read_paths
+    from producers.submit.publish import submit as publish
 
     console = Console(stderr=True)
     try:

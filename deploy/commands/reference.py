@@ -32,9 +32,9 @@ def verify(
     ] = None,
 ) -> None:
     """Compare the encoder with the face_recognition package; exit status 1 beyond its limits."""
-    from deploy.photos import fetch_demo_photos
-    from deploy.verify import verify as run
-    from producers.manifest import photos_in
+    from deploy.demo.photos import fetch_demo_photos
+    from deploy.verify.compare import verify as run
+    from producers.submit.entries import photos_in
 
     found = read_settings()
     folder = photos or fetch_demo_photos(found.data_folder / "photos")

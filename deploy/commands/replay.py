@@ -16,7 +16,7 @@ from deploy.commands.app import (
     settings_with_key,
 )
 from deploy.commands.times import TIME_HELP, parse_period
-from schemas.events import RejectionReason
+from schemas.events.encodings import RejectionReason
 
 _FROM = "What to choose from: individuals, encodings, or a file that --write wrote."
 _SERVE = {"encoder-cpu": "encode --pool cpu", "encoder-gpu": "encode --pool gpu", "sink": "sink"}
@@ -59,12 +59,12 @@ def replay(
 
     All whom an encoder encoded, for a move to another: [bold]facematch replay --encoder dlib-resnet-v1-db0eeebc.1[/]
     """
-    from deploy import replay as run
-    from producers.replay import TooOldError
-    from producers.replay_groups import UnservedError
-    from producers.replay_log import MissingTopicsError
-    from producers.replay_plan import UnknownReplayError, find
-    from producers.replay_selection import Offsets, Selection, SelectionError
+    from deploy.replay import run
+    from producers.replay.groups import UnservedError
+    from producers.replay.plan import UnknownReplayError, find
+    from producers.replay.selection import Offsets, Selection, SelectionError
+    from producers.replay.sending import TooOldError
+    from runtime.servers.log import MissingTopicsError
     from schemas.erased import ErasureKeyError
 
     if rate is not None and rate <= 0:

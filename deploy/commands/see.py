@@ -22,7 +22,7 @@ from deploy.commands.app import (
 @app.command(rich_help_panel=SEE)
 def status() -> None:
     """Individuals by state, pairs, what the matchers hold, each consumer group's lag, dead letters, and the outbox."""
-    from deploy.report import print_status
+    from deploy.status.report import print_status
 
     with servers_expected():
         print_status(Console(), read_settings())
@@ -36,7 +36,7 @@ def duplicates(
     decided: Annotated[bool, typer.Option("--decided", help="Those too on which a reviewer has decided.")] = False,
 ) -> None:
     """Pairs of registrations that look like the same person: candidates for review, never verdicts."""
-    from deploy.report import print_duplicates
+    from deploy.status.duplicates import print_duplicates
 
     with servers_expected():
         print_duplicates(Console(), read_settings(), collection, follow, as_json, decided)
@@ -49,7 +49,7 @@ def certificates(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """What each compaction found and built: people, recall, pairs put right, the checksum of the index."""
-    from deploy.certificates import print_certificates
+    from deploy.compaction.certificates import print_certificates
 
     with servers_expected():
         print_certificates(Console(), read_settings(), collection, limit, as_json)
@@ -90,7 +90,7 @@ def erased(
     collection: Annotated[str, typer.Option(help="The collection that the individual was in.")] = "default",
 ) -> None:
     """Whether an individual was erased: the receipt, with what is there now."""
-    from deploy.erasure import Erasure, NotErasedError, print_receipt
+    from deploy.erasure.erase import Erasure, NotErasedError, print_receipt
 
     console = Console()
     try:

@@ -17,8 +17,8 @@ def demo(
     ] = None,
 ) -> None:
     """The whole system on real servers and photos: start, submit, watch duplicates arrive, sum up, stop."""
-    from deploy.demo import DemoFailedError, run_demo
-    from producers.manifest import ManifestError
+    from deploy.demo.run import DemoFailedError, run_demo
+    from producers.submit.entries import ManifestError
 
     console = Console()
     try:
@@ -33,9 +33,9 @@ def demo(
 @app.command(rich_help_panel=TRY)
 def up() -> None:
     """Start servers and workers on this machine and keep them running; Ctrl-C stops them."""
+    from deploy.compaction.schedule import Schedule, ScheduleError
     from deploy.local.stack import StackBusyError
     from deploy.local.up import run_up
-    from deploy.schedule import Schedule, ScheduleError
 
     settings = read_settings()
     try:

@@ -38,11 +38,11 @@ def what_if(
     `compact --dry-run` builds the index anew instead, of all who are living now, and says what of `duplicates` it would
     put right.
     """
-    from deploy.topics import check_topics
+    from deploy.setup.topics import check_topics
     from deploy.what_if import NoSuchPartError, Supposed, compare, print_report
     from schemas.erased import ErasureKeyError
-    from streams.audit import TooManyPairsError
-    from streams.what_if import Part
+    from streams.gallery.reach import TooManyPairsError
+    from streams.matching.what_if import Part
 
     supposed = Supposed(threshold, findings_limit, encoder)
     if supposed == Supposed():

@@ -16,8 +16,8 @@ def encode(
     ],
 ) -> None:
     """An encoder: photo → face → embedding. Start as many as there is work for."""
-    from consumers.encoder import run
-    from consumers.encoder_process import Pool
+    from consumers.encoder.process import Pool
+    from consumers.encoder.worker import run
 
     run(ready(f"encoder-{pool}"), Pool(pool))
 
@@ -37,7 +37,7 @@ def match(
     # OpenBLAS reads it when numpy is loaded. Its threads spin while they wait for each other, on cores that are needed.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from schemas.topics import matcher_of
-    from streams.matcher import run
+    from streams.matcher.worker import run
 
     run(ready(matcher_of(shard).name, redis=True), shard)
 
@@ -45,7 +45,7 @@ def match(
 @app.command(rich_help_panel=WORK)
 def sink() -> None:
     """The sink: writes individuals, rejections and duplicates into Postgres."""
-    from consumers.sink import run
+    from consumers.sink.worker import run
 
     run(ready("sink", tables=True))
 
@@ -62,9 +62,9 @@ def outbox(
     """
     from sqlalchemy.exc import ProgrammingError
 
-    from deploy.outbox import wait_for_outbox
-    from producers.outbox import run
-    from producers.outbox_table import create_outbox
+    from deploy.setup.outbox import wait_for_outbox
+    from producers.outbox.relay import run
+    from producers.outbox.table import create_outbox
 
     if create:
         with servers_expected():

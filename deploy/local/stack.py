@@ -21,12 +21,12 @@ from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
 from deploy.local.targets import write_targets
-from deploy.tables import create_tables
-from deploy.topics import create_topics
-from producers.outbox_table import create_outbox
-from schemas import logs
+from deploy.setup.tables import create_tables
+from deploy.setup.topics import create_topics
+from producers.outbox.table import create_outbox
+from runtime.servers.kafka import client_config, is_transient
+from runtime.telemetry import logs
 from schemas.envelope import full_name
-from schemas.kafka import client_config, is_transient
 from schemas.settings import Settings
 from schemas.topics import CONSUMER_GROUPS
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: `deploy.tables.create_tables` hands over the connection."""
+"""Alembic's entry: `deploy.setup.tables.create_tables` hands over the connection."""
 
 from alembic import context
 

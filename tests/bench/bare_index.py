@@ -10,10 +10,10 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.cores import cores
-from schemas.events import EMBEDDING_DIMENSIONS
-from streams.delta import half_norms, search_block
-from streams.segment import search_index
+from runtime.process.cores import cores
+from schemas.events.encodings import EMBEDDING_DIMENSIONS
+from streams.gallery.exact import half_norms, search_block
+from streams.gallery.segment import search_index
 from tests.bench.matching import memory_of
 
 # From the fastest to add to on: links of each node, and candidates looked at for them.

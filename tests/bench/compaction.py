@@ -15,8 +15,9 @@ from collections.abc import Callable
 import hnswlib
 import numpy as np
 
-from schemas.cores import cores
-from schemas.events import EMBEDDING_DIMENSIONS, CompactionCertified
+from runtime.process.cores import cores
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from schemas.topics import CERTIFICATES
 from tests.bench.machine import print_table, say
 from tests.bench.matcher import Bench, delays, run

@@ -15,15 +15,17 @@ import dlib
 import numpy as np
 from PIL import Image
 
-from consumers.encoder_process import Pool, batch_of, load_encoding
-from consumers.encoding import Encoding, Task
-from consumers.faces import FaceEncoder, HogDetector, models_folder
-from consumers.models.mmod import MmodDetector
-from consumers.photos import PhotoFile
+from consumers.encoder.answers import Task
+from consumers.encoder.encoding import Encoding
+from consumers.encoder.process import Pool, batch_of, load_encoding
+from consumers.faces.detectors import HogDetector
+from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.faces.networks.mmod import MmodDetector
+from consumers.photos.file import PhotoFile
+from deploy.demo.photos import fetch_demo_photos
 from deploy.local.stack import Stack
-from deploy.photos import fetch_demo_photos
 from schemas.envelope import announce, encode
-from schemas.events import IndividualCreated, Photo
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
 from tests.bench.machine import begin_benchmark, print_table
 from tests.bench.through_kafka import photos_per_second

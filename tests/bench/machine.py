@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas import logs
+from runtime.telemetry import logs
 
 
 def begin_benchmark() -> None:

@@ -10,18 +10,20 @@ from confluent_kafka import Consumer, TopicPartition
 from numpy.typing import NDArray
 from redis import Redis
 
+from runtime.servers.kafka import consumer_config
+from runtime.servers.partition_log import PartitionLog
+from runtime.servers.publisher import Publisher
+from runtime.servers.redis import key
 from schemas.envelope import Record, announce, decode, encode, full_name
-from schemas.events import EMBEDDING_DIMENSIONS, EncodingComputed, IndividualChecked
-from schemas.kafka import Publisher, consumer_config, partition_of
+from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingComputed
+from schemas.events.pairs import IndividualChecked
 from schemas.shard import Shard
-from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, SINK
-from streams.checkpoints import CheckpointStore
-from streams.connection import key
-from streams.gallery import Gallery
-from streams.log import PartitionLog
-from streams.manifest import Manifest
-from streams.progress import Progress
-from streams.state import State, state_of
+from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, SINK, partition_of
+from streams.checkpoint.manifest import Manifest
+from streams.checkpoint.progress import Progress
+from streams.checkpoint.state import State, state_of
+from streams.checkpoint.store import CheckpointStore
+from streams.gallery.gallery import Gallery
 from tests.encodings import computed
 from tests.integration.world import World
 from tests.population import again, embeddings, individual_id

@@ -20,27 +20,29 @@ from prometheus_client.context_managers import Timer
 from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy.engine import Engine
 
-from consumers import sink
-from consumers.certified import Certified
-from consumers.encoder_process import Pool, load_encoding
-from consumers.encoding import Task
-from consumers.erasing import Events, Sieved
-from consumers.metering import Answers
-from deploy.photos import fetch_demo_photos
+from consumers.encoder.answers import Task
+from consumers.encoder.metering import Answers
+from consumers.encoder.process import Pool, load_encoding
+from consumers.sink import worker as sink
+from consumers.sink.certificates import Certified
+from consumers.sink.erasing import Events, Sieved
+from deploy.demo.photos import fetch_demo_photos
+from runtime.servers.erasures import ErasureLog
+from runtime.servers.lag import Positions
+from runtime.servers.partition_log import PartitionLog
+from runtime.servers.publisher import Publisher
+from runtime.telemetry.health import Health
 from schemas.envelope import Record, announce, encode
-from schemas.erasures import ErasureLog
-from schemas.events import DuplicateFound, Event, IndividualChecked, IndividualCreated, Member, Photo
-from schemas.health import Health
-from schemas.kafka import Publisher
-from schemas.lag import Positions
+from schemas.events.base import Event, Member
+from schemas.events.pairs import DuplicateFound, IndividualChecked
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS
-from streams import partition
-from streams.log import PartitionLog
-from streams.ownership import Ownership
-from streams.partition import PartitionMatcher, Surroundings
-from streams.progress import Progress
+from streams.checkpoint.progress import Progress
+from streams.matcher import partition
+from streams.matcher.ownership import Ownership
+from streams.matcher.partition import PartitionMatcher, Surroundings
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import computed
 from tests.integration.world import World, running_servers

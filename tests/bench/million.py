@@ -14,15 +14,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.cores import cores
+from runtime.process.cores import cores
 from schemas.envelope import Record
 from schemas.settings import Settings
-from streams.collection import Collection
-from streams.delta import Rows, half_norms, search_block
-from streams.gallery import Gallery
-from streams.matching import Rules, match
-from streams.scope import Scope
-from streams.segment import DENSITIES, Quality, Segment, build_segment, measured, pairs_of
+from streams.gallery.build import DENSITIES, build_segment, measured, pairs_of
+from streams.gallery.collection import Collection
+from streams.gallery.exact import Rows, half_norms, search_block
+from streams.gallery.gallery import Gallery
+from streams.gallery.scope import Scope
+from streams.gallery.segment import Quality, Segment
+from streams.matching.match import Rules, match
 from tests.bench.bare_index import memory_alone
 from tests.bench.machine import print_table, say
 from tests.bench.matching import COLLECTION, OTHERS, PARTITION, SEED, Matching, newcomers, records_of

@@ -7,7 +7,7 @@ import statistics
 
 from sqlalchemy import text
 
-from producers.outbox_table import create_outbox
+from producers.outbox.table import create_outbox
 from schemas.topics import INDIVIDUALS
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.integration.world import World, running_servers

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.faces import CnnDetector, FaceEncoder, HogDetector, models_folder
-from consumers.photos import PhotoFile, RejectedError
-from deploy.identities import Identities
-from producers.manifest import photos_in
+from consumers.faces.detectors import CnnDetector, HogDetector
+from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.photos.file import PhotoFile
+from consumers.photos.rejected import RejectedError
+from deploy.verify.identities import Identities
+from producers.submit.entries import photos_in
 from schemas.settings import Settings
 from tests.bench.machine import print_table
 from tests.population import embeddings, photos

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deploy.photos import fetch_demo_photos
+from deploy.demo.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
-from schemas.events import IndividualUpdated, Photo
+from schemas.events.registrations import IndividualUpdated, Photo
 from schemas.topics import ENCODINGS, INDIVIDUALS, Topic
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import crowd

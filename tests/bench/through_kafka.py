@@ -6,14 +6,15 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.local.stack import Stack
-from deploy.tables import create_tables
-from deploy.topics import create_topics
+from deploy.setup.tables import create_tables
+from deploy.setup.topics import create_topics
+from runtime.photo_roots import allow
+from runtime.servers.kafka import consumer_config
+from runtime.servers.publisher import Publisher
 from schemas.envelope import announce, encode, full_name
-from schemas.events import IndividualCreated, Photo
-from schemas.kafka import Publisher, consumer_config, partition_of
-from schemas.photo_roots import allow
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
-from schemas.topics import ENCODINGS
+from schemas.topics import ENCODINGS, partition_of
 
 
 def photos_per_second(stack: Stack, folder: Path, data: bytes, count: int) -> tuple[float, float]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from schemas.cores import cores
+from runtime.process.cores import cores
 from schemas.envelope import Record, announce, encode
 from schemas.settings import Settings
-from streams.matching import Rules, match
-from streams.segment import build_segment
+from streams.gallery.build import build_segment
+from streams.matching.match import Rules, match
 from tests.bench.machine import print_table
 from tests.bench.matching import COLLECTION, SEED
 from tests.bench.million import ENCODER, gallery_of, rows_of

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from schemas.envelope import announce
-from schemas.kafka import partition_of
-from schemas.topics import DUPLICATES, ENCODINGS
+from schemas.topics import DUPLICATES, ENCODINGS, partition_of
 from tests.encodings import EncodingEvent, crowd
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World

@@ -8,16 +8,9 @@ from sqlalchemy import select
 
 from schemas.envelope import UnreadableError, decode
 from schemas.erased import ErasureKey
-from schemas.events import (
-    DuplicateFound,
-    EncodingComputed,
-    EncodingErased,
-    EncodingRejected,
-    Event,
-    IndividualChecked,
-    IndividualEvent,
-    individual_key,
-)
+from schemas.events.base import Event, IndividualEvent, individual_key
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected
+from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.tables import duplicates, erased, individual_duplicates
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS, INDIVIDUALS, REJECTIONS, Topic
 from tests import oracle

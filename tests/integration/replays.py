@@ -16,10 +16,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from producers.replay import POSITION
+from producers.replay.sending import POSITION
+from runtime.servers.publisher import Publisher
 from schemas.envelope import REPLAY_ID, Message, Record, announce, encode
-from schemas.events import Event, IndividualCreated, Photo
-from schemas.kafka import Publisher
+from schemas.events.base import Event
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.topics import DUPLICATES, INDIVIDUALS, Topic
 from tests.integration.world import World
 

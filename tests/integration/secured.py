@@ -30,21 +30,21 @@ from rich.console import Console
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
+from deploy.access.grants import kafka_lines, outbox_lines, postgres_lines, redis_lines
+from deploy.access.roles import ROLES, user_of
 from deploy.cli import app
-from deploy.compact import run_compaction
-from deploy.grants import kafka_lines, outbox_lines, postgres_lines, redis_lines
+from deploy.compaction.run import run_compaction
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.stack import Stack
 from deploy.local.supervisor import OnLine
-from deploy.roles import ROLES, user_of
-from producers.outbox_table import create_outbox
-from schemas.kafka import client_config
-from schemas.postgres import postgres_engine
+from producers.outbox.table import create_outbox
+from runtime.servers.kafka import client_config
+from runtime.servers.partition_log import PartitionLog
+from runtime.servers.postgres import postgres_engine
+from runtime.servers.redis import connect_once
 from schemas.settings import Settings
 from schemas.topics import DUPLICATES
-from streams.compactor import Plan
-from streams.connection import connect_once
-from streams.log import PartitionLog
+from streams.compaction.compactor import Plan
 from tests.integration.world import Lines, World
 
 ADMIN, PASSWORD = "admin", "of-the-admin"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.photo_roots import allow
 from schemas.envelope import Message, Record, announce, encode
-from schemas.events import Event, IndividualCreated, IndividualUpdated, Photo
-from schemas.photo_roots import allow
+from schemas.events.base import Event
+from schemas.events.registrations import IndividualCreated, IndividualUpdated, Photo
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS, INDIVIDUALS, REJECTIONS, Cleanup, topic_named
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World

@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from redis import Redis
 from rich.console import Console
 
-from deploy import queries
-from deploy.queries import galleries
-from deploy.report import print_status
-from schemas.events import EncodingErased
-from schemas.kafka import partition_of
+from deploy.status import workers
+from deploy.status.report import print_status
+from deploy.status.workers import galleries
+from runtime.servers.redis import connect
+from schemas.events.encodings import EncodingErased
 from schemas.shard import Shard
-from schemas.topics import ENCODINGS
-from streams.checkpoints import CheckpointStore
-from streams.connection import connect
-from streams.gallery import Gallery
-from streams.manifest import Manifest
-from streams.segment import build_segment
-from streams.state import gallery_of, state_of
+from schemas.topics import ENCODINGS, partition_of
+from streams.checkpoint.manifest import Manifest
+from streams.checkpoint.state import gallery_of, state_of
+from streams.checkpoint.store import CheckpointStore
+from streams.gallery.build import build_segment
+from streams.gallery.gallery import Gallery
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_matcher import checked, expected_pairs, found, messages, people
@@ -99,7 +98,7 @@ def test_status_shows_what_a_matcher_holds(make_world: MakeWorld, embedding: Mak
     world.start("match")
     world.publish(messages([*people(embedding, 800), EncodingErased(collection="c", individual_id="p1", revision=2)]))
 
-    def shown() -> list[queries.Gallery]:
+    def shown() -> list[workers.Gallery]:
         return [one for one in galleries(world.settings) if one.matched == 801 and one.vitals.segments]
 
     world.wait(lambda: bool(shown()), "status shows the segment and everyone matched")

@@ -17,32 +17,27 @@ from redis import Redis
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from deploy import queries
-from deploy.certificates import latest_certificates, problem_of
+from consumers.views import pairs as queries
 from deploy.cli import app
-from deploy.queries import galleries
+from deploy.compaction.certificates import latest_certificates, problem_of
+from deploy.status.workers import galleries
+from runtime.servers.kafka import consumer_config
+from runtime.servers.redis import connect, key
 from schemas.envelope import announce, full_name
-from schemas.events import (
-    CompactionCertified,
-    DuplicateFound,
-    DuplicateRetracted,
-    EncodingErased,
-    Member,
-    PairCounts,
-    RetractionReason,
-)
-from schemas.kafka import consumer_config
+from schemas.events.base import Member
+from schemas.events.certificates import CompactionCertified, PairCounts
+from schemas.events.encodings import EncodingErased
+from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason
 from schemas.shard import Shard
 from schemas.tables import duplicates, retractions
 from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
-from streams import lease as leases
-from streams import segment as segments
-from streams.compactor import Compactor, Plan
-from streams.connection import connect, key
-from streams.inbox import Inbox, LostChunksError
-from streams.lease import Lease, LeaseLostError, lease_of
-from streams.stopwatch import OnProgress
-from streams.vitals import ScopeVitals
+from streams.checkpoint import lease as leases
+from streams.checkpoint.handover import Inbox, LostChunksError
+from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
+from streams.compaction.compactor import Compactor, Plan
+from streams.compaction.stopwatch import OnProgress
+from streams.gallery import build
+from streams.matcher.vitals import ScopeVitals
 from tests import oracle
 from tests.conftest import Make
 from tests.encodings import crowd, twins
@@ -452,8 +447,8 @@ def test_an_index_below_the_floor_is_not_put_into_service(
 ) -> None:
     world = make_world()
     publish(world, crowd(400, seed=1))
-    monkeypatch.setattr(segments, "DENSITIES", (segments.Density(2, 4, 8),))
-    monkeypatch.setattr(segments, "_EFS", (8,))
+    monkeypatch.setattr(build, "DENSITIES", (build.Density(2, 4, 8),))
+    monkeypatch.setattr(build, "_EFS", (8,))
     (result,) = compactor(world).run()
     assert not result.in_service
     assert "less than the floor of 0.999; it is not put into service" in str(problem_of(result))

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-import deploy.letter_fix
-import deploy.redrive
+import deploy.letters.fix
+import deploy.letters.redrive
 from deploy.cli import app
-from deploy.letter_report import print_open_letters
-from deploy.places import Survey
+from deploy.erasure.places import Survey
+from deploy.letters.report import print_open_letters
 from schemas.envelope import Record, announce, decode, encode
-from schemas.events import IndividualCreated, Photo
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.topics import DEAD_LETTERS, INDIVIDUALS, REJECTIONS
 from tests.integration.world import World
 
@@ -86,7 +86,7 @@ def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
 
     # A crash between sending and recording leaves them open: they are sent once more, and nothing changes.
     with monkeypatch.context() as broken:
-        broken.setattr(deploy.redrive, "settled_record", lambda _: 1 / 0)
+        broken.setattr(deploy.letters.redrive, "settled_record", lambda _: 1 / 0)
         assert isinstance(run("redrive", *ids, "--patch", PATCH, "--yes").exception, ZeroDivisionError)
     assert sum(world.ends(INDIVIDUALS).values()) == sum(before.values()) + 2
     assert states(run)[ids[0]] == "open"
@@ -100,7 +100,7 @@ def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
 
     # What fails again is another letter, which counts.
     with monkeypatch.context() as deceived:
-        for module in (deploy.letter_fix, deploy.redrive):
+        for module in (deploy.letters.fix, deploy.letters.redrive):
             deceived.setattr(module, "decode", lambda _: decode(created("g")))
         assert "1 sent again" in run("redrive", of_garbage, "--yes").output
     world.wait(lambda: len(states(run)) == 5, "it comes back")

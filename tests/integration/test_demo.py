@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.demo.photos import PACKAGE
 from deploy.local.stack import WORKERS, hold
-from deploy.photos import PACKAGE
 
 COMMAND = [sys.executable, "-m", "deploy.cli"]
 

@@ -9,22 +9,15 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # both are exported
 from sqlalchemy import select
 
-from deploy.queries import lags
+from deploy.status.workers import lags
+from runtime.servers.kafka import client_config
 from schemas.envelope import Message, Record, announce, decode, encode, full_name
 from schemas.erased import ErasureKey
-from schemas.events import (
-    DuplicateFound,
-    DuplicateRetracted,
-    Event,
-    IndividualChecked,
-    IndividualCreated,
-    Member,
-    Photo,
-    RetractionReason,
-)
-from schemas.kafka import client_config, partition_of
+from schemas.events.base import Event, Member
+from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.tables import duplicates
-from schemas.topics import INDIVIDUALS, SINK
+from schemas.topics import INDIVIDUALS, SINK, partition_of
 from tests.integration.examples import CONSUMERS, Command, Examples, prepare, run_all, running
 from tests.integration.world import ERASURE_KEY, World
 

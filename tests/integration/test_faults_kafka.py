@@ -16,10 +16,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # all are expo
     ResourceType,
 )
 
+from runtime.servers.kafka import client_config, consumer_config
 from schemas.envelope import full_name
-from schemas.kafka import client_config, consumer_config
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
-from streams.progress import Progress
+from streams.checkpoint.progress import Progress
 from tests.encodings import crowd
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import PARTITION, begin, publish, published, strike_at_random

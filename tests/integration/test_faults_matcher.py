@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from schemas.events import EncodingErased
+from schemas.events.encodings import EncodingErased
 from tests.conftest import Make
 from tests.encodings import EncodingEvent, computed, crowd
 from tests.integration.conftest import MakeWorld

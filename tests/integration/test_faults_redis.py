@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
+from runtime.servers.redis import connect
 from schemas.topics import ENCODINGS
-from streams.connection import connect
-from streams.progress import Progress
+from streams.checkpoint.progress import Progress
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import PARTITION, begin, published, strike_at_random
 from tests.integration.judge import assert_as_the_oracle

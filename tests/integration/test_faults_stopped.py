@@ -7,9 +7,11 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from runtime.servers.kafka import client_config
 from schemas.envelope import decode, full_name
-from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, IndividualChecked, individual_key
-from schemas.kafka import client_config
+from schemas.events.base import individual_key
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
 from tests import oracle
 from tests.encodings import EncodingEvent, crowd, twins

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.events import Detector
+from schemas.events.base import Detector
 from tests.integration.conftest import MakeWorld
 from tests.integration.faces import make_faces
 from tests.integration.faults import strike_at_random

@@ -25,14 +25,16 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from deploy.grants import kafka_lines
+from deploy.access.grants import kafka_lines
+from deploy.access.roles import ROLES, Role
 from deploy.local.jars import class_path
 from deploy.local.servers import KAFKA
-from deploy.roles import ROLES, Role
+from runtime.servers.kafka import client_config, consumer_config, patiently
+from runtime.servers.postgres import postgres_engine
+from runtime.servers.publisher import Publisher, PublishError
+from runtime.servers.redis import connect_once, key
 from schemas.envelope import Record, announce, full_name
-from schemas.events import IndividualCreated, Photo
-from schemas.kafka import Publisher, PublishError, client_config, consumer_config, patiently
-from schemas.postgres import postgres_engine
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.shard import Shard
 from schemas.topics import (
     CERTIFICATES,
@@ -51,8 +53,7 @@ from schemas.topics import (
     ConsumerGroup,
     Topic,
 )
-from streams.checkpoints import CheckpointStore
-from streams.connection import connect_once, key
+from streams.checkpoint.store import CheckpointStore
 from tests.integration.secured import (
     ADMIN,
     PASSWORD,

@@ -4,7 +4,9 @@ import pytest
 from sqlalchemy import delete, insert, update
 
 from schemas.envelope import announce
-from schemas.events import DuplicateFound, EncodingErased, IndividualChecked, Member
+from schemas.events.base import Member
+from schemas.events.encodings import EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.tables import duplicates, individuals
 from tests.conftest import Make
 from tests.encodings import computed, crowd

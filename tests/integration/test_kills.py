@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.events import Detector
+from schemas.events.base import Detector
 from tests.integration.conftest import MakeWorld
 from tests.integration.faces import make_faces
 from tests.integration.world import World

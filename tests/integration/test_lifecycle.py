@@ -12,20 +12,15 @@ from numpy.typing import NDArray
 from redis import Redis
 from sqlalchemy import select
 
-from deploy.erasure import Erasure
-from deploy.places import Place
-from deploy.queries import Pair, current_pairs
+from consumers.views.pairs import Pair, current_pairs
+from deploy.erasure.erase import Erasure
+from deploy.erasure.places import Place
 from schemas.envelope import Message, Record, announce
 from schemas.erased import ErasureKey
-from schemas.events import (
-    DuplicateFound,
-    EncodingComputed,
-    Event,
-    IndividualCreated,
-    IndividualUpdated,
-    PairDecided,
-    Photo,
-)
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingComputed
+from schemas.events.pairs import DuplicateFound, PairDecided
+from schemas.events.registrations import IndividualCreated, IndividualUpdated, Photo
 from schemas.tables import decisions, erased, individual_duplicates, metadata, pair_verdicts
 from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, INDIVIDUALS, TOPICS, Topic
 from tests.conftest import Make

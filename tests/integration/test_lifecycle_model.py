@@ -10,26 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from consumers.sink import write
-from deploy.queries import lags
+from consumers.sink.worker import write
+from deploy.status.workers import lags
 from schemas.envelope import Message, Record, decode, encode
 from schemas.erased import Erased, ErasureKey
-from schemas.events import (
-    DuplicateFound,
-    EncodingComputed,
-    EncodingErased,
-    Event,
-    IndividualChecked,
-    IndividualCreated,
-    IndividualDeleted,
-    IndividualUpdated,
-    PairDecided,
-    PairEvent,
-    Photo,
-)
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairDecided, PairEvent
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.tables import duplicates, erased, individual_duplicates, metadata, retractions
 from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS, MATCHER, SINK, topic_named
-from streams.matching import restore
+from streams.matching.match import restore
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_compaction import compacted

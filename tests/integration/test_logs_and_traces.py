@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from deploy.local.stack import WORKERS
-from producers.outbox_table import create_outbox
+from producers.outbox.table import create_outbox
 from schemas.envelope import Record, announce, encode
-from schemas.events import EncodingComputed, IndividualCreated, IndividualDeleted, Photo
-from schemas.kafka import partition_of
+from schemas.events.encodings import EncodingComputed
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.shard import Shard
-from schemas.topics import DEAD_LETTERS, ENCODINGS
-from streams.compactor import Compactor
+from schemas.topics import DEAD_LETTERS, ENCODINGS, partition_of
+from streams.compaction.compactor import Compactor
 from tests.collector import Collector, Span
 from tests.integration.test_bad_input import no_face
 from tests.integration.world import World

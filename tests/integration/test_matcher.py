@@ -7,11 +7,13 @@ from confluent_kafka import Consumer, TopicPartition
 from numpy.typing import NDArray
 from redis import Redis
 
+from runtime.servers.kafka import consumer_config
 from schemas.envelope import Message, announce, full_name
-from schemas.events import DuplicateFound, EncodingComputed, EncodingErased, Event, IndividualChecked
-from schemas.kafka import consumer_config, partition_of
-from schemas.topics import DUPLICATES, ENCODINGS, MATCHER
-from streams.progress import Progress
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked
+from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, partition_of
+from streams.checkpoint.progress import Progress
 from tests import oracle
 from tests.encodings import computed
 from tests.integration.world import World

@@ -9,14 +9,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from sqlalchemy import text
 
-from deploy.compact import run_compaction
+from deploy.compaction.run import run_compaction
 from deploy.local.ports import free_ports
 from deploy.local.stack import WORKERS
-from deploy.topics import create_topics
-from producers.outbox_table import create_outbox
+from deploy.setup.topics import create_topics
+from producers.outbox.table import create_outbox
 from schemas.envelope import Record
 from schemas.topics import INDIVIDUALS
-from streams.compactor import Plan
+from streams.compaction.compactor import Plan
 from tests.integration.world import World
 from tests.unit.test_board import declared
 

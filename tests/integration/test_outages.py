@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.stopping import STOP_WITHIN_S
+from runtime.process.stopping import STOP_WITHIN_S
 from tests.integration.conftest import MakeWorld
 from tests.integration.faces import make_faces
 

@@ -23,13 +23,13 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.report import print_status
-from producers import outbox
-from producers.outbox import Relay
-from producers.outbox_table import create_outbox, outbox_engine, take
+from deploy.status.report import print_status
+from producers.outbox import relay as outbox
+from producers.outbox.relay import Relay
+from producers.outbox.table import create_outbox, outbox_engine, take
+from runtime.servers.kafka import client_config
 from schemas.envelope import Record, decode, full_name
-from schemas.events import IndividualEvent
-from schemas.kafka import client_config
+from schemas.events.base import IndividualEvent
 from schemas.topics import INDIVIDUALS
 from tests.integration.world import World
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from deploy.photos import pairs_to_find
-from schemas.events import DuplicateFound, IndividualChecked
+from deploy.demo.photos import pairs_to_find
+from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.topics import DUPLICATES
 from tests.integration.world import World
 from tests.reference import reference_pairs

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.events import EncodingComputed
+from schemas.events.encodings import EncodingComputed
 from schemas.topics import ENCODINGS, ESCALATIONS
 from tests.integration.conftest import MakeWorld
 

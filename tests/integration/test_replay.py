@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.photo_roots import allow
 from schemas.envelope import Message, announce, encode
 from schemas.erased import ErasureKey
-from schemas.events import EncodingRejected, Event, IndividualCreated, RejectionReason
-from schemas.photo_roots import allow
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingRejected, RejectionReason
+from schemas.events.registrations import IndividualCreated
 from schemas.topics import DUPLICATES, ENCODINGS, INDIVIDUALS, REJECTIONS
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.queries import galleries
-from schemas.events import EncodingComputed, EncodingErased, IndividualChecked
+from deploy.status.workers import galleries
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import IndividualChecked
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld

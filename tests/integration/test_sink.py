@@ -15,33 +15,22 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
-from consumers.sink import write
+from consumers.sink.worker import write
 from deploy import migrations as migrations_folder
-from deploy.queries import lags
+from deploy.status.workers import lags
+from runtime.servers.flow import is_behind
+from runtime.servers.kafka import consumer_config
 from schemas.envelope import Message, announce, decode, full_name
 from schemas.erased import NOBODY, ErasureKey
-from schemas.events import (
-    CompactionCertified,
-    DuplicateFound,
-    DuplicateRetracted,
-    EncodingComputed,
-    EncodingRejected,
-    Event,
-    IndividualChecked,
-    IndividualCreated,
-    IndividualDeleted,
-    IndividualUpdated,
-    Member,
-    Photo,
-    RejectionReason,
-    RetractionReason,
-)
-from schemas.flow import is_behind
+from schemas.events.base import Event, Member
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EncodingComputed, EncodingRejected, RejectionReason
+from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.generate import examples
-from schemas.kafka import consumer_config, partition_of
 from schemas.shard import Shard
 from schemas.tables import certificates, individual_duplicates, individuals, metadata, retractions
-from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of
+from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of, partition_of
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World

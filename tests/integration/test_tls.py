@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.local.ports import is_free
 from deploy.local.servers import Server
-from schemas.postgres import postgres_engine
-from streams.connection import connect_once
+from runtime.servers.postgres import postgres_engine
+from runtime.servers.redis import connect_once
 from tests.integration.secured import (
     SecuredStack,
     SecuredWorld,

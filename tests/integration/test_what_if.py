@@ -10,8 +10,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from schemas.envelope import announce
-from schemas.kafka import partition_of
-from schemas.topics import ENCODINGS, TOPICS
+from schemas.topics import ENCODINGS, TOPICS, partition_of
 from tests.integration.world import World
 from tests.unit.test_matching import computed, erased
 

@@ -19,15 +19,17 @@ from sqlalchemy.engine import Connection
 
 from deploy.local.stack import WORKERS, Stack
 from deploy.local.supervisor import Child
-from deploy.queries import lags
-from deploy.tables import create_tables
-from deploy.topics import create_topics
-from producers.manifest import Entry
-from producers.submit import submit
+from deploy.setup.tables import create_tables
+from deploy.setup.topics import create_topics
+from deploy.status.workers import lags
+from producers.submit.entries import Entry
+from producers.submit.publish import submit
+from runtime.servers.kafka import consumer_config, patiently, record_of
+from runtime.servers.postgres import postgres_engine
+from runtime.servers.publisher import Publisher
 from schemas.envelope import Message, Record, decode, encode, full_name
-from schemas.events import Detector, Event, IndividualCreated, Photo
-from schemas.kafka import Publisher, consumer_config, patiently, record_of
-from schemas.postgres import postgres_engine
+from schemas.events.base import Detector, Event
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
 from schemas.tables import (
     certificates,

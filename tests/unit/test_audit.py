@@ -9,24 +9,18 @@ import numpy as np
 import pytest
 
 from schemas.envelope import Message, Record, decode, encode
-from schemas.events import (
-    DuplicateFound,
-    DuplicateRetracted,
-    EncodingComputed,
-    EncodingErased,
-    IndividualChecked,
-    Member,
-    RetractionReason,
-)
+from schemas.events.base import Member
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
 from schemas.shard import Shard
-from streams.audit import REASONS, Difference, Due, difference, due
-from streams.delta import Rows
-from streams.findings import Findings
-from streams.fold import Census, Fold, falling_to
-from streams.gallery import Gallery
-from streams.matching import Rules, match
-from streams.roster import Roster
-from streams.segment import build_segment
+from streams.compaction.audit import REASONS, Difference, Due, difference, due
+from streams.compaction.census import Census, Fold
+from streams.compaction.findings import Findings
+from streams.gallery.build import build_segment
+from streams.gallery.exact import Rows
+from streams.gallery.gallery import Gallery
+from streams.gallery.id_table import Roster, falling_to
+from streams.matching.match import Rules, match
 from tests import oracle
 from tests.encodings import EncodingEvent, crowd, twins
 from tests.unit.test_matching import log_of

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.bearers import Bearers
-from streams.delta import Hits
+from streams.gallery.exact import Hits
+from streams.gallery.identical import Bearers
 from tests.population import again, embeddings
 from tests.unit.test_segment import LATER, THRESHOLD, exactly, found, sealed
 

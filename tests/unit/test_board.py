@@ -11,8 +11,8 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
-from deploy import board
-from schemas import metrics
+from deploy.monitoring import board
+from runtime.telemetry import metrics
 
 ALERTS = Path(board.__file__).parent / "prometheus" / "alerts.yaml"
 OF_THE_TARGET = {"job", "instance"}
@@ -111,7 +111,7 @@ def test_every_metric_is_on_the_board() -> None:
 
 
 def test_the_board_is_the_one_that_is_described() -> None:
-    assert board.FILE.read_text() == board.text(), "stale: run `python -m deploy.board`"
+    assert board.FILE.read_text() == board.text(), "stale: run `python -m deploy.monitoring.board`"
 
 
 def test_no_panel_lies_on_another() -> None:

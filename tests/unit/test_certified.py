@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from consumers.certified import Certified
-from schemas.postgres import postgres_engine
+from consumers.sink.certificates import Certified
+from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 
 
@@ -14,7 +14,7 @@ def retries() -> float:
 
 def test_a_postgres_that_is_away_is_counted_though_nothing_is_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[None] = []
-    monkeypatch.setattr("schemas.health.HEALTH.still_waiting", lambda: said.append(None))
+    monkeypatch.setattr("runtime.telemetry.health.HEALTH.still_waiting", lambda: said.append(None))
     before = retries()
     certified = Certified(postgres_engine(Settings(_env_file=None, postgres="postgresql://u@127.0.0.1:1/none")))
     certified.look()

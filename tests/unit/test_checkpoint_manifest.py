@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streams.manifest import AbsentEntry, Blob, Manifest, Part, ScopeEntry, SegmentEntry, UnusableError
-from streams.segment import Quality
+from streams.checkpoint.manifest import AbsentEntry, Blob, Manifest, Part, ScopeEntry, SegmentEntry, UnusableError
+from streams.gallery.segment import Quality
 
 QUALITY = Quality(m=16, ef_construction=100, ef=32, recall=0.9991, sample_pairs=4321)
 

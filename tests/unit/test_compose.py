@@ -1,4 +1,4 @@
-"""`deploy/compose.yaml`, without an engine: well formed, and what it runs is the program with settings that it has."""
+"""`compose.yaml`, without an engine: well formed, and what it runs is the program with settings that it has."""
 
 import importlib.metadata
 import json
@@ -14,11 +14,11 @@ from typer.main import get_command
 
 from deploy.cli import app
 from deploy.local.servers import KAFKA
+from runtime.process.stopping import STOP_WITHIN_S
 from schemas.erased import ErasureKey
 from schemas.settings import SECRETS, SECRETS_FOLDER, Settings
-from schemas.stopping import STOP_WITHIN_S
 
-FILE = Path(__file__).parents[2] / "deploy" / "compose.yaml"
+FILE = Path(__file__).parents[2] / "deploy" / "image" / "compose.yaml"
 WORKERS = {"encoder-cpu", "encoder-gpu", "matcher", "sink", "compaction"}
 OTHERS = {"secrets", "kafka", "postgres", "valkey", "prometheus", "grafana"}
 

@@ -4,8 +4,8 @@ import pytest
 import redis.retry
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from runtime.servers.redis import connect, connect_patiently
 from schemas.settings import Settings
-from streams.connection import connect, connect_patiently
 
 DISK_FULL = ResponseError("MISCONF Errors writing to the AOF file: No space left on device")
 

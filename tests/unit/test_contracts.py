@@ -7,9 +7,8 @@ import jsonschema
 import pytest
 
 from schemas.envelope import Record, decode, encode
-from schemas.events import EVENT_TYPES
 from schemas.generate import FOLDER, asyncapi, examples, files, json_schema
-from schemas.topics import TOPICS, topic_of
+from schemas.topics import EVENT_TYPES, TOPICS, topic_of
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)

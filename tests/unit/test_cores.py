@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.cores import cores
+from runtime.process.cores import cores
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.delta import Delta, exact_distances
+from streams.gallery.delta import Delta
+from streams.gallery.exact import exact_distances
 
 Make = Callable[[], NDArray[np.float32]]
 

@@ -6,12 +6,14 @@ from typing import cast
 import numpy as np
 import pytest
 
-from consumers import encoder_process
-from consumers.encoder_process import answers
-from consumers.encoding import Encoding, Task
-from consumers.photos import PhotoFile
+from consumers.encoder import process as encoder_process
+from consumers.encoder.answers import Task
+from consumers.encoder.encoding import Encoding
+from consumers.encoder.process import answers
+from consumers.photos.file import PhotoFile
 from schemas.envelope import Record, announce, decode, encode
-from schemas.events import EncodingRejected, IndividualCreated, Photo, RejectionReason
+from schemas.events.encodings import EncodingRejected, RejectionReason
+from schemas.events.registrations import IndividualCreated, Photo
 from tests.unit.test_photos import file_of, scene
 
 ENCODED = Record("encodings", b"c/x", b"{}")

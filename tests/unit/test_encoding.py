@@ -10,22 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import SecretStr
 
-from consumers.encoding import ESCALATION_REASON, Encoding, Intake, Task, given_up
-from consumers.faces import Aligned, FaceEncoder, Found
-from consumers.photos import PhotoFile, RejectedError
+from consumers.encoder.answers import ESCALATION_REASON, Task, given_up
+from consumers.encoder.encoding import Encoding
+from consumers.encoder.intake import Intake
+from consumers.faces.encoder import Aligned, FaceEncoder
+from consumers.faces.found import Found
+from consumers.photos.file import PhotoFile
+from consumers.photos.rejected import RejectedError
 from schemas.envelope import Record, announce, decode, encode
 from schemas.erased import NOBODY, Erased, ErasureKey
-from schemas.events import (
-    Detector,
-    EncodingComputed,
-    EncodingErased,
-    EncodingRejected,
-    IndividualCreated,
-    IndividualDeleted,
-    IndividualUpdated,
-    Photo,
-    RejectionReason,
-)
+from schemas.events.base import Detector
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected, RejectionReason
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.settings import Settings
 
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))

@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.envelope import Record, UnreadableError, decode, decode_as_sent, encode
-from schemas.events import (
-    CompactionCertified,
-    DuplicateFound,
-    EncodingAsSent,
-    EncodingComputed,
-    Member,
-    embeddings_of,
-    pair_id,
-)
+from schemas.events.base import Member
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EncodingAsSent, EncodingComputed, embeddings_of
+from schemas.events.pairs import DuplicateFound, pair_id
 from schemas.generate import examples
 from schemas.identity import uuid_of
 

@@ -7,14 +7,9 @@ from pydantic import SecretStr
 
 from schemas.envelope import Message
 from schemas.erased import Erased, ErasureKey, ErasureKeyError
-from schemas.events import (
-    DuplicateFound,
-    Event,
-    IndividualChecked,
-    IndividualDeleted,
-    Member,
-    PairDecided,
-)
+from schemas.events.base import Event, Member
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairDecided
+from schemas.events.registrations import IndividualDeleted
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from consumers.faces import CnnDetector, FaceDetector, FaceEncoder, Found, HogDetector, models_folder, those_that_count
-from consumers.photos import PhotoFile, RejectedError
-from deploy.verify import verify
+from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
+from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.faces.found import Found, those_that_count
+from consumers.photos.file import PhotoFile
+from consumers.photos.rejected import RejectedError
+from deploy.verify.compare import verify
 from schemas.settings import Settings
 
 HEAD = (250, 60, 730, 610)  # of obama.jpg

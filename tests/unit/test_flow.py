@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.flow import Flow, StalledError
+from runtime.servers.flow import Flow, StalledError
 
 
 class Clock:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from schemas.envelope import Record
-from schemas.events import EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.shard import Shard
-from streams import fold as module
-from streams.delta import Rows
-from streams.fold import ERASED, Fold, falling_to
-from streams.gallery import Gallery
-from streams.matching import restore
-from streams.roster import hashes_of
+from streams.compaction import census as module
+from streams.compaction.census import ERASED, Fold
+from streams.gallery.exact import Rows
+from streams.gallery.gallery import Gallery
+from streams.gallery.id_table import falling_to, hashes_of
+from streams.matching.match import restore
 from tests.encodings import computed, crowd
 from tests.unit.test_matching import log_of
 

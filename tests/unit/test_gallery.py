@@ -13,23 +13,19 @@ from hypothesis import strategies as st
 
 from schemas.envelope import Record, decode
 from schemas.erased import NOBODY, Erased
-from schemas.events import DuplicateFound, EncodingComputed, IndividualChecked
+from schemas.events.encodings import EncodingComputed
+from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.shard import Shard
-from streams.collection import Collection
-from streams.delta import Rows
-from streams.fold import Fold, falling_to
-from streams.gallery import Applied, Gallery
-from streams.matching import Consequences, Rules, match
-from streams.packing import (
-    pack_absent,
-    pack_rest,
-    pack_segment,
-    unpack_absent,
-    unpack_rest,
-    unpack_segment,
-)
-from streams.segment import Segment, build_segment
-from streams.state import ScopeState, State, gallery_of, state_of
+from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
+from streams.checkpoint.state import ScopeState, State, gallery_of, state_of
+from streams.compaction.census import Fold
+from streams.gallery.build import build_segment
+from streams.gallery.collection import Collection
+from streams.gallery.exact import Rows
+from streams.gallery.gallery import Applied, Gallery
+from streams.gallery.id_table import falling_to
+from streams.gallery.segment import Segment
+from streams.matching.match import Consequences, Rules, match
 from tests.encodings import crowd
 from tests.unit.test_matching import Logged, computed, erased, log_of
 

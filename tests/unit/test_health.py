@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
-from deploy.serving import AddressError, application, serve
-from schemas.health import HUNG_AFTER_S, Health
+from runtime.telemetry.health import HUNG_AFTER_S, Health
+from runtime.telemetry.serving import AddressError, application, serve
 from schemas.settings import Settings
 from tests.conftest import Clock
 

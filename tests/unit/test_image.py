@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from consumers.encoder_process import Pool, load_encoding
-from consumers.models import cache
+from consumers.encoder.process import Pool, load_encoding
+from consumers.faces.networks import cache
 from schemas.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-CONTAINERFILE = ROOT / "deploy" / "Containerfile"
+CONTAINERFILE = ROOT / "deploy" / "image" / "Containerfile"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 INSTRUCTIONS = re.sub(r"\\\n\s*", "", CONTAINERFILE.read_text()).splitlines()
 
@@ -30,7 +30,7 @@ def pinned(lock: Path) -> dict[str, str]:
 
 EVERYTHING, CPU, GPU = (
     pinned(ROOT / name)
-    for name in ("requirements.lock", "deploy/requirements-cpu.lock", "deploy/requirements-gpu.lock")
+    for name in ("requirements.lock", "deploy/image/requirements-cpu.lock", "deploy/image/requirements-gpu.lock")
 )
 
 
@@ -62,9 +62,9 @@ def test_the_recipe_passes_its_linter() -> None:
 
 def test_what_is_copied_is_there() -> None:
     copied = [line.split()[1] for line in INSTRUCTIONS if line.startswith("COPY") and "--from" not in line]
-    assert copied == ["deploy/requirements-${VARIANT}.lock", "."]
+    assert copied == ["deploy/image/requirements-${VARIANT}.lock", "."]
     left = context()
-    assert {"deploy/requirements-cpu.lock", "deploy/requirements-gpu.lock", "pyproject.toml"} <= set(left)
+    assert {"deploy/image/requirements-cpu.lock", "deploy/image/requirements-gpu.lock", "pyproject.toml"} <= set(left)
     assert not [name for name in left if name.startswith(("tests/", ".facematch/", "deploy/kubernetes/"))]
 
 
@@ -111,7 +111,7 @@ def test_what_is_installed_is_whole(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith(str(tmp_path / "installed"))
     assert "encode" in done.stdout
-    assert (tmp_path / "installed" / "producers" / "outbox.sql").exists()
+    assert (tmp_path / "installed" / "producers" / "outbox" / "outbox.sql").exists()
 
 
 def test_pools_find_their_networks_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

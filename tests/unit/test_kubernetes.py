@@ -12,11 +12,11 @@ import pytest
 import typer
 from typer.main import get_command
 
+from deploy.access.roles import ROLES
 from deploy.cli import app
-from deploy.roles import ROLES
+from runtime.process.stopping import STOP_WITHIN_S
 from schemas.envelope import full_name
 from schemas.settings import Settings
-from schemas.stopping import STOP_WITHIN_S
 from schemas.topics import CONSUMER_GROUPS
 from tests.manifests import KUBERNETES, Resource, base, built, documents, keda_schemas, of_kind, pods
 

@@ -1,6 +1,6 @@
 """Lag in messages and in seconds: 0 at the end, and no more than what is known of when the rest can have come."""
 
-from schemas.lag import Lag, Standing
+from runtime.servers.lag import Lag, Standing
 
 PLACE = ("encodings", 3)
 LABELS = ("matcher", "encodings", "3")

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from deploy.letter_box import Filed, file
-from deploy.letter_report import print_letter, print_letters, print_verdicts
-from deploy.redrive import Verdict
+from deploy.letters.box import Filed, file
+from deploy.letters.redrive import Verdict
+from deploy.letters.report import print_letter, print_letters, print_verdicts
 from schemas.letters import Letter, Outcome, Settled, settled_record
 from tests.unit.test_letters import CREATED, letter_of, read
 

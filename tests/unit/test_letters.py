@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from deploy.commands.app import UserError
 from deploy.commands.times import parse_period, parse_time
-from deploy.letter_box import Choice, UnknownLetterError, choose, file
-from deploy.letter_fix import Fix, FixError, RefusedError
+from deploy.letters.box import Choice, UnknownLetterError, choose, file
+from deploy.letters.fix import Fix, FixError, RefusedError
 from deploy.printable import escaped
 from schemas.envelope import Message, Record, UnreadableError, decode
 from schemas.erased import Erased, ErasureKey

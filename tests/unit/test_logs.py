@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import structlog
 
-from schemas import logs
+from runtime.telemetry import logs
+from runtime.telemetry.log_fields import about
+from runtime.telemetry.redaction import LONGEST_TEXT, redacted, redacted_text
+from runtime.telemetry.tracing import traced
 from schemas.envelope import announce
-from schemas.events import IndividualDeleted
-from schemas.redaction import LONGEST_TEXT, redacted, redacted_text
+from schemas.events.registrations import IndividualDeleted
 from schemas.settings import LogFormat
-from schemas.tracing import traced
 from tests.conftest import Make
 
 PHOTO = np.random.default_rng(1).bytes(3000)
@@ -78,7 +79,7 @@ def as_json() -> Iterator[Lines]:
 
 def test_a_line_names_what_it_is_about(as_json: Lines) -> None:
     message = traced(announce(IndividualDeleted(collection="c", individual_id="a", revision=2), "t"))
-    with logs.about(message):
+    with about(message):
         as_json.ours.info("done", seconds=0.5)
         ours = as_json.last
         as_json.library.info("got %d", 3)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.manifest import Entry, ManifestError, read_paths
+from producers.submit.entries import Entry, ManifestError, read_paths
 
 
 def read(*paths: Path) -> list[Entry]:

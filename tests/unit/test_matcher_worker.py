@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams import matcher
-from streams.matcher import _Worker, build_app
+from streams.matcher import worker as matcher
+from streams.matcher.worker import _Worker, build_app
 
 
 def test_one_that_crashed_ends_whatever_its_shutdown_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

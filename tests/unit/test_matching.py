@@ -8,16 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.envelope import REPLAY_ID, Message, Record, decode, encode, of_replay
-from schemas.events import (
-    DuplicateFound,
-    EncodingComputed,
-    EncodingErased,
-    Event,
-    IndividualChecked,
-    PairEvent,
-)
-from streams.gallery import Gallery
-from streams.matching import Consequences, Rules, match, restore
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
+from streams.gallery.gallery import Gallery
+from streams.matching.match import Consequences, Rules, match, restore
 from tests import encodings, oracle
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)

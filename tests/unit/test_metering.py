@@ -7,23 +7,20 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from consumers.encoding import escalated, rejected
-from consumers.metering import Answers, count_written
-from consumers.photos import RejectedError
+from consumers.encoder.answers import escalated, rejected
+from consumers.encoder.metering import Answers
+from consumers.photos.rejected import RejectedError
+from consumers.sink.metering import count_written
 from schemas.envelope import MATCHER_SOURCE, Message, Record, UnreadableError, announce, encode
-from schemas.events import (
-    EncodingErased,
-    Event,
-    IndividualChecked,
-    IndividualCreated,
-    Photo,
-    RejectionReason,
-)
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingErased, RejectionReason
+from schemas.events.pairs import IndividualChecked
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.letters import dead_letter
 from schemas.settings import Settings
-from streams.correction import SOURCE as COMPACTION
-from streams.metering import count_matched, show_galleries
-from streams.vitals import PartitionVitals, ScopeVitals
+from streams.compaction.correction import SOURCE as COMPACTION
+from streams.matcher.metering import count_matched, show_galleries
+from streams.matcher.vitals import PartitionVitals, ScopeVitals
 from tests.encodings import computed
 
 REPLAYED = (("replay_id", b"2026-01-31"),)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 
-from schemas.metrics import AskedGauge, ManyHistogram
+from runtime.telemetry.metrics import AskedGauge, ManyHistogram
 
 BOUNDS = (0.1, 1, 2.5)
 VALUES = (0, 0.1, 0.1000001, 1, 2, 2.5, 3, 1e9)

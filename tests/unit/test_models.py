@@ -16,13 +16,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.models import cache, pyramid
-from consumers.models.cache import cached_graph
-from consumers.models.embedder import Embedder
-from consumers.models.graphs import VERSION, build_mmod, build_resnet
-from consumers.models.mmod import Detection, MmodDetector, candidates, rounded, suppress
-from consumers.models.sessions import Session
-from consumers.models.weights import WeightsError, read_network, read_suppression
+from consumers.faces.networks import cache, pyramid
+from consumers.faces.networks.cache import cached_graph
+from consumers.faces.networks.embedder import Embedder
+from consumers.faces.networks.graphs import VERSION, build_mmod, build_resnet
+from consumers.faces.networks.mmod import Detection, MmodDetector, candidates, rounded, suppress
+from consumers.faces.networks.sessions import Session
+from consumers.faces.networks.weights import WeightsError, read_network, read_suppression
 
 Photo = NDArray[np.uint8]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from consumers.encoder import start_pool
-from consumers.encoder_process import Pool
-from consumers.encoding import Task, given_up
-from consumers.task_pool import DiedError
+from consumers.encoder.answers import Task, given_up
+from consumers.encoder.pool.task_pool import DiedError
+from consumers.encoder.process import Pool
+from consumers.encoder.worker import start_pool
 from schemas.envelope import Record, announce, encode
-from schemas.events import IndividualCreated, Photo
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
 from tests.mutations import mutated, originals
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from schemas.events import EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased
 from tests import oracle
 from tests.encodings import EncodingEvent, computed, crowd
 

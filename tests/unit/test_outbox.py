@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy.report import print_settings
-from producers.outbox_record import Row, record_from
+from deploy.status.settings import print_settings
+from producers.outbox.record import Row, record_from
+from runtime.telemetry.tracing import traced
 from schemas.envelope import Message, UnreadableError, decode
-from schemas.events import IndividualCreated, Photo
+from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
-from schemas.tracing import traced
 
 SECRET = "QUJD" * 100
 EVENT = {"collection": "c", "individual_id": "a", "revision": 1, "photo": {"inline": SECRET}}

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from sqlalchemy.engine import Connection
 
-from producers.outbox_gauges import OutboxGauges
+from producers.outbox.gauges import OutboxGauges
 
 
 class Database:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas.kafka import SESSION_TIMEOUT_S
-from streams.ownership import LostError, Ownership, StoodStillError
+from runtime.servers.kafka import SESSION_TIMEOUT_S
+from streams.matcher.ownership import LostError, Ownership, StoodStillError
 from tests.conftest import Clock
 
 

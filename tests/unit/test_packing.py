@@ -6,8 +6,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import pytest
 
-from streams.delta import Rows
-from streams.packing import (
+from streams.checkpoint.files import (
     Rest,
     pack_absent,
     pack_rest,
@@ -16,8 +15,9 @@ from streams.packing import (
     unpack_rest,
     unpack_segment,
 )
-from streams.roster import Absent
-from streams.segment import build_segment
+from streams.gallery.absent import Absent
+from streams.gallery.build import build_segment
+from streams.gallery.exact import Rows
 from tests.population import again, embeddings
 
 T = TypeVar("T")

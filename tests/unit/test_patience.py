@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.kafka import patiently
+from runtime.servers.kafka import patiently
 
 AWAY = (
     KafkaError._TRANSPORT,
@@ -15,7 +15,7 @@ AWAY = (
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schemas.kafka.time.sleep", lambda _: None)
+    monkeypatch.setattr("runtime.servers.kafka.time.sleep", lambda _: None)
 
 
 @pytest.mark.parametrize("code", AWAY)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from consumers.photo_store import PhotoStore
-from consumers.photos import RejectedError
-from schemas.events import Photo, RejectionReason
-from schemas.photo_roots import allow, is_below, root_of, submitted_roots
+from consumers.photos.rejected import RejectedError
+from consumers.photos.store import PhotoStore
+from runtime.photo_roots import allow, is_below, root_of, submitted_roots
+from schemas.events.encodings import RejectionReason
+from schemas.events.registrations import Photo
 from schemas.settings import Settings
 
 

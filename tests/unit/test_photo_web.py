@@ -10,10 +10,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from consumers.photo_addresses import may_be_asked
-from consumers.photo_store import PhotoStore
-from consumers.photos import RejectedError
-from schemas.events import Photo, RejectionReason
+from consumers.photos.addresses import may_be_asked
+from consumers.photos.rejected import RejectedError
+from consumers.photos.store import PhotoStore
+from schemas.events.encodings import RejectionReason
+from schemas.events.registrations import Photo
 from schemas.settings import Settings
 
 LOOPBACK = ["127.0.0.1/32"]

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.photos import FORMATS, PhotoFile, RejectedError
-from schemas.events import RejectionReason
+from consumers.photos.file import FORMATS, PhotoFile
+from consumers.photos.rejected import RejectedError
+from schemas.events.encodings import RejectionReason
 
 PIXELS = 1_000_000
 FULL = 10**6

@@ -11,13 +11,13 @@ from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
-from consumers.encoder_process import Pool as Kind
-from consumers.encoder_process import longest_encoding_s
-from consumers.photo_store import longest_fetch_s
-from consumers.pool_step import AnswerInPool, Work
-from consumers.task_pool import DiedError, Taken, TaskPool
+from consumers.encoder.pool.step import AnswerInPool, Work
+from consumers.encoder.pool.task_pool import DiedError, Taken, TaskPool
+from consumers.encoder.process import Pool as Kind
+from consumers.encoder.process import longest_encoding_s
+from consumers.photos.store import longest_fetch_s
+from runtime.servers.publisher import Publisher, PublishError
 from schemas.envelope import Record
-from schemas.kafka import Publisher, PublishError
 from schemas.settings import Settings
 
 
@@ -193,7 +193,7 @@ def test_no_more_than_the_limit_is_taken() -> None:
 
 def test_the_loop_is_alive_unless_a_process_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[None] = []
-    monkeypatch.setattr("consumers.pool_step.HEALTH.beat", lambda: beats.append(None))
+    monkeypatch.setattr("consumers.encoder.pool.step.HEALTH.beat", lambda: beats.append(None))
     parts = Parts()
     parts.step.poll()
     assert len(beats) == 1, "there is nothing to do"
@@ -207,9 +207,9 @@ def test_the_loop_is_alive_unless_a_process_hangs(monkeypatch: pytest.MonkeyPatc
 
 def test_a_photo_has_the_time_that_is_set_for_it_before_the_loop_seems_to_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[None] = []
-    monkeypatch.setattr("consumers.pool_step.HEALTH.beat", lambda: beats.append(None))
+    monkeypatch.setattr("consumers.encoder.pool.step.HEALTH.beat", lambda: beats.append(None))
     now = 1000.0
-    monkeypatch.setattr("consumers.pool_step.time.monotonic", lambda: now)
+    monkeypatch.setattr("consumers.encoder.pool.step.time.monotonic", lambda: now)
     parts = Parts(longest_s=320.0)
     for offset in range(2):
         parts.step.submit(message(offset))

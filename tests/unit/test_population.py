@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from schemas.events import EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased
 from tests.oracle import living
 from tests.population import Population, again, embeddings, individual_id, photos, population
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from runtime.servers.publisher import Publisher, PublishError, UnacknowledgedError
 from schemas.envelope import Record
-from schemas.kafka import Publisher, PublishError, UnacknowledgedError
 from schemas.settings import Settings
 
 OnDelivered = Callable[[KafkaError | None, Any], None]
@@ -58,7 +58,7 @@ class Broker:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
-    monkeypatch.setattr("schemas.kafka.Producer", lambda _: broker)
+    monkeypatch.setattr("runtime.servers.kafka.Producer", lambda _: broker)
     return broker
 
 

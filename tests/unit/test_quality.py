@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from consumers.photos import RejectedError
-from consumers.quality import brightness, check, frontality, sharpness
-from schemas.events import Quality, RejectionReason
+from consumers.faces.quality import brightness, check, frontality, sharpness
+from consumers.photos.rejected import RejectedError
+from schemas.events.encodings import Quality, RejectionReason
 from schemas.settings import MinimumQuality
 
 GOOD = Quality(face_pixels=200, detector_score=1.5, sharpness=300, brightness=120, frontality=0.9)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streams.recall import recall_of
+from streams.gallery.recall import recall_of
 
 
 @pytest.mark.parametrize("crowded", [False, True])

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.refusals import RefusedError, ask_redis, refused_by_postgres
+from runtime.servers.refusals import RefusedError, ask_redis, refused_by_postgres
 from schemas.settings import Settings
 
 Present = Callable[[trustme.LeafCert], int]

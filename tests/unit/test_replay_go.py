@@ -8,12 +8,12 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from deploy import replay
-from deploy.replay_bar import Bar
-from producers.replay_chooser import Chosen
-from producers.replay_plan import Plan
-from producers.replay_selection import Selection, SelectionError
-from producers.replay_survey import Survey
+from deploy.replay import run as replay
+from deploy.replay.bar import Bar
+from producers.replay.chooser import Chosen
+from producers.replay.plan import Plan
+from producers.replay.selection import Selection, SelectionError
+from producers.replay.survey import Survey
 from schemas.envelope import Record
 from schemas.settings import Settings
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from producers.replay_pace import TARGET_S, TICK_S, Delay, Pace
+from producers.replay.pace import TARGET_S, TICK_S, Delay, Pace
 
 STEP_S = 0.005
 COMMIT_S = 0.2

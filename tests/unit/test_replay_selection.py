@@ -10,24 +10,18 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from producers.replay import POSITION, replayed
-from producers.replay_chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Chooser, Chosen, Wanted
-from producers.replay_file import BrokenLineError, line_of, records_in
-from producers.replay_log import side_by_side
-from producers.replay_outcomes import Outcomes
-from producers.replay_rate import busiest
-from producers.replay_selection import Offsets, Selection, SelectionError
+from producers.replay.chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Chooser, Chosen, Wanted
+from producers.replay.file import BrokenLineError, line_of, records_in
+from producers.replay.interleave import side_by_side
+from producers.replay.outcomes import Outcomes
+from producers.replay.rate import busiest
+from producers.replay.selection import Offsets, Selection, SelectionError
+from producers.replay.sending import POSITION, replayed
 from schemas.envelope import REPLAY_ID, Message, Record, announce, decode, encode
 from schemas.erased import NOBODY, Erased, ErasureKey
-from schemas.events import (
-    EncodingErased,
-    EncodingRejected,
-    Event,
-    IndividualCreated,
-    IndividualDeleted,
-    Photo,
-    RejectionReason,
-)
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingErased, EncodingRejected, RejectionReason
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from tests.encodings import computed
 
 NO_FACE, UNAVAILABLE = RejectionReason.NO_FACE, RejectionReason.PHOTO_UNAVAILABLE

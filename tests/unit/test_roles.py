@@ -5,9 +5,9 @@ import itertools
 import pytest
 from typer.testing import CliRunner
 
+from deploy.access.grants import acls, kafka_lines, outbox_lines, postgres_lines, redis_lines
+from deploy.access.roles import LANES, OUTBOX, ROLES, VERSION, NameTooLongError, commands_of, user_of
 from deploy.cli import app
-from deploy.grants import acls, kafka_lines, outbox_lines, postgres_lines, redis_lines
-from deploy.roles import LANES, OUTBOX, ROLES, VERSION, NameTooLongError, commands_of, user_of
 from schemas.settings import Settings
 from schemas.tables import individual_duplicates, metadata, pair_verdicts
 from schemas.topics import CONSUMER_GROUPS, DEAD_LETTERS, TOPICS, ConsumerGroup, Topic

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas.shard import Shard
-from streams.roster import Absent, IdHash, Roster, hash_of, hashes_of, order_of
+from streams.gallery.absent import Absent
+from streams.gallery.id_table import IdHash, Roster, hash_of, hashes_of, order_of
 
 LARGEST = 2**64 - 1
 # Three share the high half, two the low one; the ends of the range are among them.

@@ -13,7 +13,7 @@ from deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
 README, OPERATIONS, RUNBOOK = ROOT / "README.md", ROOT / "deploy" / "OPERATIONS.md", ROOT / "deploy" / "RUNBOOK.md"
-ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
+ALERTS = ROOT / "deploy" / "monitoring" / "prometheus" / "alerts.yaml"
 
 
 def typed(file: Path) -> Iterator[str]:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deploy.schedule import Keeper, Schedule, ScheduleError
+from deploy.compaction.keeper import Keeper
+from deploy.compaction.schedule import Schedule, ScheduleError
 
 NIGHTLY = Schedule.parse("0 2 * * *", "UTC")
 

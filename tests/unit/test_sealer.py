@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from schemas.events import EncodingErased
+from schemas.events.encodings import EncodingErased
 from schemas.settings import Settings
-from streams import sealer as module
-from streams.checkpoints import CheckpointStore
-from streams.delta import Rows
-from streams.gallery import Gallery
-from streams.manifest import Blob, Compacted, SegmentEntry
-from streams.sealer import Sealer
-from streams.segment import Quality, Segment, build_segment
-from streams.state import State
+from streams.checkpoint.manifest import Blob, Compacted, SegmentEntry
+from streams.checkpoint.state import State
+from streams.checkpoint.store import CheckpointStore
+from streams.gallery.build import build_segment
+from streams.gallery.exact import Rows
+from streams.gallery.gallery import Gallery
+from streams.gallery.segment import Quality, Segment
+from streams.matcher import sealer as module
+from streams.matcher.sealer import Sealer
 from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
@@ -105,7 +106,7 @@ class World:
 @pytest.fixture
 def world(embedding: Make, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(embedding)
-    monkeypatch.setattr("streams.sealer.time", made)
+    monkeypatch.setattr("streams.matcher.sealer.time", made)
     return made
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams import segment as segments
-from streams.delta import Hits, Rows, exact_distances, half_norms, search_block
-from streams.recall import recall_of
-from streams.segment import Quality, Segment, build_segment, search_index
+from streams.gallery import build
+from streams.gallery import segment as segments
+from streams.gallery.build import build_segment
+from streams.gallery.exact import Hits, Rows, exact_distances, half_norms, search_block
+from streams.gallery.recall import recall_of
+from streams.gallery.segment import Quality, Segment, search_index
 from tests.population import again, embeddings
 
 Make = Callable[[], NDArray[np.float32]]
@@ -167,9 +169,9 @@ class Tried:
             kept = np.arange(len(hits.rows)) < recall(index.M, index.ef) * len(hits.rows)
             return Hits(hits.probes[kept], hits.rows[kept], hits.distances[kept])
 
-        monkeypatch.setattr(segments, "search_index", search)
-        monkeypatch.setattr(segments, "DENSITIES", (segments.Density(4, 40, 20), segments.Density(8, 80, 80)))
-        monkeypatch.setattr(segments, "_EFS", (10, 20, 40, 80))
+        monkeypatch.setattr(build, "search_index", search)
+        monkeypatch.setattr(build, "DENSITIES", (build.Density(4, 40, 20), build.Density(8, 80, 80)))
+        monkeypatch.setattr(build, "_EFS", (10, 20, 40, 80))
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,8 @@ def test_the_quality_of_a_segment_that_does_not_reach_the_floor_says_so(monkeypa
 
 def test_recall_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index far too sparse for 3,000 rows: what its quality says is what newcomers meet."""
-    monkeypatch.setattr(segments, "DENSITIES", (segments.Density(2, 4, 8),))
-    monkeypatch.setattr(segments, "_EFS", (8,))
+    monkeypatch.setattr(build, "DENSITIES", (build.Density(2, 4, 8),))
+    monkeypatch.setattr(build, "_EFS", (8,))
     vectors, probes = embeddings(3000, seed=1), again(np.arange(3000), seed=1)
     segment = sealed(vectors, 0.95)
     met = len(found(segment, probes)) / len(exactly(probes, vectors))
@@ -222,8 +224,8 @@ def test_recall_is_measured_and_not_assumed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_where_people_look_alike_recall_is_measured_with_rows_held_out_until_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(segments, "DENSITIES", (segments.Density(4, 20, 16),))
-    monkeypatch.setattr(segments, "_EFS", (16,))
+    monkeypatch.setattr(build, "DENSITIES", (build.Density(4, 20, 16),))
+    monkeypatch.setattr(build, "_EFS", (16,))
     vectors, probes = (np.float32(0.7) * embeddings(6000, seed) for seed in (1, 2))
     segment = sealed(vectors, 0.95)
     expected, there = exactly(probes, vectors), found(segment, probes)
@@ -239,9 +241,9 @@ def test_of_many_rows_an_index_that_will_be_in_vain_is_given_up_at_a_tenth(
     monkeypatch: pytest.MonkeyPatch, people: NDArray[np.float32], densities: tuple[int, int], built: dict[int, float]
 ) -> None:
     """And one that suffices is not."""
-    monkeypatch.setattr(segments, "_TRIAL_FROM", len(people))
-    monkeypatch.setattr(segments, "_ADDED_AT_ONCE", 100)
-    monkeypatch.setattr(segments, "DENSITIES", [segments.Density(m, 3 * m, 6 * m) for m in densities])
+    monkeypatch.setattr(build, "_TRIAL_FROM", len(people))
+    monkeypatch.setattr(build, "_ADDED_AT_ONCE", 100)
+    monkeypatch.setattr(build, "DENSITIES", [build.Density(m, 3 * m, 6 * m) for m in densities])
     reached: dict[str, int] = {}
 
     def progress(what: str, done: int, _: int) -> None:

@@ -10,14 +10,14 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from deploy.report import print_settings
-from producers.outbox_table import outbox_engine
+from deploy.status.settings import print_settings
+from producers.outbox.table import outbox_engine
+from runtime.servers.kafka import client_config
+from runtime.servers.postgres import postgres_engine, postgres_url
+from runtime.servers.redis import connect_once
 from schemas import settings as module
 from schemas.addresses import without_password
-from schemas.kafka import client_config
-from schemas.postgres import postgres_engine, postgres_url
 from schemas.settings import Settings
-from streams.connection import connect_once
 
 SECRET = "s3cret"
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from schemas.envelope import UnreadableError, announce, decode, encode
-from schemas.events import IndividualChecked
+from schemas.events.pairs import IndividualChecked
 from schemas.generate import examples
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, MATCHER, matcher_of, shard_of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.task_pool import DiedError, TaskPool, process_pool
+from consumers.encoder.pool.task_pool import DiedError, TaskPool, process_pool
 
 Answer = tuple[str, "str | BaseException"]
 

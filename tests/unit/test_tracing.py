@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas import tracing
+from runtime.telemetry import tracing
+from runtime.telemetry.tracing import Tracer, trace_id_of, traced, tracer_of
 from schemas.envelope import Message, announce, decode, encode
-from schemas.events import Event, IndividualCreated, IndividualDeleted, Photo
+from schemas.events.base import Event
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.settings import Settings
-from schemas.tracing import Tracer, trace_id_of, traced, tracer_of
 from tests.collector import Collector
 
 GIVEN = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from schemas.envelope import Record
-from streams import audit
-from streams.audit import TooManyPairsError
-from streams.matching import Rules
-from streams.what_if import Change, Found, Outcome, Pair, Part, Run, batches, changes
+from streams.gallery import reach
+from streams.gallery.reach import TooManyPairsError
+from streams.matching.match import Rules
+from streams.matching.what_if import Change, Found, Outcome, Pair, Part, Run, batches, changes
 from tests import oracle
 from tests.encodings import crowd
 from tests.unit.test_matching import Logged, computed, erased, log_of
@@ -105,7 +105,7 @@ def test_of_what_is_said_of_a_pair_in_one_batch_the_highest_revisions_count() ->
 
 
 def test_a_threshold_that_everyone_is_within_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_MOST_IN_REACH", 5)
+    monkeypatch.setattr(reach, "_MOST_IN_REACH", 5)
     log = log_of([computed(f"p{number:02}", 1, 0) for number in range(30)])
     run = Run(rules(1.9))
     with pytest.raises(TooManyPairsError, match=r"threshold of 1\.9"):

@@ -1,0 +1,1 @@
+"""The encoder pools: photo → face → embedding."""

@@ -1,0 +1,113 @@
+"""What happens to events about individuals: the records that follow from them. Pure but for the photo store.
+
+`Intake` is what needs no network: it reads the event, decides who encodes it, and fetches the photo, in a thread of
+the worker. `Encoding` is the rest, for several photos at once, in a process of the pool.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.encoder.answers import SOURCE, Task, escalated, rejected
+from consumers.faces.detectors import FaceDetector
+from consumers.faces.encoder import FaceEncoder
+from consumers.faces.found import Found
+from consumers.faces.quality import brightness, check, frontality, sharpness
+from consumers.photos.file import PhotoFile
+from consumers.photos.rejected import RejectedError
+from schemas.envelope import Message, Record, decode, encode
+from schemas.events.base import Detector, Event
+from schemas.events.encodings import EncodingComputed, Quality, RejectionReason
+from schemas.events.registrations import Registration
+from schemas.settings import Settings
+
+
+class Encoding:
+    """The part with the networks: one pool's detector, and the encoder that all pools share."""
+
+    def __init__(self, settings: Settings, detector: FaceDetector, encoder: FaceEncoder) -> None:
+        self._settings = settings
+        self._detector = detector
+        self._encoder = encoder
+
+    @property
+    def provider(self) -> str:
+        """What the detector runs on: "cpu" or "cuda"."""
+        return self._detector.provider
+
+    def answers(self, tasks: Sequence[Task]) -> list[Record]:
+        """The one record that answers each task: an encoding, a rejection, or an escalation to the GPU pool."""
+        messages = [decode(task.record) for task in tasks]
+        answers: dict[int, Record] = {}
+        subjects: dict[int, _Subject] = {}
+        photos = [PhotoFile(task.photo, self._settings.max_photo_pixels) for task in tasks]
+        for i, faces in enumerate(self._detector.find(photos)):
+            event = messages[i].event
+            assert isinstance(event, Registration)
+            try:
+                if faces == [] and self._may_escalate(event):
+                    answers[i] = escalated(tasks[i].record, "no_face_by_hog")
+                else:
+                    subjects[i] = self._subject(event, photos[i], faces)
+            except RejectedError as error:
+                answers[i] = rejected(messages[i], error)
+        if subjects:
+            embeddings = self._encoder.embed(np.stack([subject.chip for subject in subjects.values()]))
+            for (i, subject), embedding in zip(subjects.items(), embeddings, strict=True):
+                answers[i] = self._computed(messages[i], subject, embedding)
+        return [answers[i] for i in range(len(tasks))]
+
+    def _may_escalate(self, event: Registration) -> bool:
+        routing = self._settings.routing_for(event.collection)
+        return self._detector.kind is Detector.HOG and event.detector is None and routing == "cascade"
+
+    def _subject(self, event: Registration, photo: PhotoFile, faces: list[Found] | RejectedError) -> "_Subject":
+        """The photo's one face, good enough to be compared. Raises RejectedError."""
+        if isinstance(faces, RejectedError):
+            raise faces
+        if not faces:
+            raise RejectedError(
+                RejectionReason.NO_FACE,
+                "no face was found: take the photo again from the front, in good light, without a mask",
+            )
+        if len(faces) > 1 and self._settings.several_faces_for(event.collection) == "reject":
+            raise RejectedError(
+                RejectionReason.SEVERAL_FACES,
+                f"{len(faces)} faces of about one size were found: take the photo again with one person in it, or set "
+                "several_faces to 'largest' for this collection",
+            )
+        face = faces[0]
+        aligned = self._encoder.align(photo, face)
+        quality = Quality(
+            face_pixels=face.width,
+            detector_score=face.score,
+            sharpness=sharpness(aligned.chip),
+            brightness=brightness(aligned.chip),
+            frontality=frontality(aligned.landmarks),
+        )
+        check(quality, self._settings.minimum_quality_for(event.collection))
+        return _Subject(face, aligned.chip, quality)
+
+    def _computed(self, message: Message[Event], subject: "_Subject", embedding: NDArray[np.float32]) -> Record:
+        event = message.event
+        assert isinstance(event, Registration)
+        computed = EncodingComputed(
+            collection=event.collection,
+            individual_id=event.individual_id,
+            revision=event.revision,
+            encoder=self._encoder.id,
+            embedding=embedding,
+            face=subject.face.box,
+            detector=self._detector.kind,
+            quality=subject.quality,
+        )
+        return encode(message.derive(computed, SOURCE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    face: Found
+    chip: NDArray[np.uint8]
+    quality: Quality

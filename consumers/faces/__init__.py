@@ -1,0 +1,1 @@
+"""From a decoded photo to an embedding. Pure."""

@@ -1,0 +1,152 @@
+"""Photo → faces → embedding, with the weights of the face_recognition package.
+
+The HOG detector is after Dalal & Triggs (CVPR 2005), the CNN detector max-margin object detection (King 2015,
+arXiv:1502.00046), the 5-point landmarks an ensemble of regression trees (Kazemi & Sullivan, CVPR 2014), all three
+as dlib has them (King, "Dlib-ml", JMLR 2009); the embedding network is dlib's ResNet (He et al. 2016) of 29 layers.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import dlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from consumers.faces.found import COUNTS_BESIDE, Found, those_that_count
+from consumers.faces.networks.cache import cached_file
+from consumers.faces.networks.mmod import Detection, MmodDetector
+from consumers.photos.file import PhotoFile
+from consumers.photos.rejected import RejectedError
+from schemas.events.base import Detector
+
+# HOG sees faces at least 80 pixels wide, and its time grows with the pixels. So it looks at a copy whose longer side
+# is the first of these, where a registration photo's subject is seen, and at a larger one only if nobody is.
+HOG_LONG_SIDES = (320, 640, 1280)
+_HOG_FACE = 80
+CNN_LONG_SIDE = 800
+
+T = TypeVar("T")
+
+
+class FaceDetector(Protocol):
+    """Finds faces. One detector looks at one photo after the other, another at many at once."""
+
+    kind: Detector
+    provider: str
+    """What it runs on: "cpu" or "cuda"."""
+
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """The faces in each photo that count beside the largest of it, or why it cannot be read."""
+        ...
+
+
+class HogDetector:
+    """dlib's frontal face detector, on a greyscale copy of bounded size."""
+
+    kind = Detector.HOG
+    provider = "cpu"
+
+    def __init__(self, cache: Path) -> None:
+        name = f"dlib-{dlib.__version__}-frontal-face-detector.svm"
+        self._detector = dlib.fhog_object_detector(str(cached_file(cache, name, _frontal_face_detector)))
+
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """See FaceDetector."""
+        return [_or_rejection(partial(self._find, photo)) for photo in photos]
+
+    def _find(self, photo: PhotoFile) -> list[Found]:
+        for long_side in _looks(photo.long_side):
+            faces = self._look(photo, long_side)
+            if faces:
+                largest = max(faces, key=lambda face: face.width)
+                smallest = COUNTS_BESIDE * largest.width
+                scale = long_side / photo.long_side
+                if smallest * scale < _HOG_FACE and _room_beside(largest, photo, smallest):
+                    # a face that counts may be there, too small to be seen in this copy
+                    faces = self._look(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
+                return those_that_count(faces)
+        return []
+
+    def _look(self, photo: PhotoFile, long_side: int) -> list[Found]:
+        grey = Image.fromarray(photo.at_least(long_side)).convert("L")
+        copy = resized(grey, long_side)
+        scale = long_side / photo.long_side
+        boxes, scores, _ = self._detector.run(np.asarray(copy), 0, 0.0)
+        return [
+            Found.in_copy(box.top(), box.right(), box.bottom(), box.left(), score, scale)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+
+
+class CnnDetector:
+    """dlib's CNN detector, on colour copies of bounded size, `batch` of one size at once."""
+
+    kind = Detector.CNN
+
+    def __init__(self, models: Path, cache: Path, batch: int = 1) -> None:
+        self._detector = MmodDetector(models / "mmod_human_face_detector.dat", cache, batch=batch)
+        self.provider = self._detector.provider
+
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
+        """See FaceDetector."""
+        copies = [_or_rejection(partial(_copy, photo, CNN_LONG_SIDE)) for photo in photos]
+        readable = [copy for copy in copies if not isinstance(copy, RejectedError)]
+        detected = iter(self._detector.detect(readable))
+        return [
+            copy if isinstance(copy, RejectedError) else _those_found(photo, copy, next(detected))
+            for photo, copy in zip(photos, copies, strict=True)
+        ]
+
+
+def _looks(long_side: int) -> list[int]:
+    """Longer sides of the copies in which HOG looks: no larger than the photo first, than twice the photo then."""
+    first, *larger = HOG_LONG_SIDES
+    return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
+
+
+def _room_beside(face: Found, photo: PhotoFile, width: float) -> bool:
+    """Whether another face of that width fits beside, above or below this one."""
+    pixels = photo.at_least(1)
+    high, wide = (side * photo.long_side / max(pixels.shape[:2]) for side in pixels.shape[:2])
+    return bool(max(face.left, wide - face.right, face.top, high - face.bottom) >= width)
+
+
+def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[Found]:
+    scale = max(copy.shape[:2]) / photo.long_side
+    return those_that_count(
+        [Found.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]
+    )
+
+
+def _frontal_face_detector() -> bytes:
+    """dlib's HOG detector as a file, read in a millisecond: unpacking it from dlib's own code takes 300."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "detector.svm"
+        dlib.get_frontal_face_detector().save(str(file))
+        return file.read_bytes()
+
+
+def _or_rejection(work: Callable[[], T]) -> T | RejectedError:
+    try:
+        return work()
+    except RejectedError as error:
+        return error
+
+
+def _copy(photo: PhotoFile, long_side: int) -> NDArray[np.uint8]:
+    """An RGB copy whose longer side is at most `long_side`, of shape (height, width, 3)."""
+    pixels = photo.at_least(long_side)
+    if max(pixels.shape[:2]) <= long_side:
+        return pixels
+    return np.asarray(resized(Image.fromarray(pixels), long_side))
+
+
+def resized(image: Image.Image, long_side: int) -> Image.Image:
+    """The image with a longer side of so many pixels: averaged where it becomes smaller, interpolated where larger."""
+    scale = long_side / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)

@@ -1,0 +1,1 @@
+"""Photos: fetched safely, decoded safely."""

@@ -1,0 +1,116 @@
+"""Photo file → upright RGB array, decoded no larger than needed. Pure: bytes in, array out."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pillow_heif
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from consumers.photos.rejected import RejectedError
+from schemas.events.encodings import RejectionReason
+
+# What registration photos come in. Formats beyond these (EPS, PDF …) would run far more code on hostile input.
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "GIF", "BMP", "TIFF", "JPEG2000")
+
+
+class PhotoFile:
+    """A photo as a person sees it: turned upright by its EXIF orientation, in 8-bit RGB.
+
+    Greyscale, palette, CMYK, 16-bit and transparent photos are converted; what is transparent becomes white. A photo
+    of more than `max_pixels` is refused before it is unpacked. Nothing is read before it is asked for.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        self._data = data
+        self._max_pixels = max_pixels
+        self._long_side: int | None = None
+        self._decoded: NDArray[np.uint8] | None = None
+
+    @property
+    def long_side(self) -> int:
+        """Pixels along the photo's longer side, by the file's header.
+
+        Raises RejectedError: photo_unreadable, or photo_too_large beyond `max_pixels`.
+        """
+        if self._long_side is None:
+            with _hostile(self._max_pixels), self._open() as image:
+                width, height = image.size
+            if width * height > self._max_pixels:
+                raise _too_large(width * height, self._max_pixels)
+            self._long_side = max(width, height)
+        return self._long_side
+
+    def at_least(self, long_side: int) -> NDArray[np.uint8]:
+        """The photo, of shape (height, width, 3), its longer side at least `long_side` or as long as it is.
+
+        A JPEG file is unpacked at the smallest of 1, 1/2, 1/4 and 1/8 that is large enough, others as they are. The
+        largest so far is kept. Raises RejectedError (photo_unreadable, photo_too_large).
+        """
+        wanted = min(long_side, self.long_side)
+        if self._decoded is None or max(self._decoded.shape[:2]) < wanted:
+            with _hostile(self._max_pixels), self._open() as image:
+                image.draft(None, tuple(max(1, wanted * side // self.long_side) for side in image.size))  # type: ignore[arg-type]
+                image.load()
+                self._decoded = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        return self._decoded
+
+    def _open(self) -> Image.Image:
+        _know_formats()
+        return Image.open(io.BytesIO(self._data), formats=FORMATS)
+
+
+def _know_formats() -> None:
+    """Or formats that Pillow has not met yet are unknown to it. The second time it does nothing."""
+    Image.init()
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener(thumbnails=False, aux_images=False, depth_images=False)
+
+
+@contextmanager
+def _hostile(max_pixels: int) -> Iterator[None]:
+    """Decoders raise anything on hostile bytes, and none of it is our fault: what they raise is a rejection.
+
+    All but MemoryError, which may be due to what else the process holds.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:
+        raise RejectedError(
+            RejectionReason.PHOTO_TOO_LARGE,
+            f"the photo has far more than the {max_pixels / 1e6:g} megapixels allowed: send a smaller copy",
+        ) from None
+    except Exception as error:  # noqa: BLE001 - see above
+        raise RejectedError(
+            RejectionReason.PHOTO_UNREADABLE,
+            f"the file is no photo that can be read ({type(error).__name__}); "
+            f"send it again as one of {', '.join(FORMATS)}",
+        ) from None
+
+
+def _too_large(pixels: int, max_pixels: int) -> RejectedError:
+    return RejectedError(
+        RejectionReason.PHOTO_TOO_LARGE,
+        f"the photo has {pixels / 1e6:.1f} megapixels; at most {max_pixels / 1e6:g} are allowed: send a smaller copy",
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Image.new("RGBA", image.size, "white")
+        image.alpha_composite(layered)
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits: values up to 255 as they are, else as 16-bit."""
+    values = np.asarray(image, dtype=np.float32)
+    scale = 1.0 if values.max(initial=0.0) <= 255 else 257.0
+    return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))

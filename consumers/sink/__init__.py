@@ -1,0 +1,1 @@
+"""The sink: events → tables of Postgres."""

@@ -1,0 +1,174 @@
+"""Erasures in Postgres: nothing stays of a person but a keyed hash, and nothing that comes late brings them back.
+
+What the tables knew of them says which records of the compacted topics are about them: those are given null values,
+before the transaction ends, so that none is forgotten. Whatever is said of them later is not written, and gets a null
+value behind it too.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, null, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.schema import Table
+
+from schemas.envelope import Message
+from schemas.erased import Erased, Erasure, ErasureKey, subjects_of
+from schemas.events.base import Event, IndividualEvent
+from schemas.events.encodings import EncodingErased
+from schemas.events.pairs import (
+    DecisionErased,
+    FindingErased,
+    IndividualChecked,
+    KeyErased,
+    PairDecided,
+    PairEvent,
+    check_key,
+)
+from schemas.events.registrations import IndividualDeleted, IndividualErased
+from schemas.shard import Shard
+from schemas.tables import checks, decisions, duplicates, erased, individuals, retractions
+
+SOURCE = "facematch/sink"
+_LOCK = 0x6661_6365  # of Postgres' advisory locks, the one that orders erasures and everything else
+_GROUPS = {
+    "registered_revision": ("photo", "attributes", "registered_at"),
+    "encoded_revision": ("encoder", "encoded_at"),
+    "checked_revision": ("checked_at", "duplicates_found"),
+    "rejected_revision": ("rejection_reason", "rejection_detail", "rejected_at"),
+}
+Events = list[tuple[Message[Event], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sieved:
+    """What of a batch counts, and null values for the keys of what does not, and of what was known of the erased."""
+
+    events: Events
+    nulls: list[Message[Event]]
+
+
+def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Sieved:
+    """Erase whom a batch erases, and leave out what it says of anybody who is erased, by then or long ago.
+
+    No transaction that writes of a person runs beside one that erases somebody: each sees what the other did.
+    """
+    messages = [message for message, _ in events]
+    erasures = [one for one in messages if isinstance(one.event, IndividualDeleted | EncodingErased | IndividualErased)]
+    lock = func.pg_advisory_xact_lock if erasures else func.pg_advisory_xact_lock_shared
+    connection.execute(select(lock(_LOCK)))
+    nulls: dict[tuple[type[Event], str], Message[Event]] = {}  # a finding and a decision may have one key
+    if erasures:
+        _register(connection, erasures, key)
+        for message in erasures:
+            if isinstance(message.event, IndividualEvent):
+                nulls |= {(type(one.event), one.event.key): one for one in _erase(connection, message, message.event)}
+    recent = _recent(connection, messages, key)
+    kept: Events = []
+    for message, timestamp in events:
+        if registry.forbids(message) or recent.forbids(message):
+            nulls |= {(type(one.event), one.event.key): one for one in _null_behind(connection, message)}
+        else:
+            kept.append((message, timestamp))
+    return Sieved(kept, list(nulls.values()))
+
+
+def _register(connection: Connection, erasures: Iterable[Message[Event]], key: ErasureKey) -> None:
+    rows: dict[str, dict[str, Any]] = {}
+    for message in erasures:
+        event = message.event
+        if isinstance(event, IndividualEvent):
+            event = key.erasure_of(event.collection, event.individual_id, event.revision)
+        assert isinstance(event, IndividualErased)
+        row = {
+            "digest": event.digest,
+            "collection": event.collection,
+            "revision": event.revision,
+            "erased_at": message.time,
+        }
+        before = rows.get(event.digest, row)
+        rows[event.digest] = max(row, before, key=lambda one: (one["revision"], one["erased_at"]))
+    statement = insert(erased)
+    old, new = erased.c, statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=[old.digest],
+        set_={"revision": new.revision, "erased_at": new.erased_at},
+        where=tuple_(old.revision, old.erased_at) < tuple_(new.revision, new.erased_at),
+    )
+    connection.execute(statement, [rows[digest] for digest in sorted(rows)])
+
+
+def _erase(connection: Connection, message: Message[Event], event: IndividualEvent) -> Iterator[Message[Event]]:
+    """Take out of every table what it says of a person up to a revision, and say whose keys that were."""
+    where = {"collection": event.collection, "individual_id": event.individual_id}
+    keys = {event.key} if _empty_individual(connection, event) else set()
+    gone = delete(checks).filter_by(**where).where(checks.c.revision <= event.revision).returning(checks.c.shards)
+    for count in connection.scalars(gone):
+        keys |= {check_key(event.key, Shard(number, count)) for number in range(1, count + 1)}
+    for table in (duplicates, retractions):
+        gone = delete(table).where(_about(table, event)).returning(table.c.pair_id)
+        keys |= set(connection.scalars(gone))
+    for one in sorted(keys):
+        yield message.derive(FindingErased(collection=event.collection, erased_key=one), SOURCE)
+    decided = delete(decisions).where(_has_member(decisions, event), decisions.c.decided_at <= message.time)
+    for one in sorted(set(connection.scalars(decided.returning(decisions.c.pair_id)))):
+        yield message.derive(DecisionErased(collection=event.collection, erased_key=one), SOURCE)
+
+
+def _empty_individual(connection: Connection, event: IndividualEvent) -> bool:
+    """Forget the columns of `individuals` up to a revision; whether a check was among them."""
+    whose = _whose(event)
+    before = connection.execute(select(individuals).where(whose).with_for_update()).mappings().one_or_none()
+    if before is None:
+        return False
+    emptied = [guard for guard in _GROUPS if (before[guard] or 0) <= event.revision]
+    if len(emptied) == len(_GROUPS):
+        connection.execute(delete(individuals).where(whose))
+    else:
+        columns = [name for guard in emptied for name in (guard, *_GROUPS[guard])]
+        if columns:
+            connection.execute(update(individuals).where(whose).values(dict.fromkeys(columns, null())))
+    return before["checked_revision"] is not None and "checked_revision" in emptied
+
+
+def _has_member(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
+    one = or_(table.c.individual_a == event.individual_id, table.c.individual_b == event.individual_id)
+    return and_(table.c.collection == event.collection, one)
+
+
+def _about(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
+    """Pairs of a person at a revision up to that of the event."""
+    revision = case((table.c.individual_a == event.individual_id, table.c.revision_a), else_=table.c.revision_b)
+    return and_(_has_member(table, event), revision <= event.revision)
+
+
+def _recent(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> Erased:
+    """Who of those that the messages are about is erased, as the table knows it."""
+    digests = {
+        key.digest(message.event.collection, who) for message in messages for who, _ in subjects_of(message.event)
+    }
+    query = select(erased.c.digest, erased.c.revision, erased.c.erased_at).where(erased.c.digest.in_(sorted(digests)))
+    return Erased(key, {digest: Erasure(revision, time) for digest, revision, time in connection.execute(query)})
+
+
+def _null_behind(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+    """A null value behind what was said of somebody who is erased, unless more is known under its key by now."""
+    event = message.event
+    null_value: type[KeyErased] = FindingErased
+    match event:
+        case PairEvent():
+            known = duplicates.c.pair_id == event.key
+        case IndividualChecked():
+            known = and_(_whose(event), individuals.c.checked_revision.is_not(None))
+        case PairDecided():
+            null_value, known = DecisionErased, decisions.c.pair_id == event.key
+        case _:
+            return
+    if not connection.scalar(select(exists().where(known))):
+        yield message.derive(null_value(collection=event.collection, erased_key=event.key), SOURCE)
+
+
+def _whose(event: IndividualEvent) -> ColumnElement[bool]:
+    return and_(individuals.c.collection == event.collection, individuals.c.individual_id == event.individual_id)

@@ -1,0 +1,108 @@
+"""Null values that came behind something newer: what they hide is said once more, as the tables know it.
+
+Somebody who was erased may be registered anew, and found, before this sink has come to the erasure. Kafka would keep
+the null value alone.
+"""
+
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.engine import Connection
+
+from schemas.envelope import Message
+from schemas.events.base import Event, Member
+from schemas.events.pairs import (
+    DecisionErased,
+    DuplicateFound,
+    FindingErased,
+    IndividualChecked,
+    KeyErased,
+    PairDecided,
+)
+from schemas.shard import Shard
+from schemas.tables import checks, decisions, duplicates, individuals
+
+SOURCE = "facematch/sink"
+_PAIR = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CHECK = re.compile(r"(?:@([0-9]+/[0-9]+)/)?[^/]+/(.+)", re.DOTALL)
+
+
+def unhidden(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+    """What the tables know under the key of a null value: a pair that holds, a check, a decision that counts."""
+    event = message.event
+    assert isinstance(event, KeyErased)
+    if isinstance(event, DecisionErased):
+        yield from _decision(connection, event)
+    elif isinstance(event, FindingErased) and _PAIR.fullmatch(event.erased_key):
+        yield from _finding(connection, message, event)
+    elif check := _CHECK.fullmatch(event.erased_key):
+        yield from _check(connection, message, Shard.parse(check[1] or "1/1"), check[2])
+
+
+def _decision(connection: Connection, event: DecisionErased) -> Iterator[Message[Event]]:
+    latest = select(decisions).where(decisions.c.pair_id == event.erased_key)
+    latest = latest.order_by(decisions.c.decided_at.desc(), decisions.c.event_id.desc()).limit(1)
+    for row in connection.execute(latest):
+        decided = PairDecided(
+            collection=row.collection,
+            encoder=row.encoder,
+            a=row.individual_a,
+            b=row.individual_b,
+            verdict=row.verdict,
+            by=row.decided_by,
+            note=row.note,
+        )
+        yield Message(decided, row.event_id, row.decided_at, SOURCE)
+
+
+def _finding(connection: Connection, message: Message[Event], event: FindingErased) -> Iterator[Message[Event]]:
+    holding = and_(duplicates.c.pair_id == event.erased_key, duplicates.c.retracted.is_(None))
+    for row in connection.execute(select(duplicates).where(holding)):
+        found = DuplicateFound(
+            collection=row.collection,
+            encoder=row.encoder,
+            a=Member(individual_id=row.individual_a, revision=row.revision_a),
+            b=Member(individual_id=row.individual_b, revision=row.revision_b),
+            distance=row.distance,
+            threshold=row.threshold,
+        )
+        yield Message(found, message.derive(found, SOURCE).id, row.found_at, SOURCE)
+
+
+def _check(connection: Connection, message: Message[Event], shard: Shard, who: str) -> Iterator[Message[Event]]:
+    """With as many duplicates as there are by now, or as that shard found. Who has no encoder is left to compaction."""
+    where = message.event.collection
+    whose = and_(individuals.c.collection == where, individuals.c.individual_id == who)
+    person = connection.execute(select(individuals).where(whose, individuals.c.encoder.is_not(None))).one_or_none()
+    if person is None:
+        return
+    if shard.count == 1:
+        is_of_them = or_(duplicates.c.individual_a == who, duplicates.c.individual_b == who)
+        now = select(func.count()).where(duplicates.c.collection == where, is_of_them, duplicates.c.retracted.is_(None))
+        query = select(
+            individuals.c.checked_revision.label("revision"),
+            func.coalesce(individuals.c.duplicates_found, now.scalar_subquery()).label("found"),
+            individuals.c.duplicates_found.is_not(None).label("truncated"),
+        ).where(whose, individuals.c.encoded_revision == individuals.c.checked_revision)
+    else:
+        found = checks.c.duplicates[shard.number]
+        query = (
+            select(checks.c.revision, found.label("found"), checks.c.truncated)
+            .where(checks.c.collection == where, checks.c.individual_id == who, checks.c.shards == shard.count)
+            .where(found.is_not(None))
+            .order_by(checks.c.revision.desc())
+            .limit(1)
+        )
+    for row in connection.execute(query):
+        checked = IndividualChecked(
+            collection=where,
+            individual_id=who,
+            revision=row.revision,
+            encoder=person.encoder,
+            duplicates=row.found,
+            truncated=row.truncated,
+            shard=shard.number,
+            shards=shard.count,
+        )
+        yield message.derive(checked, SOURCE)

@@ -1,0 +1,209 @@
+"""Events as rows of the tables. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.envelope import Message
+from schemas.events.base import Event, IndividualEvent
+from schemas.events.certificates import CompactionCertified
+from schemas.events.encodings import EncodingComputed, EncodingRejected
+from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairDecided, PairEvent
+from schemas.events.registrations import Registration
+
+Row = Mapping[str, Any]
+CHECKED = "checked_revision"
+_COLUMN_GROUPS = (Registration, EncodingComputed, IndividualChecked, EncodingRejected)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a batch of events writes: each list in the order of its primary key, each key once.
+
+    The order keeps two sinks from waiting for each other's locks in a circle; one INSERT can update a row once.
+    """
+
+    individuals: dict[str, list[Row]]  # by the revision column that guards them
+    checks: list[Row]
+    duplicates: list[Row]
+    retractions: list[Row]
+    decisions: list[Row]
+    certificates: list[Row]
+
+
+def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
+    """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept.
+
+    Of erasures there are none here: see `consumers.erasing`.
+    """
+    by_guard: dict[str, dict[tuple[str, str], Row]] = defaultdict(dict)
+    reports: dict[tuple[str, str, int, int], Row] = {}
+    pairs: dict[str, Row] = {}
+    retracted: dict[tuple[str, str], Row] = {}
+    decided: dict[tuple[str, str], Row] = {}
+    certified: dict[str, Row] = {}
+    for message, timestamp in events:
+        event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
+        if isinstance(event, PairEvent):
+            pair = _pair_row(message, event)
+            known = pairs.get(event.pair_id)
+            if known is None or _pair_version(pair) > _pair_version(known):
+                pairs[event.pair_id] = pair
+            if isinstance(event, DuplicateRetracted):
+                retracted[event.pair_id, message.id] = _retraction_row(message, event)
+        elif isinstance(event, PairDecided):
+            decided[event.key, message.id] = _decision_row(message, event)
+        elif isinstance(event, CompactionCertified):
+            certified[event.certificate_id] = _certificate_row(message, event)
+        elif isinstance(event, IndividualChecked) and event.shards > 1:
+            place = (event.collection, event.individual_id, event.revision, event.shards)
+            reports[place] = _with_report(reports.get(place), event, published)
+        elif isinstance(event, _COLUMN_GROUPS):
+            guard, row = _individual_row(message, published)
+            key = (row["collection"], row["individual_id"])
+            before = by_guard[guard].get(key)
+            if before is None or _individual_version(guard, row) > _individual_version(guard, before):
+                by_guard[guard][key] = row
+    return Rows(
+        {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
+        [row for _, row in sorted(reports.items())],
+        [row for _, row in sorted(pairs.items())],
+        [row for _, row in sorted(retracted.items())],
+        [row for _, row in sorted(decided.items())],
+        [row for _, row in sorted(certified.items())],
+    )
+
+
+def completed(reports: Iterable[Row]) -> list[Row]:
+    """Rows of `individuals`, guarded by CHECKED, of those rows of `checks` that no shard is missing from.
+
+    Each individual once: the highest revision, and of several numbers of shards the one that left out more.
+    """
+    latest: dict[tuple[str, str], Row] = {}
+    for report in reports:
+        if None in report["duplicates"]:
+            continue
+        key = (report["collection"], report["individual_id"])
+        row = {
+            "collection": report["collection"],
+            "individual_id": report["individual_id"],
+            CHECKED: report["revision"],
+            "duplicates_found": sum(report["duplicates"]) if report["truncated"] else None,
+            "checked_at": report["checked_at"],
+        }
+        before = latest.get(key)
+        if before is None or _individual_version(CHECKED, row) > _individual_version(CHECKED, before):
+            latest[key] = row
+    return [row for _, row in sorted(latest.items())]
+
+
+def _individual_row(message: Message[Event], published: datetime) -> tuple[str, Row]:
+    """The revision column that guards an event's column group, and the row."""
+    event = message.event
+    assert isinstance(event, IndividualEvent)
+    columns: Row = {}
+    match event:
+        case Registration():
+            guard = "registered_revision"
+            photo = event.photo.uri or "inline"
+            columns = {"photo": photo, "attributes": event.attributes, "registered_at": message.time}
+        case EncodingComputed():
+            guard = "encoded_revision"
+            columns = {"encoder": event.encoder, "encoded_at": published}
+        case IndividualChecked():
+            guard = CHECKED
+            # How many stood before depends on the order of arrival: kept only where pairs were left out.
+            columns = {"duplicates_found": event.duplicates if event.truncated else None, "checked_at": published}
+        case EncodingRejected():
+            guard = "rejected_revision"
+            columns = {
+                "rejection_reason": event.reason.value,
+                "rejection_detail": event.detail,
+                "rejected_at": published,
+            }
+        case _:
+            raise TypeError(f"{type(event).__name__} has no columns in individuals")
+    key = {"collection": event.collection, "individual_id": event.individual_id}
+    return guard, {**key, guard: event.revision, **columns}
+
+
+def _individual_version(guard: str, row: Row) -> tuple[int, int]:
+    return row[guard], row.get("duplicates_found") or -1
+
+
+def _with_report(row: Row | None, event: IndividualChecked, published: datetime) -> Row:
+    """The row of `checks` with this report in it too; what one shard says twice counts once, the larger number."""
+    found: list[int | None] = [None] * event.shards if row is None else list(row["duplicates"])
+    found[event.shard - 1] = max(found[event.shard - 1] or 0, event.duplicates)
+    return {
+        "collection": event.collection,
+        "individual_id": event.individual_id,
+        "revision": event.revision,
+        "shards": event.shards,
+        "duplicates": found,
+        "truncated": event.truncated or (row is not None and row["truncated"]),
+        "checked_at": published if row is None else max(published, row["checked_at"]),
+    }
+
+
+def _pair_columns(event: PairEvent) -> Row:
+    """Those of `duplicates` and `retractions` alike."""
+    assert isinstance(event, DuplicateFound | DuplicateRetracted)
+    return {
+        "pair_id": event.pair_id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "individual_a": event.a.individual_id,
+        "individual_b": event.b.individual_id,
+        "revision_a": event.a.revision,
+        "revision_b": event.b.revision,
+        "distance": event.distance,
+        "threshold": event.threshold,
+    }
+
+
+def _pair_row(message: Message[Event], event: PairEvent) -> Row:
+    retracted = event.reason.value if isinstance(event, DuplicateRetracted) else None
+    return {**_pair_columns(event), "retracted": retracted, "found_at": message.time}
+
+
+def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> Row:
+    own = {"event_id": message.id, "reason": event.reason.value, "retracted_at": message.time}
+    return {**_pair_columns(event), **own}
+
+
+def _decision_row(message: Message[Event], event: PairDecided) -> Row:
+    return {
+        "pair_id": event.key,
+        "event_id": message.id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "individual_a": event.a,
+        "individual_b": event.b,
+        "verdict": event.verdict,
+        "decided_by": event.by,
+        "note": event.note,
+        "decided_at": message.time,
+    }
+
+
+def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row:
+    return {
+        "certificate_id": event.certificate_id,
+        "collection": event.collection,
+        "encoder": event.encoder,
+        "people": event.people,
+        "recall": None if event.recall is None else event.recall.recall,
+        "pairs_kept": event.pairs.kept,
+        "pairs_found": event.pairs.found,
+        "pairs_retracted": event.pairs.retracted,
+        "in_service": event.in_service,
+        "certified_at": message.time,
+        "certificate": event.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _pair_version(row: Row) -> tuple[int, datetime]:
+    return row["revision_a"] + row["revision_b"], row["found_at"]

@@ -1,0 +1,1 @@
+"""Users of the servers, and what each may do."""

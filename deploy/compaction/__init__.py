@@ -1,0 +1,1 @@
+"""Running compactions: now, and by a schedule."""

@@ -1,0 +1,46 @@
+"""Compaction at set times: a worker that starts `facematch compact` when it is due, and makes up for what it missed."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+
+class ScheduleError(Exception):
+    """A schedule that cannot be read. The text says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression, read as Debian's cron reads it, in a time zone."""
+
+    expression: str
+    zone: ZoneInfo
+
+    @classmethod
+    def parse(cls, expression: str, time_zone: str) -> "Schedule":
+        """Raises ScheduleError."""
+        try:
+            zone = ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ScheduleError(f"time zone {time_zone!r}: not in the tz database; Europe/Zurich is, or UTC") from None
+        schedule = cls(expression, zone)
+        try:
+            if len(expression.split()) != 5:  # with six, the first would be seconds
+                raise CronSimError("Bad number of fields")
+            schedule.next_after(datetime.now(UTC))
+        except (CronSimError, StopIteration) as error:
+            why = str(error) or "it never comes"
+            raise ScheduleError(
+                f"schedule {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), day of the "
+                "month (1-31), month (1-12), day of the week (0-7, 0 and 7 are Sunday); "
+                '"0 2 * * *" is every night at two'
+            ) from None
+        return schedule
+
+    def next_after(self, time: datetime) -> datetime:
+        """When it is due for the first time after a time, both with a time zone."""
+        # When summer time ends an hour comes twice: of a time in the second CronSim may name one in the first.
+        dues = (due.astimezone(UTC) for due in CronSim(self.expression, time.astimezone(self.zone)))
+        return next(due for due in dues if due > time).astimezone(self.zone)

@@ -1,0 +1,159 @@
+"""Where something of an individual stands: in every topic, in every table, and in Redis."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from redis import Redis
+from sqlalchemy import Column, and_, func, or_, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.schema import Table
+
+from deploy.compaction.schedule import Schedule
+from runtime.servers.partition_log import PartitionLog
+from runtime.servers.redis import connect_once
+from schemas.envelope import Record, UnreadableError, decode
+from schemas.erased import subjects_of
+from schemas.events.base import individual_key
+from schemas.events.encodings import EncodingComputed
+from schemas.events.registrations import Registration
+from schemas.settings import Settings
+from schemas.tables import checks, decisions, duplicates, individuals, retractions
+from schemas.topics import COMPACTED_WITHIN, TOPICS, Cleanup, Topic
+
+OnPlace = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What stands in a place, in words; empty where nothing does. `until`: when the last of it is gone, in words."""
+
+    name: str
+    there: str
+    until: str = ""
+
+
+@dataclass(slots=True)
+class _Seen:
+    records: int = 0
+    photos: int = 0
+    nulls: int = 0
+    last: int = 0  # milliseconds since 1970
+    vectors: list[bytes] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        self.last = max(self.last, record.timestamp or 0)
+        if record.value is None:
+            self.nulls += 1
+            return
+        self.records += 1
+        try:
+            event = decode(record).event
+        except UnreadableError:
+            return
+        if isinstance(event, Registration) and event.photo.inline is not None:
+            self.photos += 1
+        if isinstance(event, EncodingComputed):
+            self.vectors.append(event.embedding.tobytes())
+
+    def __str__(self) -> str:
+        counts = (
+            (self.records, "record"),
+            (self.photos, "inline photo"),
+            (len(self.vectors), "embedding"),
+            (self.nulls, "null value"),
+        )
+        return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
+
+
+class Survey:
+    """Looks for one individual. What it has seen of embeddings it looks for in Redis."""
+
+    def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
+        self._settings, self._collection, self._individual_id = settings, collection, individual_id
+        self._key = individual_key(collection, individual_id).encode()
+        self._of_shard = re.compile(rb"@[0-9]+/[0-9]+/" + re.escape(self._key))
+        self._vectors: set[bytes] = set()
+        self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
+
+    def places(self, connection: Connection, say: OnPlace) -> list[Place]:
+        """Everything. `say` is told where it looks. Raises KafkaException, redis.ConnectionError, OperationalError."""
+        found = [self._topic(topic, say) for topic in TOPICS]
+        say("Postgres")
+        found += [self._table(connection, table) for table in (individuals, checks, duplicates, retractions, decisions)]
+        say("Redis")
+        return [*found, self._redis()]
+
+    def _topic(self, topic: Topic, say: OnPlace) -> Place:
+        seen = _Seen()
+        with closing(PartitionLog(self._settings, topic, "survey")) as log:
+            for partition in range(topic.partitions):
+                say(f"{topic.name}, partition {partition}")
+                for batch in log.read(partition, *log.bounds(partition)):
+                    for record in batch:
+                        if self._is_about(record):
+                            seen.add(record)
+        self._vectors |= set(seen.vectors)
+        until = ""
+        if seen.last:
+            last = datetime.fromtimestamp(seen.last / 1000, UTC)
+            kept = topic.retention or (COMPACTED_WITHIN + (topic.tombstones_kept or timedelta()))
+            until = f"{last + kept:%Y-%m-%d}"
+            if topic.cleanup is Cleanup.COMPACT and seen.records:
+                until = f"{last + COMPACTED_WITHIN:%Y-%m-%d}, null values {until}"
+        return Place(f"topic {topic.name}", str(seen), until)
+
+    def _is_about(self, record: Record) -> bool:
+        key = record.key or b""
+        if key == self._key or self._of_shard.fullmatch(key) or (record.value is None and key in self._pairs):
+            return True
+        text = json.dumps(self._individual_id)[1:-1].encode()
+        if not any(one in (record.value or b"") for one in (text, self._individual_id.encode())):
+            return False
+        try:
+            event = decode(record).event
+        except UnreadableError:
+            return True
+        about = event.collection == self._collection and self._individual_id in {who for who, _ in subjects_of(event)}
+        if about:
+            self._pairs.add(key)
+        return about
+
+    def _table(self, connection: Connection, table: Table) -> Place:
+        columns: list[Column[str]] = [
+            table.c[name] for name in ("individual_id", "individual_a", "individual_b") if name in table.c
+        ]
+        whose = or_(*(column == self._individual_id for column in columns))
+        query = select(func.count()).select_from(table).where(and_(table.c.collection == self._collection, whose))
+        count = connection.scalar(query) or 0
+        return Place(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
+
+    def _redis(self) -> Place:
+        # Where Kafka has compacted their embeddings away, nobody knows them: then for the id.
+        needles = self._vectors or {self._individual_id.encode()}
+        count, overlap = 0, max(map(len, needles)) - 1
+        with closing(connect_once(self._settings)) as redis:
+            for names in _files(redis, self._settings.namespace):
+                before = b""
+                for name in names:
+                    value = redis.get(name)
+                    text = before + (value if isinstance(value, bytes) else b"")
+                    count += sum(needle in text for needle in needles)
+                    before = text[len(text) - overlap :]
+        again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))
+        until = f"the compaction of {again:%Y-%m-%d %H:%M}, if facematch up runs it" if count else ""
+        return Place("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
+
+
+def _files(redis: Redis, namespace: str) -> Iterator[list[bytes]]:
+    """Keys of values, those of the chunks of a file together and in their order."""
+    files: dict[bytes, list[tuple[int, bytes]]] = {}
+    for name in redis.scan_iter(match=f"{namespace}:*", count=1000, _type="string"):
+        file, _, number = name.rpartition(b":")
+        place = (file, int(number)) if number.isdigit() else (name, 0)
+        files.setdefault(place[0], []).append((place[1], name))
+    for chunks in files.values():
+        yield [name for _, name in sorted(chunks)]

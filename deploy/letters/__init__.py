@@ -1,0 +1,1 @@
+"""Dead letters: listed, put right, sent again."""

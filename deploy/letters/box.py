@@ -1,0 +1,147 @@
+"""The topic `dead-letters` as operations see it: which letters there are, and what was done about each."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from runtime.servers.partition_log import PartitionLog
+from schemas.envelope import Record
+from schemas.letters import Letter, Settled, read_letter
+from schemas.settings import Settings
+from schemas.topics import DEAD_LETTERS
+
+OPEN = "open"
+
+
+class UnknownLetterError(Exception):
+    """There is no letter of that name, or Kafka keeps it no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What there is to say of a letter without its bytes, which may be many.
+
+    `offset` is where on `dead-letters` it stands; `failed` how often the message could not be read, the times included
+    that it was sent again; `settled` what was done about it last, at `settled_at`, and None while it is open.
+    """
+
+    name: str
+    offset: int
+    topic: str
+    at: datetime
+    published_at: datetime
+    consumer: str
+    error: str
+    failed: int
+    size: int
+    settled: Settled | None = None
+    settled_at: datetime | None = None
+
+    @property
+    def state(self) -> str:
+        """ "open", "redriven" or "discarded"."""
+        return OPEN if self.settled is None else str(self.settled.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which letters: those whose error has `reason` in it, in either case; that came from `topic`; written in a time.
+
+    None stands for any. Of those that were settled only where `settled` says so.
+    """
+
+    reason: str | None = None
+    topic: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    settled: bool = False
+
+    def takes(self, letter: Filed) -> bool:
+        """Whether it is one of them."""
+        return (
+            (self.settled or letter.settled is None)
+            and (self.reason is None or self.reason.lower() in letter.error.lower())
+            and self.topic in (None, letter.topic)
+            and (self.since is None or self.since <= letter.at)
+            and (self.until is None or letter.at < self.until)
+        )
+
+
+def file(records: Iterable[Record]) -> list[Filed]:
+    """The letters on `dead-letters`, the oldest first, each once: as it was written last. Their bytes are let go."""
+    letters: dict[str, Filed] = {}
+    settled: dict[str, tuple[Settled, datetime]] = {}
+    for record in records:
+        assert record.offset is not None
+        match read_letter(record):
+            case Letter() as letter:
+                letters.pop(letter.name, None)
+                letters[letter.name] = _filed(letter, record.offset)
+            case Settled() as mark:
+                settled[mark.letter] = mark, in_time(record.timestamp)
+    for name in letters.keys() & settled.keys():
+        mark, at = settled[name]
+        letters[name] = replace(letters[name], settled=mark, settled_at=at)
+    return list(letters.values())
+
+
+def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Filed]:
+    """What `file` makes of the whole topic. Topics that are not there are waited for: see `check_topics`."""
+
+    def records(log: PartitionLog) -> Iterator[Record]:
+        begin, end = log.bounds(0)
+        for batch in log.read(0, begin, end):
+            yield from batch
+            progress((batch[-1].offset or 0) + 1 - begin, end - begin)
+
+    with closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log:
+        return file(records(log))
+
+
+def choose(letters: Sequence[Filed], names: Sequence[str], choice: Choice) -> list[Filed]:
+    """Those of the names, settled or not, or where none is given those of the choice. Raises UnknownLetterError."""
+    if not names:
+        return [letter for letter in letters if choice.takes(letter)]
+    by_name = {letter.name: letter for letter in letters}
+    for name in names:
+        if name not in by_name:
+            raise UnknownLetterError(name)
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def read_bytes(settings: Settings, letters: Sequence[Filed]) -> Iterator[tuple[Filed, Letter]]:
+    """Those letters with their bytes, one after the other, as they stand on the topic."""
+    wanted = {letter.offset: letter for letter in letters}
+    if not wanted:
+        return
+    with (
+        closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log,
+        closing(log.read(0, min(wanted), max(wanted) + 1)) as read,
+    ):
+        for batch in read:
+            for record in batch:
+                if record.offset in wanted:
+                    letter = read_letter(record)
+                    assert isinstance(letter, Letter)
+                    yield wanted[record.offset], letter
+
+
+def in_time(timestamp: int | None) -> datetime:
+    """A record's timestamp, in milliseconds since 1970, as a time."""
+    return datetime.fromtimestamp((timestamp or 0) / 1000, UTC)
+
+
+def _filed(letter: Letter, offset: int) -> Filed:
+    record = letter.record
+    return Filed(
+        letter.name,
+        offset,
+        record.topic,
+        in_time(letter.at),
+        in_time(record.timestamp),
+        letter.consumer,
+        letter.error,
+        letter.redriven + 1,
+        len(record.value or b""),
+    )

@@ -1,0 +1,79 @@
+"""Dead letters are sent again to where they came from, or laid aside; what was done is put on record behind them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+
+from deploy.letters.box import Filed, read_bytes
+from deploy.letters.fix import Fix, RefusedError
+from runtime.servers.erasures import ErasureLog
+from runtime.servers.publisher import Publisher
+from schemas.envelope import decode
+from schemas.letters import Outcome, Settled, settled_record
+from schemas.settings import Settings
+
+_AT_ONCE = 100  # a letter may be a megabyte
+_PATIENCE_S = 30.0
+
+OnDone = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What would be sent of a letter, in words, or why nothing can be."""
+
+    letter: Filed
+    sends: str = ""
+    refused: str = ""
+
+
+class Redrive:
+    """Sends letters again. Raises ErasureKeyError, and what servers raise that do not answer."""
+
+    def __init__(self, settings: Settings, fix: Fix) -> None:
+        self._settings, self._fix = settings, fix
+        with closing(ErasureLog(settings, "letters")) as erasures:
+            self._erased = erasures.catch_up().erased
+
+    def judge(self, letters: Sequence[Filed]) -> list[Verdict]:
+        """What would come of each, as it will be judged by who reads it. Nothing is sent."""
+        verdicts = []
+        for filed, letter in read_bytes(self._settings, letters):
+            try:
+                record = self._fix.message(letter, self._erased)
+            except RefusedError as error:
+                verdicts.append(Verdict(filed, refused=str(error)))
+            else:
+                event = decode(record).event
+                verdicts.append(Verdict(filed, sends=f"{type(event).__name__} {event.key}"))
+        return verdicts
+
+    def send(self, letters: Sequence[Filed], done: OnDone = lambda _count: None) -> list[Filed]:
+        """Send letters again that `judge` did not refuse, and put on record that it was done; `done` is told how many.
+
+        Returns those that no broker takes, being too large: they stay open. A letter that was sent and not recorded,
+        as a crash leaves it, is open too: sent once more, it changes nothing. Raises UnacknowledgedError where the
+        broker does not answer, PublishError where it refuses everything.
+        """
+        publisher, count, too_large = Publisher(self._settings, "redrive"), 0, []
+        messages = (
+            (filed, self._fix.message(letter, self._erased)) for filed, letter in read_bytes(self._settings, letters)
+        )
+        while some := list(islice(messages, _AT_ONCE)):
+            problems = publisher.publish_each([record for _, record in some], _PATIENCE_S)
+            sent = [filed for (filed, _), problem in zip(some, problems, strict=True) if problem is None]
+            too_large += [filed for (filed, _), problem in zip(some, problems, strict=True) if problem is not None]
+            marks = [settled_record(Settled(letter=filed.name, outcome=Outcome.REDRIVEN)) for filed in sent]
+            publisher.publish_each(marks, _PATIENCE_S)
+            count += len(sent)
+            done(count)
+        return too_large
+
+
+def discard(settings: Settings, letters: Sequence[Filed], by: str, note: str) -> None:
+    """Put on record that nothing will be done about letters, who says so, and why."""
+    marks = [
+        settled_record(Settled(letter=letter.name, outcome=Outcome.DISCARDED, by=by, note=note)) for letter in letters
+    ]
+    Publisher(settings, "discard").publish_each(marks, _PATIENCE_S)

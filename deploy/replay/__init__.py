@@ -1,0 +1,1 @@
+"""Running a replay from the command line."""

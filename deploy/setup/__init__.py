@@ -1,0 +1,1 @@
+"""What is created before the workers start: topics, tables, the outbox."""

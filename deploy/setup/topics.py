@@ -1,0 +1,77 @@
+"""Creates the topics of the topic table; workers wait for them."""
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # they are exported
+
+from deploy.setup.waiting import wait_while
+from runtime.servers.kafka import client_config, patiently
+from runtime.servers.refusals import ask_kafka, refused_by_kafka
+from schemas.envelope import full_name
+from schemas.settings import Settings
+from schemas.topics import TOPICS
+
+
+def create_topics(settings: Settings) -> None:
+    """Create the topics that are not there yet, and return once they can be used; those that are stay as they are."""
+    admin = AdminClient(client_config(settings, "setup"))
+    wanted = [
+        NewTopic(
+            full_name(topic.name, settings.namespace),
+            num_partitions=topic.partitions,
+            replication_factor=settings.replication_factor,
+            config=topic.config,
+        )
+        for topic in TOPICS
+    ]
+    places: dict[TopicPartition, OffsetSpec] = {}
+    outcomes = admin.create_topics(wanted, operation_timeout=30)
+    for topic in wanted:
+        try:
+            outcomes[topic.topic].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        else:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            places |= {TopicPartition(topic.topic, i): latest for i in range(topic.num_partitions)}
+    # A broker knows of a topic before it leads its partitions; until then it refuses to say anything about them.
+    patiently(lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup")
+
+
+class NoTopicsError(Exception):
+    """A namespace lacks topics. The text says which, and what creates them."""
+
+
+def check_topics(settings: Settings) -> None:
+    """Raise NoTopicsError where any is missing. Raises KafkaException where the broker does not answer."""
+    if missing := _missing(settings, AdminClient(client_config(settings, "check"))):
+        raise NoTopicsError(missing)
+
+
+def wait_for_topics(settings: Settings) -> None:
+    """What every worker does first: wait, with growing pauses, for Kafka and all topics. Raises RefusedError."""
+    admin = AdminClient(client_config(settings, "wait"))
+
+    def missing() -> str:
+        try:
+            ask_kafka(settings)
+            return _missing(settings, admin)
+        except KafkaException as error:
+            if refusal := refused_by_kafka(settings, error.args[0]):
+                raise refusal from None
+            return f"Kafka does not answer ({error.args[0].str()})"
+
+    wait_while(missing)
+
+
+def _missing(settings: Settings, admin: AdminClient) -> str:
+    """Asked one by one: of all together a broker leaves out those that it would refuse to speak of."""
+    wanted = TopicCollection([full_name(topic.name, settings.namespace) for topic in TOPICS])
+    topics = []
+    for name, found in admin.describe_topics(wanted, request_timeout=5).items():
+        error = found.exception()
+        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            topics.append(name)
+        elif error is not None:
+            raise error
+    return f"`facematch setup` has not created {', '.join(sorted(topics))}" if topics else ""

@@ -1,0 +1,1 @@
+"""What `facematch status`, `duplicates` and `settings` print."""

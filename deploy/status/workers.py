@@ -1,0 +1,102 @@
+"""How far the workers are behind, and what the matchers hold."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka import Consumer, TopicPartition
+
+from deploy.shards import shard_counts
+from runtime.servers.kafka import consumer_config, patiently
+from runtime.servers.redis import connect_once
+from schemas.envelope import full_name
+from schemas.settings import Settings
+from schemas.shard import Shard
+from schemas.topics import CONSUMER_GROUPS, ENCODINGS, MATCHER, Topic, matcher_of
+from streams.matcher.vitals import ScopeVitals, read_vitals
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a consumer group is behind: in records, and in seconds since the oldest it has not processed."""
+
+    group: str
+    records: int
+    oldest_age_s: float | None
+
+
+def lags(settings: Settings) -> list[Lag]:
+    """The lag of every consumer group. Raises KafkaException if the broker does not answer.
+
+    Of matchers: those of every number of shards that any has run with, so that one that never came shows its lag too.
+    """
+    matchers = [matcher_of(Shard(number, count)) for count in shard_counts(settings) for number in range(1, count + 1)]
+    groups = [one for group in CONSUMER_GROUPS for one in (matchers if group is MATCHER else [group])]
+    return [_lag(settings, group.name, group.reads) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What a matcher holds of one encoder's embeddings in one collection, and how far it is behind the log."""
+
+    vitals: ScopeVitals
+    shard: str
+    matched: int
+    lag: int
+    at: datetime
+
+
+def galleries(settings: Settings) -> list[Gallery]:
+    """Of every collection what its matchers last said, and how far they are behind now.
+
+    Raises KafkaException if the broker does not answer, redis.ConnectionError if Redis does not.
+    """
+    consumer = Consumer(consumer_config(settings, "status"))
+    topic = full_name(ENCODINGS.name, settings.namespace)
+    try:
+        return sorted(
+            (
+                Gallery(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
+                for vitals in read_vitals(connect_once(settings), settings)
+                for end in [consumer.get_watermark_offsets(TopicPartition(topic, vitals.partition), timeout=5)[1]]
+                for scope in vitals.scopes
+            ),
+            key=lambda gallery: (gallery.vitals.collection, gallery.vitals.encoder, gallery.shard),
+        )
+    finally:
+        consumer.close()
+
+
+def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
+    consumer = Consumer(consumer_config(settings, group))
+    try:
+        places = [
+            TopicPartition(full_name(topic.name, settings.namespace), partition)
+            for topic in topics
+            for partition in consumer.list_topics(full_name(topic.name, settings.namespace), timeout=5)
+            .topics[full_name(topic.name, settings.namespace)]
+            .partitions
+        ]
+        behind: list[TopicPartition] = []
+        records = 0
+        # A broker that answers may still be looking for who coordinates its first group.
+        for place in patiently(lambda: consumer.committed(places, timeout=5), "status"):
+            begin, end = consumer.get_watermark_offsets(place, timeout=5)
+            place.offset = max(place.offset, begin)
+            if place.offset < end:
+                records += end - place.offset
+                behind.append(place)
+        return Lag(group, records, _oldest_age_s(consumer, behind))
+    finally:
+        consumer.close()
+
+
+def _oldest_age_s(consumer: Consumer, places: list[TopicPartition]) -> float | None:
+    oldest: int | None = None
+    for place in places:
+        consumer.assign([place])
+        message = consumer.poll(2.0)
+        if message is not None and message.error() is None:
+            timestamp = message.timestamp()[1]
+            oldest = timestamp if oldest is None else min(oldest, timestamp)
+    return None if oldest is None else max(0.0, time.time() - oldest / 1000)

@@ -1,0 +1,1 @@
+"""Holding an encoder against its reference."""

@@ -1,0 +1,1 @@
+"""Registrations from a table in the registration system's own database."""

@@ -1,0 +1,37 @@
+"""How much waits in the outbox, for whoever is scraped."""
+
+import time
+
+from sqlalchemy.engine import Connection
+
+from producers.outbox.table import counts
+from runtime.telemetry.metrics import OUTBOX_MARKED, OUTBOX_OLDEST_S, OUTBOX_WAITING
+
+_EVERY_S = 15.0
+_SHARE = 0.01  # of the time: where many wait, counting them takes a while
+
+
+class OutboxGauges:
+    """Counts now and then. What is the oldest then grows older until it is counted again."""
+
+    def __init__(self) -> None:
+        self._count_at = 0.0
+        self._oldest: float | None = None
+        OUTBOX_OLDEST_S.ask = lambda: {(): 0.0 if self._oldest is None else time.time() - self._oldest}
+
+    def look(self, connection: Connection) -> None:
+        """Count if it is time, in a transaction of its own. Raises DBAPIError; then it is not tried again at once.
+
+        The database may not let a statement take as long as counting does.
+        """
+        begun = time.monotonic()
+        if begun < self._count_at:
+            return
+        try:
+            with connection.begin():
+                found = counts(connection)
+        finally:
+            self._count_at = time.monotonic() + max(_EVERY_S, (time.monotonic() - begun) / _SHARE)
+        OUTBOX_WAITING.set(found.waiting)
+        OUTBOX_MARKED.set(found.marked)
+        self._oldest = None if found.oldest_age_s is None else time.time() - found.oldest_age_s

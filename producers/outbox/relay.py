@@ -1,0 +1,158 @@
+"""The relay: what registration systems wrote into their outbox, onto Kafka, in order for each individual."""
+
+import logging
+import select
+import socket
+import time
+from contextlib import suppress
+
+import psycopg2
+import structlog
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from producers.outbox.gauges import OutboxGauges
+from producers.outbox.record import Row, record_from
+from producers.outbox.table import CHANNEL, delete, mark, outbox_engine, take
+from runtime.process.stopping import when_told_to_stop
+from runtime.servers.postgres import is_away
+from runtime.servers.publisher import Publisher, UnacknowledgedError
+from runtime.telemetry.health import HEALTH, server_is_away
+from runtime.telemetry.log_fields import fields_of
+from runtime.telemetry.metrics import OUTBOX_ROWS, POSTGRES_S
+from runtime.telemetry.tracing import tracer_of
+from schemas.envelope import Record, UnreadableError, decode
+from schemas.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+_ROWS = 2000
+_POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
+_PATIENCE_S = 10.0
+_BATCH_BYTES = 100_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+
+
+def run(settings: Settings) -> None:
+    """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
+    relay = Relay(settings)
+    when_told_to_stop(relay.stop)
+    relay.run()
+    relay.close()
+
+
+class Relay:
+    """Publishes rows, waits for the acknowledgements, deletes the rows: a transaction for each round.
+
+    Killed at any point, it leaves rows that were published and not deleted: they are published again, with the same
+    ids. Any number of relays may run.
+    """
+
+    def __init__(self, settings: Settings, poll_s: float = _POLL_S, rows: int = _ROWS) -> None:
+        self._poll_s, self._rows = poll_s, rows
+        self._engine = outbox_engine(settings)
+        self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
+        self._tracer = tracer_of(settings, "outbox")
+        self._gauges = OutboxGauges()
+        self._pause_s = _FIRST_PAUSE_S
+        self._stopping = False
+        self._woken, self._waker = socket.socketpair()
+
+    def run(self) -> None:
+        """Relay until `stop`, whatever is away meanwhile. Raises PublishError, and DBAPIError of what is not away."""
+        while not self._stopping:
+            try:
+                self._relay()
+            except DBAPIError as error:
+                if not is_away(error):
+                    raise
+                log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=self._pause_s)
+                server_is_away("postgres")
+                HEALTH.not_ready("the Postgres that has the outbox does not answer")
+            except UnacknowledgedError as error:
+                log.warning("the broker acknowledges nothing", error=str(error), again_in_s=self._pause_s)
+                server_is_away("kafka")
+            self._wait(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def stop(self) -> None:
+        """Have `run` return after the round that it is in. For signal handlers and other threads."""
+        self._stopping = True
+        self._waker.send(b"\0")
+
+    def close(self) -> None:
+        """Give back what it holds, once `run` has returned."""
+        self._engine.dispose()
+        self._woken.close()
+        self._waker.close()
+
+    def _relay(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(text(f"LISTEN {CHANNEL}"))
+            connection.commit()
+            HEALTH.ready()
+            while not self._stopping:
+                HEALTH.beat()
+                self._gauges.look(connection)
+                if not self._round(connection):
+                    self._wait_for_rows(connection)
+                self._pause_s = _FIRST_PAUSE_S
+
+    def _round(self, connection: Connection) -> int:
+        """What waits in some lanes, in one transaction. Returns how many rows that was.
+
+        No longer than the broker acknowledges: an open transaction keeps the whole database from cleaning up.
+        """
+        with POSTGRES_S.labels("relay").time(), connection.begin():
+            rows = take(connection, self._rows)
+            if rows:
+                problems = self._publish(rows)
+                delete(connection, [row.position for row in rows if row.position not in problems])
+                if problems:
+                    mark(connection, problems)
+        if rows:
+            OUTBOX_ROWS.labels("published").inc(len(rows) - len(problems))
+            OUTBOX_ROWS.labels("marked").inc(len(problems))
+        if rows and problems:
+            position, problem = next(iter(problems.items()))
+            log.warning("rows are marked and left", rows=len(problems), position=position, problem=problem)
+        return len(rows)
+
+    def _publish(self, rows: list[Row]) -> dict[int, str]:
+        """Publish all that can be; returns what is wrong with the others, by their positions."""
+        problems: dict[int, str] = {}
+        records: dict[int, Record] = {}
+        for row in rows:
+            try:
+                records[row.position] = record_from(row)
+            except UnreadableError as error:
+                problems[row.position] = str(error)
+        begun = time.time_ns()
+        outcomes = self._publisher.publish_each(list(records.values()), _PATIENCE_S)
+        refused = {at: error for at, error in zip(records, outcomes, strict=True) if error is not None}
+        self._tell([record for at, record in records.items() if at not in refused], begun)
+        return problems | {at: f"Kafka does not take it: {error.str()}" for at, error in refused.items()}
+
+    def _tell(self, records: list[Record], begun: int) -> None:
+        """Say what is published, where it is asked for."""
+        if self._tracer is None and not log.isEnabledFor(logging.DEBUG):
+            return
+        ended = time.time_ns()
+        for message in map(decode, records):
+            log.debug("published", **fields_of(message))
+            if self._tracer is not None:
+                self._tracer.beginning("relay", message, begun, ended)
+
+    def _wait_for_rows(self, connection: Connection) -> None:
+        """Return once somebody has written to the table, or after a while, or when told to stop."""
+        listener = connection.connection.driver_connection
+        assert listener is not None
+        with suppress(psycopg2.OperationalError):  # the next statement says so too
+            if not listener.notifies:  # what came with the last answer is no longer in the socket
+                self._wait(self._poll_s, listener)
+                listener.poll()
+        listener.notifies.clear()
+
+    def _wait(self, seconds: float, *others: socket.socket) -> None:
+        select.select([self._woken, *others], [], [], seconds)

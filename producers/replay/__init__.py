@@ -1,0 +1,1 @@
+"""Publishing again what stands in the log."""

@@ -1,0 +1,151 @@
+"""Which records are chosen, of a topic or a file, and why others are left out. Pure."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from producers.replay.outcomes import Encoding, Rejection
+from producers.replay.selection import Selection, SelectionError
+from schemas.envelope import Record, UnreadableError, decode, decode_as_sent
+from schemas.erased import Erased
+from schemas.events.base import IndividualEvent
+from schemas.events.encodings import EncodingAsSent, EncodingComputed, EncodingErased
+from schemas.events.registrations import IndividualDeleted
+from schemas.topics import ENCODINGS
+
+ERASED, REPEATED, SUPERSEDED, UNREADABLE = (
+    "erased since",
+    "the same event once more",
+    "of whom Kafka has something later",
+    "not readable: a dead letter already",
+)
+Wanted = Mapping[str, Rejection] | Mapping[str, Encoding]
+Said = IndividualEvent | EncodingAsSent
+
+
+class Chosen(NamedTuple):
+    """A record that is replayed, and what it says."""
+
+    record: Record
+    type: str
+    collection: str
+    individual_id: str
+    revision: int
+
+
+class Chooser:
+    """Says of each record whether it is chosen, and counts in `left_out` those that are of no use any more.
+
+    `wanted`: of each individual the outcome, or of `encodings` the latest record; others are not chosen. Of what was
+    replayed before, the log has copies: each event is chosen once.
+    """
+
+    def __init__(self, selection: Selection, erased: Erased, wanted: Wanted | None = None) -> None:
+        self._selection = selection
+        self._erased = erased
+        self._wanted = wanted
+        self._is_by_time = not selection.has_outcome and (selection.since or selection.until) is not None
+        self._seen: set[tuple[str, str]] = set()
+        self.chosen = 0
+        self.left_out: Counter[str] = Counter()
+        self.collections: set[str] = set()
+        self.individuals: set[str] = set()
+
+    def choose(self, record: Record) -> Chosen | None:
+        """What a record says, if it is chosen."""
+        key = (record.key or b"").decode(errors="replace")
+        if not self._is_meant(record, key):
+            return None
+        wanted = None if self._wanted is None else self._wanted[key]
+        if isinstance(wanted, Encoding) and record.topic == ENCODINGS.name and self._selection.file is None:
+            return self._chosen_latest(record, key, wanted)
+        try:
+            event, identity = _read(record)
+        except UnreadableError:
+            self.left_out[UNREADABLE] += 1
+            return None
+        problem = self._problem(event, identity, wanted)
+        if problem is None:
+            self.chosen += 1
+            kind = EncodingComputed.__name__ if isinstance(event, EncodingAsSent) else type(event).__name__
+            return Chosen(record, kind, event.collection, event.individual_id, event.revision)
+        if problem:
+            self.left_out[problem] += 1
+        return None
+
+    def check(self) -> None:
+        """Once all is read: raise SelectionError where what was asked for is not known at all.
+
+        Nothing of a collection, or of an individual, within some time or some offsets is an answer, and no error.
+        """
+        if self._is_by_time or self._selection.offsets:
+            return
+        collection = self._selection.collection
+        if collection is not None and collection not in self.collections:
+            raise SelectionError(f"nothing there is about collection {collection}; there is: {_some(self.collections)}")
+        unknown = set(self._selection.individuals) - self.individuals
+        if unknown:
+            raise SelectionError(f"nothing there is about individual {_some(unknown)}")
+
+    def _is_meant(self, record: Record, key: str) -> bool:
+        """Whether it is of those that were asked for, as far as one can say without reading it."""
+        selection = self._selection
+        if self._is_by_time and not selection.is_in_time(record.timestamp):
+            return False
+        if selection.offsets and not selection.is_at(record):
+            return False
+        if selection.collection is not None or selection.individuals:
+            collection, _, who = key.partition("/")
+            self.collections.add(collection)
+            if not selection.is_about(key):
+                return False
+            self.individuals.add(who)
+        return self._wanted is None or key in self._wanted
+
+    def _chosen_latest(self, record: Record, key: str, latest: Encoding) -> Chosen | None:
+        """A record of `encodings`, if it is that one: which was read already, to find out that it is the latest."""
+        collection, _, who = key.partition("/")
+        if (record.partition, record.offset) != (latest.partition, latest.offset):
+            self.left_out[SUPERSEDED] += 1
+        elif latest.encoder is not None and self._erased.covers(collection, who, latest.revision):
+            self.left_out[ERASED] += 1
+        else:
+            self.chosen += 1
+            kind = EncodingErased if latest.encoder is None else EncodingComputed
+            return Chosen(record, kind.__name__, collection, who, latest.revision)
+        return None
+
+    def _problem(self, event: Said, identity: tuple[str, str], wanted: Rejection | Encoding | None) -> str | None:
+        """Why it is left out, None if it is not; nothing of what was not asked for."""
+        match wanted:
+            case Rejection() if wanted.event_id != identity[1]:
+                return ""
+            case Encoding() if wanted.revision != event.revision:
+                return ""
+            case _:
+                pass
+        if not isinstance(event, IndividualDeleted) and self._erased.covers(
+            event.collection, event.individual_id, event.revision
+        ):
+            return ERASED
+        if identity in self._seen:
+            return REPEATED
+        self._seen.add(identity)
+        return None
+
+
+def _read(record: Record) -> tuple[Said, tuple[str, str]]:
+    """What a record says, and its source and id, which are an event's own. Raises UnreadableError."""
+    if record.topic == ENCODINGS.name:  # millions: what is read of them is as little as will do
+        said, headers = decode_as_sent(record), dict(record.headers)
+        source, event_id = headers["ce_source"], headers["ce_id"]
+        assert isinstance(said, EncodingAsSent | IndividualEvent)
+        return said, ((source or b"").decode(), (event_id or b"").decode())
+    message = decode(record)
+    assert isinstance(message.event, IndividualEvent)
+    return message.event, (message.source, message.id)
+
+
+def _some(names: Collection[str], most: int = 10) -> str:
+    shown = sorted(names)[:most]
+    return (", ".join(shown) or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,1 @@
+"""Registrations from photos, folders and lists."""

@@ -1,0 +1,1 @@
+"""What belongs to the process: its cores, its signals, its end."""

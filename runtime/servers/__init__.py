@@ -1,0 +1,1 @@
+"""Kafka, Redis and Postgres: one way to reach each, with patience while it is away."""

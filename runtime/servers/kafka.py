@@ -1,0 +1,149 @@
+"""How every part of facematch talks to the broker: one client configuration, one way to publish."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Message as ConsumedMessage
+from confluent_kafka.admin import AdminClient
+
+from runtime.telemetry.health import server_is_away
+from schemas.envelope import Record, full_name
+from schemas.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+_librdkafka_log = logging.getLogger("librdkafka")  # talkative while a broker comes and goes
+
+T = TypeVar("T")
+
+_AWAY = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._NOENT,  # no leader is known of a partition yet
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._RESOLVE,
+    KafkaError._WAIT_COORD,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # of a topic created a moment ago
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
+)
+_LONGEST_PAUSE_S = 10.0
+SASL_MECHANISM = "SCRAM-SHA-512"
+COMMIT_EVERY_S = 0.2  # a replay sees by the committed offsets whether it delays anybody
+SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
+
+
+def client_config(settings: Settings, client: str) -> dict[str, Any]:
+    """librdkafka's configuration, shared by every client. `client` names it in the broker's logs."""
+    return _access(settings) | {
+        "bootstrap.servers": settings.kafka,
+        "client.id": f"{settings.namespace}.{client}",
+        "reconnect.backoff.max.ms": 2_000,
+        "topic.metadata.refresh.interval.ms": 60_000,
+        "log.connection.close": False,
+        "error_cb": _Complaints(),
+        "logger": _librdkafka_log,
+    }
+
+
+def _access(settings: Settings) -> dict[str, Any]:
+    """By TLS or not, and as whom."""
+    tls, user, password = settings.kafka_tls, settings.kafka_user, settings.kafka_password
+    access: dict[str, Any] = {"security.protocol": ("SASL_" if user else "") + ("SSL" if tls else "PLAINTEXT")}
+    if user is not None and password is not None:
+        access |= {
+            "sasl.mechanism": SASL_MECHANISM,
+            "sasl.username": user,
+            "sasl.password": password.get_secret_value(),
+        }
+    if settings.kafka_ca is not None:
+        access["ssl.ca.location"] = str(settings.kafka_ca)
+    return access
+
+
+def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
+    """A consumer that begins at the beginning where its group has not been.
+
+    It commits the offsets that it is told to store, and no others: every COMMIT_EVERY_S, when partitions go to another
+    consumer, and when it is closed. librdkafka does so beside the loop that reads. A commit that waits in that loop
+    for a broker that is away may wait for ever.
+    """
+    return client_config(settings, group) | {
+        "group.id": full_name(group, settings.namespace),
+        "enable.auto.commit": True,
+        "auto.commit.interval.ms": int(COMMIT_EVERY_S * 1000),
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
+        "enable.partition.eof": False,
+    }
+
+
+def is_transient(error: KafkaError) -> bool:
+    """Whether the world is down (wait and go on) rather than the client being in the wrong."""
+    return bool(error.retriable()) or error.code() in _AWAY
+
+
+def patiently(ask: Callable[[], T], what: str) -> T:
+    """The answer of a broker; one that is away is asked again, with growing pauses."""
+    pause = 0.1
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if not is_transient(error.args[0]):
+                raise
+            log.warning("the broker does not answer", asked_for=what, error=error.args[0].name())
+            server_is_away("kafka")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def groups_on(admin: AdminClient, namespace: str) -> list[str]:
+    """Names, without the namespace, of its consumer groups that the broker knows. Raises KafkaException."""
+    listing = admin.list_consumer_groups(request_timeout=5).result()
+    if listing.errors:
+        raise KafkaException(listing.errors[0])
+    prefix = full_name("", namespace)
+    return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
+
+
+def record_of(message: ConsumedMessage, topic: str) -> Record:
+    """The record in a message without error, as a consumer without deserializers hands it over."""
+    return Record(
+        topic=topic,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),  # type: ignore[arg-type] # consumed headers hold bytes or None
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp=message.timestamp()[1],
+    )
+
+
+class _Complaints:
+    """Takes librdkafka's errors. It recovers from all but fatal ones by itself: they are said every few seconds."""
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            server_is_away("kafka")
+        if error.fatal() or time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + _LONGEST_PAUSE_S
+            level = logging.ERROR if error.fatal() else logging.WARNING
+            log.log(level, "Kafka complains", error=error.name(), detail=error.str())

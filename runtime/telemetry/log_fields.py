@@ -1,0 +1,41 @@
+"""What a log line says of an event or a record: never anything of a photo or an embedding."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from structlog.contextvars import bound_contextvars
+
+from runtime.telemetry.tracing import trace_id_of
+from schemas.envelope import Message, Record
+from schemas.erased import subjects_of
+from schemas.events.base import Event, IndividualEvent
+from schemas.events.pairs import PairDecided, PairEvent
+from schemas.letters import Letter, read_letter
+
+
+@contextmanager
+def about(message: Message[Event]) -> Iterator[None]:
+    """Whatever this thread logs meanwhile is about an individual, and says so."""
+    with bound_contextvars(**fields_of(message)):
+        yield
+
+
+def fields_of(message: Message[Event]) -> dict[str, Any]:
+    """Whom a message is about, and which trace it belongs to."""
+    event = message.event
+    fields: dict[str, Any] = {"collection": event.collection}
+    if isinstance(event, IndividualEvent):
+        fields |= {"individual_id": event.individual_id, "revision": event.revision}
+    elif isinstance(event, PairEvent | PairDecided):
+        a, b = (who for who, _ in subjects_of(event))
+        fields |= {"pair_id": event.key, "individual_a": a, "individual_b": b}
+    trace_id = trace_id_of(message.context)
+    return fields if trace_id is None else {**fields, "trace_id": trace_id}
+
+
+def fields_of_letter(letter: Record) -> dict[str, Any]:
+    """What a dead letter is called, and why the message could not be read."""
+    read = read_letter(letter)
+    assert isinstance(read, Letter)
+    return {"letter": read.name, "error": read.error, "redriven": read.redriven}

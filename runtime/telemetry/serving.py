@@ -1,0 +1,79 @@
+"""Where a worker says how it is: /metrics for Prometheus, /healthz and /readyz for whoever starts and stops it."""
+
+import socket
+import threading
+from collections.abc import Iterable
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import structlog
+from prometheus_client import disable_created_metrics, make_wsgi_app
+
+from runtime.telemetry.health import HEALTH, Health
+from runtime.telemetry.metrics import LOOP_SILENT_S, READY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class AddressError(Exception):
+    """Nothing can listen at that address. The text says why."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A probe every few seconds is no news."""
+
+
+def serve(address: str, worker: str, health: Health = HEALTH) -> str:
+    """Listen in a thread of its own until the process ends; returns the URL. Raises AddressError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    disable_created_metrics()  # type: ignore[no-untyped-call] # they double what is scraped, and say nothing new
+    READY.labels(worker).set_function(lambda: float(health.is_ready))
+    LOOP_SILENT_S.labels(worker).set_function(lambda: health.silent_s)
+    kind = _Server6 if ":" in host else _Server
+    try:
+        server = make_server(host, int(port), application(health), kind, _Quiet)
+    except (OSError, OverflowError) as error:
+        raise AddressError(f"{address}: {error}") from None
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
+    log.info("/metrics, /healthz and /readyz say how this worker is", url=url)
+    return url
+
+
+def application(health: Health) -> "WSGIApplication":
+    """The WSGI application."""
+    metrics: WSGIApplication = make_wsgi_app()
+
+    def answer(environment: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        path = environment.get("PATH_INFO")
+        if path == "/metrics":
+            return metrics(environment, start)
+        status, text = "404 Not Found", "/metrics, /healthz and /readyz are here"
+        if path == "/healthz":
+            moved = f"its loop moved {health.silent_s:.0f} s ago"
+            status, text = ("200 OK", f"alive: {moved}") if health.is_alive else (_UNAVAILABLE, f"hangs: {moved}")
+        elif path == "/readyz":
+            status, text = (
+                ("200 OK", "ready") if health.is_ready else (_UNAVAILABLE, f"not ready: {health.why_not_ready}")
+            )
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+    return answer
+
+
+_UNAVAILABLE = "503 Service Unavailable"

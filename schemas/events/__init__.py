@@ -1,0 +1,1 @@
+"""The events, as pydantic models: the contract with producers and consumers."""

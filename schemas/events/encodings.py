@@ -1,0 +1,169 @@
+"""Events about an individual's embedding."""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
+
+from schemas.events.base import CollectionName, Detector, EncoderId, IndividualEvent, IndividualId, Revision, Text
+
+EMBEDDING_DIMENSIONS = 128
+_EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
+_REFUSED = b"\xff" * _EMBEDDING_BYTES  # NaN
+
+
+def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
+    if isinstance(value, np.ndarray):
+        embedding = value.astype("<f4", copy=True)
+        embedding.flags.writeable = False
+    else:
+        embedding = np.frombuffer(_bytes_of(value), dtype="<f4")
+    if embedding.shape != (EMBEDDING_DIMENSIONS,):
+        raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
+    if not np.isfinite(embedding).all():
+        raise ValueError("an embedding holds finite numbers only")
+    return embedding
+
+
+def _bytes_of(text: Any) -> bytes:
+    try:
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except (TypeError, ValueError):
+        raise ValueError("an embedding is base64 text") from None
+    if len(raw) != _EMBEDDING_BYTES:
+        raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
+    return raw
+
+
+def _embedding_to_wire(embedding: NDArray[np.float32]) -> str:
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+
+
+Embedding = Annotated[
+    NDArray[np.float32],
+    PlainValidator(_embedding_from_wire),
+    PlainSerializer(_embedding_to_wire, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "contentEncoding": "base64",
+            "minLength": 684,
+            "maxLength": 684,
+            "description": "128 little-endian float32 (512 bytes), base64",
+        }
+    ),
+]
+
+
+class FaceBox(BaseModel):
+    """Where the face is in the upright photo."""
+
+    model_config = ConfigDict(frozen=True)
+
+    top: int = Field(description="pixels from the top edge; negative where the face is cut off there")
+    right: int = Field(description="pixels from the left edge; beyond the width where the face is cut off")
+    bottom: int = Field(description="pixels from the top edge; beyond the height where the face is cut off")
+    left: int = Field(description="pixels from the left edge; negative where the face is cut off there")
+
+
+class Quality(BaseModel):
+    """How good the face in a photo is for comparing. More is better in each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    face_pixels: float = Field(ge=0, description="Width of the face in the photo as it was sent, in pixels.")
+    detector_score: float = Field(
+        description="How sure the detector is. HOG: from 0, a clear frontal face has 1 to 3; CNN: about 1."
+    )
+    sharpness: float = Field(
+        ge=0,
+        description="Variance of the Laplacian of the aligned face (150 x 150 pixels, grey 0 to 255): "
+        "below 50 it looks blurred.",
+    )
+    brightness: float = Field(ge=0, le=255, description="Mean grey of the aligned face: 0 is black, 255 white.")
+    frontality: float = Field(
+        ge=0,
+        le=1,
+        description="1 where the base of the nose lies midway between the eyes, 0 where it lies below one of them: "
+        "how far the head is turned to the side.",
+    )
+
+
+class EncodingComputed(IndividualEvent):
+    """The face in an individual's photo, as 128 numbers."""
+
+    encoder: EncoderId
+    embedding: Embedding = Field(repr=False)
+    face: FaceBox
+    detector: Detector = Field(description="What found the face.")
+    quality: Quality = Field(description="How good the face is for comparing.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EncodingAsSent:
+    """What is sent as an EncodingComputed, and judged as that is but for its embedding, which is text still.
+
+    For whoever reads them by the million: `embeddings_of` reads and judges the embeddings of many at once.
+    """
+
+    collection: CollectionName
+    individual_id: IndividualId
+    revision: Revision
+    encoder: EncoderId
+    embedding: str
+    face: FaceBox
+    detector: Detector
+    quality: Quality
+
+
+def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
+    """Embeddings as they were sent, (n, 128) float32. Of one that EncodingComputed refuses not all are finite."""
+    raw = []
+    for text in texts:
+        try:
+            raw.append(_bytes_of(text))
+        except ValueError:
+            raw.append(_REFUSED)
+    return np.frombuffer(b"".join(raw), dtype="<f4").reshape(-1, EMBEDDING_DIMENSIONS)
+
+
+class EncodingErased(IndividualEvent):
+    """The tombstone of an erased individual: a null value whose revision travels in the headers."""
+
+
+class RejectionReason(StrEnum):
+    """Why a photo could not be encoded."""
+
+    PHOTO_UNREADABLE = "photo_unreadable"
+    PHOTO_TOO_LARGE = "photo_too_large"
+    PHOTO_NOT_FOUND = "photo_not_found"
+    PHOTO_UNAVAILABLE = "photo_unavailable"
+    PHOTO_FORBIDDEN = "photo_forbidden"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    FACE_TOO_SMALL = "face_too_small"
+    FACE_UNCERTAIN = "face_uncertain"
+    FACE_BLURRED = "face_blurred"
+    FACE_TOO_DARK = "face_too_dark"
+    FACE_TURNED = "face_turned"
+
+
+class EncodingRejected(IndividualEvent):
+    """A photo could not be encoded: the individual is not compared with anyone until a new revision comes."""
+
+    reason: RejectionReason = Field(description="For programs.")
+    detail: Text = Field(description="For people: what is wrong and what to do about it.")
+    event_id: str = Field(description="ce_id of the event that this answers.")

@@ -1,0 +1,164 @@
+"""Events about pairs, and about who was compared with everyone before."""
+
+import json
+from enum import StrEnum
+from functools import cached_property
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from schemas.events.base import Distance, EncoderId, Event, IndividualEvent, IndividualId, Member, Text
+from schemas.identity import uuid_of
+from schemas.shard import MOST_SHARDS, Shard
+
+_PAIR_NAMESPACE = UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+_as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def check_key(key: str, shard: Shard) -> str:
+    """The key of a check: the individual's; of one shard among several preceded by @2/8/.
+
+    So none overwrites another's.
+    """
+    return key if shard.count == 1 else f"@{shard}/{key}"
+
+
+def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
+    """The id of a pair: a UUID (version 5) of the collection, the encoder and the two ids in their order.
+
+    Any repetition of a finding, by any process, therefore is the same row.
+    """
+    return uuid_of(_PAIR_NAMESPACE, _as_json([collection, encoder, *sorted((one, other))]))
+
+
+def _check_order(a: str, b: str) -> None:
+    if not a < b:
+        raise ValueError("a pair has two different individuals, the smaller id first")
+
+
+class PairEvent(Event):
+    """An event about a pair of individuals; `a` has the smaller id."""
+
+    encoder: EncoderId
+    a: Member
+    b: Member
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_order(self.a.individual_id, self.b.individual_id)
+        return self
+
+    @cached_property
+    def pair_id(self) -> str:
+        """See `pair_id`."""
+        return pair_id(self.collection, self.encoder, self.a.individual_id, self.b.individual_id)
+
+    @property
+    def key(self) -> str:
+        return self.pair_id
+
+
+class DuplicateFound(PairEvent):
+    """Two registrations look like the same person: a candidate for a person to review, never a verdict."""
+
+    distance: Distance
+    threshold: Distance = Field(description="Pairs at most this far apart are found.")
+
+
+class RetractionReason(StrEnum):
+    """Why a pair no longer holds."""
+
+    UPDATED = "updated"
+    ERASED = "erased"
+    THRESHOLD = "threshold"
+
+
+class DuplicateRetracted(PairEvent):
+    """A pair that was found at these revisions no longer holds. What is found at higher ones is not touched by it."""
+
+    reason: RetractionReason = Field(description="Why it no longer holds.")
+    distance: Distance | None = Field(default=None, description="How far apart they were found to be.")
+    threshold: Distance | None = Field(default=None, description="The threshold under which they were found.")
+
+
+class IndividualChecked(IndividualEvent):
+    """An individual was compared with everyone registered before, or with the share of them that one shard keeps.
+
+    Where several shards share the work, everyone was compared once each of them has said so of the same revision.
+    """
+
+    encoder: EncoderId
+    duplicates: int = Field(
+        ge=0,
+        le=2**31 - 1,
+        description="How many of those before look like the same person; of several shards, those of this one alone.",
+    )
+    truncated: bool = Field(
+        default=False,
+        description="Whether more were found than there are DuplicateFound of them: those are of the nearest.",
+    )
+    shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards says so, from 1.")
+    shards: int = Field(default=1, ge=1, le=MOST_SHARDS, description="How many shards share the work.")
+
+    @model_validator(mode="after")
+    def _is_a_shard(self) -> Self:
+        Shard(self.shard, self.shards)
+        return self
+
+    @property
+    def key(self) -> str:
+        """See `check_key`."""
+        return check_key(super().key, Shard(self.shard, self.shards))
+
+
+class PairDecided(Event):
+    """What a reviewer said of a pair of individuals; `a` has the smaller id.
+
+    It holds whatever becomes of their photos: of whichever revisions, by whichever encoder they are found.
+    """
+
+    encoder: EncoderId
+    a: IndividualId
+    b: IndividualId
+    verdict: Literal["same", "different"] = Field(description="Whether both registrations are one person.")
+    by: Text = Field(min_length=1, max_length=256, description="Who decided.")
+    note: Text = Field(default="", max_length=4096, description="Why, in the reviewer's words.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_order(self.a, self.b)
+        return self
+
+    @property
+    def key(self) -> str:
+        return pair_id(self.collection, self.encoder, self.a, self.b)
+
+
+class KeyErased(Event):
+    """A null value: what was said under its key was about somebody who was erased. Forget it.
+
+    Headers: its collection.
+    """
+
+    erased_key: str = Field(min_length=1, description="Of the record, and of those before it that are to be forgotten.")
+
+    @property
+    def key(self) -> str:
+        return self.erased_key
+
+
+class FindingErased(KeyErased):
+    """A null value on `duplicates`: the pair, or the check, was of somebody who was erased. Forget it."""
+
+
+class DecisionErased(KeyErased):
+    """A null value on `decisions`: the pair was of somebody who was erased. Forget it."""
+
+
+def in_order(one: Member, other: Member) -> tuple[Member, Member]:
+    """The smaller id first."""
+    return (one, other) if one.individual_id < other.individual_id else (other, one)

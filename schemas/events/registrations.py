@@ -1,0 +1,93 @@
+"""Events about an individual's registration."""
+
+from typing import Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from schemas.events.base import CollectionName, Detector, Event, IndividualEvent, Revision, Text
+
+
+class Photo(BaseModel):
+    """Where the photo is, or the photo itself. Exactly one of the two."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"oneOf": [{"required": ["uri"]}, {"required": ["inline"]}]},
+    )
+
+    uri: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="Where the encoder reads the photo: file://, s3://, https:// and whatever fsspec knows.",
+    )
+    inline: str | None = Field(
+        default=None,
+        repr=False,
+        description="The photo file itself, base64, for small photos only (setting inline_photo_bytes).",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.uri is None) == (self.inline is None):
+            raise ValueError("a photo has either a uri or inline bytes")
+        return self
+
+
+class Registration(IndividualEvent):
+    """What a registration system says of an individual: the whole of it, not what changed."""
+
+    photo: Photo = Field(description="The registration photo. It has one subject.")
+    detector: Detector | None = Field(
+        default=None, description="Asks for a detector; 'cnn' sends the photo to the GPU pool at once."
+    )
+    attributes: dict[Text, Text] = Field(
+        default_factory=dict, description="Anything else worth showing a reviewer. Kept, never interpreted."
+    )
+
+
+class IndividualCreated(Registration):
+    """An individual was registered, with a photo."""
+
+
+class IndividualUpdated(Registration):
+    """An individual's registration changed: the whole of it as it is now, under a higher revision."""
+
+    moved_from: CollectionName | None = Field(
+        default=None,
+        description="The collection that the individual was in before, where that is another. Nothing of them stays "
+        "there: revisions up to this one are erased from it.",
+    )
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        if self.moved_from == self.collection:
+            raise ValueError("moved_from is another collection than the one that the individual is in now")
+        return self
+
+
+class IndividualDeleted(IndividualEvent):
+    """An individual is to be erased; the revision is higher than any before."""
+
+
+class IndividualErased(Event):
+    """An individual was erased, or moved away: what never counts again, of whom nothing but a keyed hash is kept."""
+
+    digest: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="HMAC-SHA-256 of collection/individual_id, in hexadecimal: who has the key can ask for somebody, "
+        "nobody can read from it who it is.",
+    )
+    key_id: str = Field(pattern=r"^[0-9a-f]{8}$", description="Which key made the digest; it says nothing about it.")
+    revision: Revision
+
+    @property
+    def key(self) -> str:
+        return self.digest

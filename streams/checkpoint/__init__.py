@@ -1,0 +1,1 @@
+"""All that the streams keep in Redis."""

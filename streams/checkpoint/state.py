@@ -1,0 +1,68 @@
+"""The state of a partition up to an offset, as a checkpoint holds it. Taking it copies little."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from schemas.shard import Shard
+from streams.checkpoint.files import Rest
+from streams.gallery.absent import Absent
+from streams.gallery.collection import Collection
+from streams.gallery.gallery import Gallery
+from streams.gallery.scope import Scope
+from streams.gallery.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeState:
+    """One encoder's embeddings in one collection."""
+
+    collection: str
+    encoder: str
+    segments: list[Segment]
+    rest: Rest
+    compacted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What follows from the log below `offset`. `absent` has the collection of each; earlier ones come first."""
+
+    offset: int
+    scopes: list[ScopeState]
+    absent: list[tuple[str, Absent]]
+
+
+def state_of(gallery: Gallery, offset: int) -> State:
+    """The state of a gallery to which the log below an offset was applied. It stays as it is."""
+    absent = []
+    for name, collection in gallery.collections.items():
+        lately = collection.absent_lately()
+        absent += [(name, one) for one in (*collection.absent, lately) if len(one)]
+    scopes = [
+        ScopeState(
+            collection,
+            encoder,
+            list(scope.segments),
+            Rest(scope.delta.living_rows(), [segment.alive.copy() for segment in scope.segments]),
+            scope.compacted_at,
+        )
+        for collection, encoder, scope in gallery.scopes()
+    ]
+    return State(offset, scopes, absent)
+
+
+def gallery_of(state: State, shard: Shard) -> Gallery:
+    """The gallery of a state."""
+    gallery = Gallery(shard)
+    for name, absent in state.absent:
+        gallery.collections.setdefault(name, Collection()).add_absent(absent)
+    for kept in state.scopes:
+        collection = gallery.collections.setdefault(kept.collection, Collection())
+        scope = collection.scopes.setdefault(kept.encoder, Scope(compacted_at=kept.compacted_at))
+        for segment, alive in zip(kept.segments, kept.rest.alive, strict=True):
+            segment.remove_rows(np.flatnonzero(~alive))
+            scope.segments.append(segment)
+        collection.hold(kept.encoder, kept.rest.rows)
+    return gallery

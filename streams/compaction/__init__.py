@@ -1,0 +1,1 @@
+"""The nightly compaction: the index from scratch, the pairs put right."""

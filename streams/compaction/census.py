@@ -1,0 +1,167 @@
+"""The log of a partition → who is in it, as arrays: what `Gallery` holds one by one, for millions at once.
+
+Pure. Which record is an individual's latest does not depend on the order in which they come: it is the one of the
+highest revision, of several the erasure, else the one that stands last in the log.
+"""
+
+import binascii
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.envelope import Record, UnreadableError, decode_as_sent
+from schemas.erased import NOBODY, Erased
+from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, EncodingErased, embeddings_of
+from streams.gallery.exact import Rows
+from streams.gallery.id_table import Roster, hashes_of, last_of_each
+
+_FIRST_LIMIT = 200_000
+ERASED = -1
+_NO_VECTOR = binascii.b2a_base64(bytes(4 * EMBEDDING_DIMENSIONS), newline=False).decode()
+
+
+class Census(NamedTuple):
+    """Everyone of a collection of whom the log has a record, the erased too, in the order of the roster.
+
+    `encoders` is (n,) int64: which of `names` made the vector, or ERASED; `vectors` is (n, 128) float32.
+    """
+
+    collection: str
+    roster: Roster
+    ids: list[str]
+    encoders: NDArray[np.int64]
+    names: list[str]
+    vectors: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, collection: str) -> "Census":
+        """Of a collection of whom the log knows nobody."""
+        return cls(
+            collection, Roster.empty(), [], np.empty(0, np.int64), [], np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+        )
+
+    def code_of(self, encoder: str) -> int:
+        """What stands for that encoder in `encoders`, if anything does."""
+        return self.names.index(encoder) if encoder in self.names else len(self.names)
+
+    def in_use(self) -> list[str]:
+        """The encoders of which anyone's latest vector is."""
+        return [self.names[code] for code in np.unique(self.encoders).tolist() if code != ERASED]
+
+    def living(self, encoder: str) -> Rows:
+        """Those whose latest vector is of that encoder, numbered as they stand here."""
+        code = self.code_of(encoder)
+        rows = np.flatnonzero(self.encoders == code)
+        everyone = len(rows) == len(self.ids)
+        return Rows(
+            rows,
+            self.vectors if everyone else self.vectors[rows],  # spares a copy
+            self.ids if everyone else [self.ids[row] for row in rows.tolist()],
+            self.roster.revisions[rows],
+            self.roster.offsets[rows],
+        )
+
+
+class _Part(NamedTuple):
+    """Records, (n,) of each: ids, numbers, places in lists of names (encoders ERASED of who is), (n, 128) vectors."""
+
+    ids: list[str]
+    collections: NDArray[np.int64]
+    revisions: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    encoders: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+    def chosen(self, which: NDArray[np.intp]) -> "_Part":
+        """Some of them, by their positions here, in that order."""
+        ids = [self.ids[position] for position in which.tolist()]
+        return _Part._make((ids, *(column[which] for column in self[1:])))
+
+
+class Fold:
+    """Takes the records of one partition, of one collection or of all, and hands out who is in it.
+
+    Encodings of whom `erased` knows do not count, even where Kafka has dropped the tombstone.
+
+    Memory: at most twice the records of as many individuals as there are, or 200,000, at 0.7 kB each.
+    """
+
+    def __init__(self, collection: str | None = None, erased: Erased = NOBODY) -> None:
+        self._erased = erased
+        self._prefix = b"" if collection is None else f"{collection}/".encode()
+        self._collections: dict[str, int] = {}
+        self._encoders: dict[str, int] = {}
+        self._parts: list[_Part] = []
+        self._held = 0
+        self._limit = _FIRST_LIMIT
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Take records in; what cannot be read is a dead letter already."""
+        ids: list[str] = []
+        numbers: list[tuple[int, int, int, int]] = []
+        texts: list[str] = []
+        for record in records:
+            if record.key is None or not record.key.startswith(self._prefix):
+                continue
+            try:
+                event = decode_as_sent(record)
+            except UnreadableError:
+                continue
+            assert isinstance(event, EncodingAsSent | EncodingErased)
+            if isinstance(event, EncodingAsSent) and self._erased.covers(
+                event.collection, event.individual_id, event.revision
+            ):
+                continue
+            assert record.offset is not None
+            encoder, text = ERASED, _NO_VECTOR
+            if isinstance(event, EncodingAsSent):
+                encoder = self._encoders.setdefault(event.encoder, len(self._encoders))
+                text = event.embedding
+            collection = self._collections.setdefault(event.collection, len(self._collections))
+            ids.append(event.individual_id)
+            numbers.append((collection, event.revision, record.offset, encoder))
+            texts.append(text)
+        if ids:
+            vectors = embeddings_of(texts)
+            part = _Part._make((ids, *np.array(numbers, dtype=np.int64).T, vectors))
+            if not np.isfinite(vectors).all():
+                part = part.chosen(np.flatnonzero(np.isfinite(vectors).all(axis=1)))
+            self._parts.append(part)
+            self._held += len(part.ids)
+        if self._held >= self._limit:
+            self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0].ids))
+
+    def collections(self) -> Iterator[Census]:
+        """Everyone, by collection, in the order of the collections' names."""
+        latest, hashes = self._settled()
+        for name, code in sorted(self._collections.items()):
+            here = slice(*np.searchsorted(latest.collections, [code, code + 1]).tolist())
+            if here.start == here.stop:  # its only embedding was refused
+                continue
+            yield Census(
+                name,
+                Roster(hashes[here], latest.revisions[here], latest.offsets[here]),
+                latest.ids[here],
+                latest.encoders[here],
+                list(self._encoders),
+                latest.vectors[here],
+            )
+
+    def _settled(self) -> tuple[_Part, NDArray[np.uint64]]:
+        """Of each individual the latest record, by collection and hash, and the hashes; the others are forgotten."""
+        parts, self._parts = self._parts, []
+        ids = [one for part in parts for one in part.ids]
+        empty = np.empty(0, np.int64)
+        collections, revisions, offsets, encoders = (
+            np.concatenate([empty, *(part[column] for part in parts)]) for column in (1, 2, 3, 4)
+        )
+        hashes = hashes_of(ids)
+        whose = np.column_stack([collections.astype(np.uint64), hashes])
+        kept = last_of_each(whose, offsets, encoders == ERASED, revisions)
+        vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
+        del parts
+        latest = _Part(ids, collections, revisions, offsets, encoders, vectors).chosen(kept)
+        self._parts, self._held = [latest], len(latest.ids)
+        return latest, hashes[kept]

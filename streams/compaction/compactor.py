@@ -1,0 +1,266 @@
+"""Compaction: the index of a collection built anew from the log alone, its pairs put right, and a certificate of it."""
+
+import resource
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import structlog
+from redis.exceptions import OutOfMemoryError
+
+from runtime.servers.redis import connect, key
+from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
+from schemas.settings import Settings
+from schemas.shard import Shard
+from streams.checkpoint.files import pack_segment
+from streams.checkpoint.handover import Inbox, LostChunksError
+from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
+from streams.checkpoint.manifest import Blob, Compacted, SegmentEntry
+from streams.compaction.audit import Due, difference, due
+from streams.compaction.census import Census
+from streams.compaction.correction import Correction
+from streams.compaction.sources import Sources
+from streams.compaction.stopwatch import OnProgress, Stopwatch
+from streams.gallery.build import build_segment
+from streams.gallery.exact import Rows
+from streams.gallery.id_table import falling_to
+from streams.gallery.reach import check_reach, others_in_reach
+from streams.gallery.segment import Quality, Segment
+
+log = structlog.stdlib.get_logger(__name__)
+
+BYTES_OF_A_RECORD = 4_000  # of memory
+BYTES_OF_A_FINDING = 400
+BYTES_OF_A_PAIR = 100  # that holds, and 300 more while it is published
+
+
+class UnknownCollectionError(Exception):
+    """Nobody was ever registered in that collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be compacted: everything, unless a collection or an encoder is named.
+
+    A dry run publishes and stores nothing; it alone may suppose another threshold or recall floor.
+    """
+
+    collection: str | None = None
+    encoder: str | None = None
+    dry_run: bool = False
+    threshold: float | None = None
+    recall_floor: float | None = None
+
+
+class Compactor:
+    """Of one shard's partition. Interrupted at any point, it leaves what was there; the next run removes its litter."""
+
+    def __init__(self, settings: Settings, shard: Shard, partition: int, threads: int, progress: OnProgress) -> None:
+        self.settings, self.shard, self.partition = settings, shard, partition
+        self.threads, self.progress = threads, progress
+        self.sources = Sources(settings, shard, partition)
+        self.redis = connect(settings)
+        self.inbox = Inbox(settings, self.redis, shard, partition)
+
+    def run(self, plan: Plan = Plan()) -> Iterator[CompactionCertified]:
+        """Compact each encoder of each collection by itself, and hand out its certificate once that is published.
+
+        Raises HeldError where another compaction is under way, LeaseLostError if another took over,
+        LostChunksError where Redis lost what was written, OutOfMemoryError where it is full, UnknownCollectionError,
+        TooManyPairsError.
+        """
+        if plan.dry_run:
+            yield from _Run(self, plan, None).certificates()
+            return
+        with lease_of(self.redis, key(self.settings, "lease", self.shard, self.partition)) as lease:
+            removed = self.inbox.remove_litter()
+            if removed:
+                log.info("chunks of one that was cut off are removed", partition=self.partition, chunks=removed)
+            yield from _Run(self, plan, lease).certificates()
+            lease.check()
+            self.inbox.remove_litter()  # what was replaced
+
+    def close(self) -> None:
+        """Let go of the servers."""
+        self.sources.close()
+        self.redis.close()
+
+
+class _Run:
+    """One compaction of a partition, under a lease unless it is a dry run."""
+
+    def __init__(self, compactor: Compactor, plan: Plan, lease: Lease | None) -> None:
+        self._compactor, self._plan, self._lease = compactor, plan, lease
+        self._settings, self._sources = compactor.settings, compactor.sources
+        self._watch = Stopwatch(compactor.progress)
+
+    def certificates(self) -> Iterator[CompactionCertified]:
+        """See `Compactor.run`."""
+        begun, plan = datetime.now(UTC), self._plan
+        collections = self._sources.read(plan.collection, self._watch)
+        self._watch.pause()
+        if plan.collection is not None and not collections:
+            raise UnknownCollectionError(plan.collection)
+        if self._lease is not None:
+            self._correction = Correction(
+                self._settings, self._compactor.shard, self._compactor.partition, self._sources, self._lease.check
+            )
+        reading = dict(self._watch.seconds)
+        for census in collections:
+            known = self._sources.in_use.get(census.collection, set())
+            encoders: set[str | None] = {*census.in_use(), *known} or {None}
+            if plan.encoder is not None:
+                encoders &= {plan.encoder} if plan.encoder in census.in_use() else set()
+            for encoder in sorted(encoders, key=str):
+                self._watch.seconds = defaultdict(float, reading)
+                yield self._certify(census, encoder, begun)
+                begun = datetime.now(UTC)
+
+    def _certify(self, census: Census, encoder: str | None, begun: datetime) -> CompactionCertified:
+        compactor, plan = self._compactor, self._plan
+        threshold = plan.threshold or self._settings.threshold_for(census.collection)
+        floor = plan.recall_floor or self._settings.recall_floor
+        done = _Done()
+        if encoder is not None:
+            done = self._compact(census, encoder, threshold, floor)
+        self._watch.pause()
+        certificate = CompactionCertified(
+            certificate_id=str(uuid.uuid4()),
+            collection=census.collection,
+            encoder=encoder,
+            shard=compactor.shard.number,
+            shards=compactor.shard.count,
+            partition=compactor.partition,
+            offset=self._sources.end,
+            people=done.people,
+            threshold=threshold,
+            index=None if done.quality is None else _index_of(done.quality),
+            recall=None if done.quality is None else _recall_of(done.quality, floor),
+            pairs=done.pairs,
+            checked=done.checked,
+            in_service=done.blob is not None,
+            checksum=None if done.blob is None else done.blob.checksum(),
+            began_at=begun,
+            seconds={name: round(seconds, 3) for name, seconds in self._watch.seconds.items()},
+            memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
+        )
+        if self._lease is not None:
+            self._correction.publish_certificate(certificate)
+        return certificate
+
+    def _compact(self, census: Census, encoder: str, threshold: float, floor: float) -> "_Done":
+        rows, findings = census.living(encoder), self._sources.findings
+        segment, must = self._rebuild(census, encoder, rows, threshold, floor)
+        self._watch("comparing", len(rows.ids), len(rows.ids))
+        judged = difference(
+            census,
+            encoder,
+            rows,
+            must,
+            findings.words(census.collection, encoder),
+            findings.checked(census.collection, encoder),
+            threshold,
+            self._sources.matched,
+            self._sources.changed(census.collection),
+            self._compactor.shard,
+        )
+        blob = None
+        if self._lease is not None:
+            self._watch("publishing", 0, 1)
+            self._correction.publish(census.collection, encoder, rows, must, judged, threshold)
+            self._watch("publishing", 1, 1)
+            if segment is not None and segment.quality.recall >= floor:
+                blob = self._put_into_service(census.collection, encoder, segment, self._lease)
+        return _Done(
+            0 if segment is None else len(segment),
+            None if segment is None else segment.quality,
+            PairCounts(kept=judged.kept, found=len(judged.found), retracted=len(judged.retracted)),
+            len(judged.unchecked),
+            blob,
+        )
+
+    def _rebuild(
+        self, census: Census, encoder: str, rows: Rows, threshold: float, floor: float
+    ) -> tuple[Segment | None, Due]:
+        """A segment of those that fall to the shard, None where nobody does, and the pairs that must hold."""
+        ours = np.flatnonzero(falling_to(self._compactor.shard, census.roster.hashes[rows.numbers]))
+        people, threads = len(rows.ids), self._compactor.threads
+        if not len(ours):
+            return None, Due.nothing(people)
+        if self._plan.threshold is not None:
+            check_reach(threshold, others_in_reach(rows, threshold))
+        needed = self._needed_before(census.collection, encoder, len(ours))
+        chosen = rows if len(ours) == people else rows.chosen(ours)
+        segment = build_segment(chosen, threshold, floor, threads, needed, self._watch)
+        segment.index.set_num_threads(threads)
+        del chosen
+
+        def compared(count: int) -> None:
+            self._watch("comparing", count, people)
+
+        return segment, due(segment, ours, rows, threshold, self._settings.findings_limit, compared)
+
+    def _put_into_service(self, collection: str, encoder: str, segment: Segment, lease: Lease) -> Blob:
+        lease.check()
+        self._watch("storing", 0, len(segment))
+        inbox = self._compactor.inbox
+        blob = inbox.chunks.put(pack_segment(segment))
+        try:
+            self._watch("storing", len(segment), len(segment))
+            compacted = Compacted(
+                collection=collection,
+                encoder=encoder,
+                offset=self._sources.end,
+                made_at=datetime.now(UTC),
+                segment=SegmentEntry(blob=blob, rows=len(segment), quality=segment.quality),
+            )
+            inbox.put(compacted, lease)
+        except (LeaseLostError, LostChunksError, OutOfMemoryError):  # not where it may have been put all the same
+            inbox.chunks.remove(blob.chunks())
+            raise
+        return blob
+
+    def _needed_before(self, collection: str, encoder: str, people: int) -> Quality | None:
+        """What the densest segment needed that is not much larger."""
+        manifest = self._compactor.inbox.manifest()
+        scopes = () if manifest is None else manifest.scopes
+        needed = (
+            segment.quality
+            for scope in scopes
+            for segment in scope.segments
+            if (scope.collection, scope.encoder) == (collection, encoder) and segment.rows <= 2 * people
+        )
+        return max(needed, key=lambda quality: quality.m, default=None)
+
+
+_NO_PAIRS = PairCounts(kept=0, found=0, retracted=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What came of an encoder's embeddings; nothing where nobody ever had one."""
+
+    people: int = 0
+    quality: Quality | None = None
+    pairs: PairCounts = _NO_PAIRS
+    checked: int = 0
+    blob: Blob | None = None
+
+
+def _index_of(quality: Quality) -> IndexParameters:
+    return IndexParameters(m=quality.m, ef_construction=quality.ef_construction, ef=quality.ef)
+
+
+def _recall_of(quality: Quality, floor: float) -> MeasuredRecall:
+    return MeasuredRecall(
+        recall=quality.recall,
+        low=quality.recall_low,
+        high=quality.recall_high,
+        people=quality.sample_probes,
+        made_up=quality.sample_is_made_up,
+        pairs=quality.sample_pairs,
+        floor=floor,
+    )

@@ -1,0 +1,1 @@
+"""The individuals and their embeddings, and the search among them. Pure."""

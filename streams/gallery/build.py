@@ -1,0 +1,160 @@
+"""Building a segment: index parameters chosen by recall, measured on a sample against exact search."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.events.encodings import EMBEDDING_DIMENSIONS
+from streams.gallery.exact import Rows, half_norms, search_block
+from streams.gallery.id_table import Roster, hashes_of, order_of
+from streams.gallery.identical import Bearers
+from streams.gallery.recall import recall_of
+from streams.gallery.segment import Ids, Quality, Segment, search_index
+from streams.gallery.trial import is_in_vain
+
+_SAMPLE = 4000
+_HELD_OUT = 10  # one of so many at most
+_ENOUGH_PAIRS, _ENOUGH_PROBES = 4000, 500  # that have any: in a crowd a few have all the pairs
+_SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
+_ADDED_AT_ONCE = 50_000
+_TRIAL_FROM, _TRIAL_PART = 200_000, 10  # an index of fewer costs seconds; one of so many nodes is in the trial
+
+
+class Density(NamedTuple):
+    """hnswlib's parameters of construction: links of each node, and candidates looked at for them.
+
+    `most_ef`: a larger ef costs more than it does to search the next denser index, which finds as much with a smaller.
+    """
+
+    m: int
+    ef_construction: int
+    most_ef: int
+
+
+# Sparse ones are built faster where they suffice, and searched faster while their ef is small.
+DENSITIES = (Density(16, 100, 96), Density(24, 150, 192), Density(32, 200, 512), Density(48, 400, 1024))
+_EFS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+def build_segment(
+    rows: Rows,
+    threshold: float,
+    floor: float,
+    threads: int,
+    at_least: Quality | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Segment:
+    """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
+
+    `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Of many rows each is
+    given up early where it will be in vain (see `streams.trial`). Where even the densest does not reach the floor, its
+    quality says so. `progress` is told what is done, how far, and to where.
+    """
+    hashes = hashes_of(rows.ids)
+    order = order_of(hashes)
+    roster = Roster(hashes[order], rows.revisions[order], rows.offsets[order])
+    ids = Ids.of([rows.ids[row] for row in order])
+    bearers, vectors = Bearers.of(rows.vectors[order])
+    progress("measuring", 0, 1)
+    sample = _sample(vectors, threshold)
+    densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
+    for density in densities:
+        index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
+        index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
+        index.set_num_threads(threads)
+        if len(vectors) >= _TRIAL_FROM and density is not densities[-1]:
+            _add(index, vectors, sample.nodes // _TRIAL_PART, progress)
+            progress("measuring", 0, 1)
+            if is_in_vain(index, density.most_ef, vectors, sample.probes, sample.in_reach(), floor):
+                continue
+        _add(index, vectors, sample.nodes, progress)
+        progress("measuring", 0, 1)
+        quality = measured(index, density, sample, threshold, floor)
+        if quality.recall >= floor:
+            break
+    _add(index, vectors, len(vectors), progress)
+    return Segment(roster, ids, bearers, index, quality)
+
+
+def _add(
+    index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress: Callable[[str, int, int], None]
+) -> None:
+    """Add those of the vectors that it does not have yet, up to an end."""
+    while (begin := index.get_current_count()) < end:
+        progress(f"building, M {index.M}", begin, len(vectors))
+        some = np.arange(begin, min(begin + _ADDED_AT_ONCE, end))
+        index.add_items(vectors[some], some)
+
+
+class Sample(NamedTuple):
+    """What recall is measured with: probes (m, 128), and which of the first `nodes` lie in reach of each.
+
+    A pair is one int64, probe · nodes + node.
+    """
+
+    nodes: int
+    probes: NDArray[np.float32]
+    pairs: NDArray[np.int64]
+    is_made_up: bool = False
+
+    def in_reach(self) -> NDArray[np.int64]:
+        """How many nodes lie in reach of each probe: (m,) int64."""
+        return np.bincount(self.pairs // self.nodes, minlength=len(self.probes))
+
+
+def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:
+    """With the smallest ef that reaches the floor, else with the largest that is tried."""
+    for ef in (ef for ef in _EFS if ef <= density.most_ef):
+        index.set_ef(ef)
+        at, found, _ = search_index(index, sample.probes, threshold)
+        hit = np.isin(sample.pairs, at * sample.nodes + found)
+        recall = recall_of(sample.pairs // sample.nodes, hit)
+        if recall.share >= floor:
+            break
+    return Quality(
+        m=density.m,
+        ef_construction=density.ef_construction,
+        ef=ef,
+        recall=recall.share,
+        recall_low=recall.low,
+        recall_high=recall.high,
+        sample_pairs=len(sample.pairs),
+        sample_probes=len(sample.probes),
+        sample_is_made_up=sample.is_made_up,
+    )
+
+
+def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
+    """The last nodes, held out of the index until it is measured: newcomers like any others, since nodes are shuffled.
+
+    Where they have too few pairs to tell 0.999 from 1, probes are made up: a node, moved by half the threshold to all
+    of it in a direction in which two others differ. On `tests.population` up to five times as many of their pairs are
+    missed as of newcomers', never fewer: they lie where no data leads to.
+    """
+    nodes = len(vectors) - min(_SAMPLE, len(vectors) // _HELD_OUT)
+    sample = pairs_of(vectors[nodes:], vectors[:nodes], threshold)
+    found = len(np.unique(sample.pairs // sample.nodes))
+    if len(sample.pairs) >= _ENOUGH_PAIRS and found >= _ENOUGH_PROBES:
+        return sample
+    random = np.random.default_rng(len(vectors))
+    chosen, left, right = (random.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False) for _ in range(3))
+    direction = vectors[left] - vectors[right]
+    lengths = np.linalg.norm(direction, axis=1, keepdims=True)
+    steps = random.uniform(0.5, 0.999, size=lengths.shape) * threshold
+    probes = (vectors[chosen] + direction * (steps / np.maximum(lengths, 1e-9))).astype(np.float32)
+    return pairs_of(probes, vectors, threshold)._replace(is_made_up=True)
+
+
+def pairs_of(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: float) -> Sample:
+    """As many of the probes as have enough pairs, and the pairs, by exact search."""
+    halves = half_norms(nodes)
+    pairs: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    begin = 0
+    while begin < len(probes) and sum(map(len, pairs)) < _SAMPLE_PAIRS:
+        at, rows, _ = search_block(probes[begin : begin + _SAMPLE_AT_ONCE], nodes, halves, threshold)
+        pairs.append((at + begin) * len(nodes) + rows)
+        begin += _SAMPLE_AT_ONCE
+    return Sample(len(nodes), probes[:begin], np.concatenate(pairs))

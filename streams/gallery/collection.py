@@ -1,0 +1,150 @@
+"""Who is in a collection, with their latest records, and how they are held: by id at first, in little memory later."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.gallery.absent import Absent
+from streams.gallery.delta import Delta
+from streams.gallery.exact import Rows
+from streams.gallery.id_table import IdHash, hash_of, hashes_of
+from streams.gallery.scope import Scope
+from streams.gallery.segment import Segment
+
+
+@dataclass(slots=True)
+class Latest:
+    """An individual's latest record, and of which encoder and where its vector is, if it is here at all."""
+
+    revision: int
+    offset: int
+    erased: bool = False
+    encoder: str = ""
+    place: Delta | Segment | None = None
+    row: int = -1
+
+
+@dataclass(slots=True)
+class Collection:
+    """Everyone is in one place: by id in `in_delta` or, without a vector, in `lately_absent`; or sealed, by hash."""
+
+    in_delta: dict[str, Latest] = field(default_factory=dict)
+    lately_absent: dict[str, Latest] = field(default_factory=dict)
+    scopes: dict[str, Scope] = field(default_factory=dict)
+    absent: list[Absent] = field(default_factory=list)
+
+    def find(self, individual_id: str) -> Latest | None:
+        """The latest record of an individual, None of one never seen."""
+        latest = self.in_delta.get(individual_id) or self.lately_absent.get(individual_id)
+        if latest is None and (self.absent or any(scope.segments for scope in self.scopes.values())):
+            wanted = hash_of(individual_id)
+            latest = self._in_segments(wanted) or self._in_absent(wanted)
+        return latest
+
+    def append(self, encoder: str, vector: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> None:
+        """Put an individual's latest record into the delta of its encoder."""
+        self.lately_absent.pop(individual_id, None)
+        delta = self.scopes.setdefault(encoder, Scope()).delta
+        row = delta.append(vector, individual_id, revision, offset)
+        self.in_delta[individual_id] = Latest(revision, offset, encoder=encoder, place=delta, row=row)
+
+    def note(self, individual_id: str, revision: int, offset: int, erased: bool) -> None:
+        """Note an individual's latest record, of which there is no vector here."""
+        self.in_delta.pop(individual_id, None)
+        self.lately_absent[individual_id] = Latest(revision, offset, erased)
+
+    def _in_segments(self, wanted: IdHash) -> Latest | None:
+        for encoder, scope in self.scopes.items():
+            for segment in scope.segments:
+                row = segment.roster.row_of(wanted)
+                if row is not None and segment.is_living(row):  # masked ones have a later record elsewhere
+                    revision, offset = segment.roster.revisions[row], segment.roster.offsets[row]
+                    return Latest(int(revision), int(offset), encoder=encoder, place=segment, row=row)
+        return None
+
+    def _in_absent(self, wanted: IdHash) -> Latest | None:
+        found: Latest | None = None
+        for absent in self.absent:
+            row = absent.roster.row_of(wanted)
+            if row is not None and (found is None or absent.roster.offsets[row] > found.offset):
+                revision, offset = absent.roster.revisions[row], absent.roster.offsets[row]
+                found = Latest(int(revision), int(offset), erased=bool(absent.erased[row]))
+        return found
+
+    # how they are held
+
+    def adopt(self, encoder: str, sealed: Rows, segment: Segment) -> None:
+        """Put a segment in the place of the rows of the delta that it was built from."""
+        scope = self.scopes[encoder]
+        alive = scope.delta.is_living(sealed.numbers)
+        scope.delta.drop_through(int(sealed.numbers[-1]))
+        segment.remove_ids(sealed.ids[position] for position in np.flatnonzero(~alive))
+        for position in np.flatnonzero(alive):
+            del self.in_delta[sealed.ids[position]]
+        scope.segments.append(segment)
+
+    def adopt_compacted(self, encoder: str, compacted: Segment, made_at: datetime) -> None:
+        """Put a segment in the place of what it was made of, of an encoder; what it lacks stays.
+
+        It may be of any time: a row counts as living if it is of a record that is still its individual's latest.
+        A segment that was sealed since stays one; what it lacks of others goes to the delta.
+        """
+        scope = self.scopes.setdefault(encoder, Scope())
+        delta = scope.delta.living_rows()
+        is_living = np.zeros(len(compacted), dtype=np.bool_)
+
+        def lacking(hashes: NDArray[np.uint64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+            """Which of those records, each of whom is living, it lacks. Those it has are living in it."""
+            _, here, there = np.intersect1d(compacted.roster.offsets, offsets, assume_unique=True, return_indices=True)
+            same = (compacted.roster.hashes[here] == hashes[there]).all(axis=1)
+            is_living[here[same]] = True
+            lacks = np.ones(len(offsets), dtype=np.bool_)
+            lacks[there[same]] = False
+            return lacks
+
+        rest = [delta.chosen(np.flatnonzero(lacking(hashes_of(delta.ids), delta.offsets)))]
+        kept = []
+        for segment in scope.segments:
+            rows = np.flatnonzero(segment.alive)
+            lacks = lacking(segment.roster.hashes[rows], segment.offsets_of(rows))
+            if 2 * lacks.sum() > len(rows):
+                segment.remove_rows(rows[~lacks])
+                kept.append(segment)
+            else:
+                rest.append(segment.take(rows[lacks]))
+        compacted.remove_rows(np.flatnonzero(~is_living))
+        for individual_id in delta.ids:
+            del self.in_delta[individual_id]
+        scope.segments, scope.compacted_at = [compacted, *kept], made_at
+        self.hold(encoder, Rows.together(rest))
+
+    def hold(self, encoder: str, rows: Rows) -> None:
+        """Begin the delta of an encoder anew, with these rows alone."""
+        self.scopes.setdefault(encoder, Scope()).delta = Delta()
+        records = zip(rows.vectors, rows.ids, rows.revisions.tolist(), rows.offsets.tolist(), strict=True)
+        for vector, individual_id, revision, offset in records:
+            self.append(encoder, vector, individual_id, revision, offset)
+
+    def put_away(self, limit: int) -> None:
+        """Move those without a vector to where they take 33 bytes each, once they are many."""
+        if len(self.lately_absent) >= limit:
+            self.add_absent(self.absent_lately())
+            self.lately_absent.clear()
+
+    def absent_lately(self) -> Absent:
+        """Those of `lately_absent`."""
+        found = self.lately_absent.values()
+        return Absent.of(
+            list(self.lately_absent),
+            [latest.revision for latest in found],
+            [latest.offset for latest in found],
+            [latest.erased for latest in found],
+        )
+
+    def add_absent(self, absent: Absent) -> None:
+        """Add records later than those in `absent`; it stays a short list of ever larger ones."""
+        while self.absent and len(self.absent[-1]) <= 2 * len(absent):
+            absent = absent.with_earlier(self.absent.pop())
+        self.absent.append(absent)

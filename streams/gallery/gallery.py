@@ -1,0 +1,144 @@
+"""The state of one partition of `encodings`: the latest revision of each individual. A fold over the log.
+
+Pure: what it holds follows from the records applied, in the order of their offsets, and from nothing else. How it
+holds them does not matter to what is found: in the delta, searched exactly, or sealed.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from enum import Enum, auto
+from typing import NamedTuple
+
+import numpy as np
+
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.shard import Shard
+from streams.gallery.collection import Collection, Latest
+from streams.gallery.exact import Rows
+from streams.gallery.id_table import hash_of
+from streams.gallery.scope import Found, Scope
+
+EncodingEvent = EncodingComputed | EncodingErased
+
+
+class Applied(Enum):
+    """What applying a record did."""
+
+    NEW = auto()
+    """It is now the individual's latest record."""
+    AGAIN = auto()
+    """It already was: the same record was handed over again."""
+    PAST = auto()
+    """It once was, and a later record has taken its place."""
+    STALE = auto()
+    """It came after a record of a higher revision, which stays the latest."""
+
+
+class Change(NamedTuple):
+    """What applying a record did, and the individual's latest record until then, None of one never seen."""
+
+    applied: Applied
+    before: Latest | None
+
+
+class Newcomer(NamedTuple):
+    """Who is compared with all before: an encoding and its offset in the log."""
+
+    encoding: EncodingComputed
+    offset: int
+
+
+class Gallery:
+    """The individuals of one partition, and of their vectors those that fall to a shard. Not thread-safe."""
+
+    def __init__(self, shard: Shard = Shard()) -> None:
+        self.shard = shard
+        self.collections: dict[str, Collection] = {}
+
+    @property
+    def living(self) -> int:
+        """How many individuals have an embedding here."""
+        return sum(scope.living for _, _, scope in self.scopes())
+
+    def scopes(self) -> Iterator[tuple[str, str, Scope]]:
+        """Collection, encoder, and what stands in it."""
+        for name, collection in self.collections.items():
+            for encoder, scope in collection.scopes.items():
+                yield name, encoder, scope
+
+    def owns(self, individual_id: str) -> bool:
+        """Whether the individual's vector is kept in this shard."""
+        return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
+
+    def apply(self, event: EncodingEvent, offset: int) -> Change:
+        """Take in the record at an offset of the log."""
+        collection = self.collections.setdefault(event.collection, Collection())
+        latest = collection.find(event.individual_id)
+        if latest is not None:
+            if offset <= latest.offset:
+                return Change(Applied.AGAIN if offset == latest.offset else Applied.PAST, latest)
+            if _outranks(latest, event):
+                return Change(Applied.STALE, latest)
+            if latest.place is not None:
+                latest.place.remove(latest.row)
+        if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
+            collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
+        else:
+            collection.note(event.individual_id, event.revision, offset, erased=isinstance(event, EncodingErased))
+        return Change(Applied.NEW, latest)
+
+    def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[Found]:
+        """For each newcomer those who stand before it in the log, are living, and lie within the threshold.
+
+        Newcomers have been applied, are the latest of their individuals, and share one collection. Nearest first, at
+        most `limit` of each.
+        """
+        found: list[Found] = [Found(0, [])] * len(newcomers)
+        by_encoder: dict[str, list[int]] = {}
+        for position, newcomer in enumerate(newcomers):
+            by_encoder.setdefault(newcomer.encoding.encoder, []).append(position)
+        scopes = self.collections[newcomers[0].encoding.collection].scopes
+        for encoder, positions in by_encoder.items():
+            scope = scopes.get(encoder)  # none where all vectors are in other shards
+            if scope is None:
+                continue
+            probes = np.stack([newcomers[position].encoding.embedding for position in positions])
+            offsets = np.array([newcomers[position].offset for position in positions], dtype=np.int64)
+            for position, one in zip(positions, scope.search(probes, offsets, threshold, limit), strict=True):
+                found[position] = one
+        return found
+
+    # how it is held
+
+    def full(self, limit: int) -> tuple[str, str, Rows] | None:
+        """A scope whose delta has reached the limit, if any: collection, encoder, and what is to be sealed."""
+        for name, encoder, scope in self.scopes():
+            if len(scope.delta) >= limit:
+                if 2 * scope.delta.living >= limit:
+                    return name, encoder, scope.delta.living_rows()
+                # Updates of a few people, again and again: most of it is masked.
+                self.collections[name].hold(encoder, scope.delta.living_rows())
+        return None
+
+    def compacted_at(self, collection: str, encoder: str) -> datetime | None:
+        """When what stands there was last compacted, None where it never was."""
+        scope = self.collections[collection].scopes.get(encoder) if collection in self.collections else None
+        return None if scope is None else scope.compacted_at
+
+    def drop_empty(self) -> bool:
+        """Forget segments in which nobody lives any more, of an earlier encoder, say; whether there were any."""
+        before = sum(len(scope.segments) for _, _, scope in self.scopes())
+        for _, _, scope in self.scopes():
+            scope.segments = [segment for segment in scope.segments if segment.living]
+        return sum(len(scope.segments) for _, _, scope in self.scopes()) < before
+
+    def put_away(self, limit: int) -> None:
+        """Have individuals without a vector take little memory, once they are many."""
+        for collection in self.collections.values():
+            collection.put_away(limit)
+
+
+def _outranks(latest: Latest, event: EncodingEvent) -> bool:
+    """Whether the latest record stays: a higher revision, or an erasure met by an encoding of its revision."""
+    erased_already = latest.erased and isinstance(event, EncodingComputed)
+    return latest.revision > event.revision or (latest.revision == event.revision and erased_already)

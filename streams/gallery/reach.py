@@ -1,0 +1,29 @@
+"""How many others lie within a threshold, estimated from a sample."""
+
+import numpy as np
+
+from streams.gallery.exact import Rows, half_norms, search_block
+
+_REACH_SAMPLE = 10_000
+_MOST_IN_REACH = 5_000
+
+
+def others_in_reach(rows: Rows, threshold: float) -> float:
+    """How many others lie within the threshold of one of `rows`, by a sample."""
+    random = np.random.default_rng(len(rows.ids))
+    some = rows.vectors[random.choice(len(rows.ids), min(len(rows.ids), _REACH_SAMPLE), replace=False)]
+    probes = some[: max(1, _REACH_SAMPLE // 100)]
+    hits = search_block(probes, some, half_norms(some), threshold)
+    return (len(hits.rows) / len(probes) - 1) * len(rows.ids) / len(some)
+
+
+class TooManyPairsError(Exception):
+    """There are more pairs at the supposed threshold than can be listed. The text says how many."""
+
+
+def check_reach(threshold: float, others: float) -> None:
+    """Raise TooManyPairsError where everyone has too many others within that threshold."""
+    if others > _MOST_IN_REACH:
+        raise TooManyPairsError(
+            f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list"
+        )

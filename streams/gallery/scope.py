@@ -1,0 +1,66 @@
+"""What is compared with each other: the embeddings of one encoder in one collection."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.events.base import Member
+from streams.gallery.delta import Delta
+from streams.gallery.exact import nearest_of_each
+from streams.gallery.segment import Segment
+
+
+class Candidate(NamedTuple):
+    """Someone registered before who looks like the same person, and where in the log that stands."""
+
+    member: Member
+    distance: float
+    offset: int
+
+
+class Found(NamedTuple):
+    """Of one newcomer: how many candidates there are, and the nearest of them."""
+
+    total: int
+    nearest: list[Candidate]
+
+
+@dataclass(slots=True)
+class Scope:
+    """The delta, searched exactly, and the segments that were sealed from it before."""
+
+    delta: Delta = field(default_factory=Delta)
+    segments: list[Segment] = field(default_factory=list)
+    compacted_at: datetime | None = None
+
+    @property
+    def living(self) -> int:
+        """How many have an embedding here."""
+        return self.delta.living + sum(segment.living for segment in self.segments)
+
+    def search(
+        self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float, limit: int
+    ) -> list[Found]:
+        """For each probe those who stand before it in the log and lie within the threshold, the nearest by name.
+
+        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first; of those equally near the
+        one that stands earlier in the log, however they are held.
+        """
+        totals = np.zeros(len(probes), dtype=np.int64)
+        nearest: list[list[Candidate]] = [[] for _ in range(len(probes))]
+        places: list[Delta | Segment] = [self.delta, *self.segments]
+        for place in places:
+            hits = place.search(probes, offsets, threshold)
+            standing = place.offsets_of(hits.rows)
+            totals += np.bincount(hits.probes, minlength=len(probes))
+            kept = nearest_of_each(hits.probes, hits.distances, standing, limit)
+            members = place.members(hits.rows[kept])
+            found = zip(members, hits.distances[kept].tolist(), standing[kept].tolist(), strict=True)
+            for probe, candidate in zip(hits.probes[kept], map(Candidate._make, found), strict=True):
+                nearest[probe].append(candidate)
+        for candidates in nearest:
+            candidates.sort(key=lambda candidate: (candidate.distance, candidate.offset))
+        return [Found(int(total), candidates[:limit]) for total, candidates in zip(totals, nearest, strict=True)]

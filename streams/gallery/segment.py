@@ -1,0 +1,174 @@
+"""A sealed segment: an HNSW index that is never written to again, and beside it whose its rows are.
+
+https://arxiv.org/abs/1603.09320; the library is hnswlib. Its parameters follow from a recall floor: how much HNSW
+misses is a property of the data, so it is measured on the very segment that was built.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from runtime.process.cores import cores
+from schemas.events.base import Member
+from schemas.events.encodings import EMBEDDING_DIMENSIONS
+from streams.gallery.exact import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
+from streams.gallery.id_table import Roster, hash_of
+from streams.gallery.identical import Bearers
+
+_SCAN_ROWS = 16_384
+
+
+class Quality(BaseModel):
+    """How an index was built, and what it finds: measured against exact search when it was built."""
+
+    model_config = ConfigDict(frozen=True)
+
+    m: int
+    ef_construction: int
+    ef: int
+    recall: float = Field(description="share of the pairs within the threshold that it found, of all or of a probe")
+    recall_low: float = Field(default=0, description="between this and")
+    recall_high: float = Field(default=1, description="this in 95 of 100 samples")
+    sample_pairs: int = Field(description="of so many")
+    sample_probes: int = Field(default=0, description="of so many people, drawn at random")
+    sample_is_made_up: bool = Field(default=False, description="or of as many places near people")
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Many ids in little memory: UTF-8, one after the other. `ends` is (n + 1,) int64, beginning with 0."""
+
+    text: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> "Ids":
+        """From a list."""
+        encoded = [name.encode() for name in ids]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+    def __getitem__(self, row: int) -> str:
+        return self.text[self.ends[row] : self.ends[row + 1]].tobytes().decode()
+
+
+class Segment:
+    """Rows are in the order of the roster, which is that of a hash: as good as shuffled. Nodes are borne by rows.
+
+    Queries run without Python's lock. `remove` masks a row; the index stays as it is.
+    """
+
+    def __init__(self, roster: Roster, ids: Ids, bearers: Bearers, index: hnswlib.Index, quality: Quality) -> None:
+        self.roster, self.ids, self.bearers, self.index, self.quality = roster, ids, bearers, index, quality
+        self.alive = np.ones(len(roster), dtype=np.bool_)
+        self.living = len(roster)
+        index.set_ef(quality.ef)
+        index.set_num_threads(cores())
+
+    def __len__(self) -> int:
+        return len(self.roster)
+
+    def remove(self, row: int) -> None:
+        """Mask a living row: it is found no more."""
+        self.alive[row] = False
+        self.living -= 1
+
+    def remove_rows(self, rows: NDArray[np.int64]) -> None:
+        """Mask rows, whether they are living or not."""
+        self.alive[rows] = False
+        self.living = int(self.alive.sum())
+
+    def remove_ids(self, ids: Iterable[str]) -> None:
+        """Mask the rows of those ids."""
+        rows = (self.roster.row_of(hash_of(individual_id)) for individual_id in ids)
+        self.remove_rows(np.array([row for row in rows if row is not None], dtype=np.int64))
+
+    def is_living(self, row: int) -> bool:
+        """Whether the row is not masked."""
+        return bool(self.alive[row])
+
+    def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
+        """Whose those rows are, and of which revision."""
+        for row in rows:
+            yield Member(individual_id=self.ids[row], revision=int(self.roster.revisions[row]))
+
+    def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the log those rows stand: (n,) int64."""
+        return self.roster.offsets[rows]
+
+    def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings of rows, masked or not: (n, 128) float32."""
+        return _vectors(self.index, self.bearers.nodes_of(rows))
+
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """Those rows, as a delta has them."""
+        vectors = self.vectors_of(rows)
+        ids = [self.ids[row] for row in rows.tolist()]
+        return Rows(rows, vectors, ids, self.roster.revisions[rows], self.roster.offsets[rows])
+
+    def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
+        """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
+
+        `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
+        """
+        at, rows, distances = self.bearers.hits(search_index(self.index, probes, threshold))
+        good = self.alive[rows] & (self.roster.offsets[rows] < offsets[at])
+        return Hits(at[good], rows[good], distances[good])
+
+
+def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    if not len(rows):
+        return np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+    found: NDArray[np.float32] = index.get_items(rows, return_type="numpy")
+    return found
+
+
+def search_index(
+    index: hnswlib.Index,
+    probes: NDArray[np.float32],
+    threshold: float,
+    vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+) -> Hits:
+    """The nodes that the index finds within the threshold of each probe, however many.
+
+    The first k is ef: as many are looked at in any case. Where the farthest of k is within the threshold, k doubles.
+    Distances are exact, by what `vectors_of` says of nodes: the index itself, unless there is a faster way.
+    """
+    count = index.get_current_count()
+    limit = threshold**2 + SLACK
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    pending = np.arange(len(probes))
+    k = min(index.ef, count)
+    while len(pending):
+        try:
+            labels, squares = index.knn_query(probes[pending], k=k)
+        except RuntimeError:  # the graph leads to fewer than k
+            at, rows, _ = _scan(index, probes[pending], threshold)
+            found.append((pending[at], rows))
+            break
+        open_ended = (squares[:, -1] <= limit) & (k < count)
+        at, columns = np.nonzero((squares <= limit) & ~open_ended[:, None])
+        found.append((pending[at], labels[at, columns].astype(np.int64)))
+        pending = pending[open_ended]
+        k = min(2 * k, count)
+    at = np.concatenate([np.empty(0, np.int64), *(one for one, _ in found)])
+    rows = np.concatenate([np.empty(0, np.int64), *(one for _, one in found)])
+    distances = distances_of_pairs(probes, at, vectors_of or (lambda some: _vectors(index, some)), rows)
+    near = distances <= threshold
+    return Hits(at[near], rows[near], distances[near])
+
+
+def _scan(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
+    """Exactly what lies within the threshold, by looking at all rows."""
+    parts = []
+    for begin in range(0, index.get_current_count(), _SCAN_ROWS):
+        rows = np.arange(begin, min(begin + _SCAN_ROWS, index.get_current_count()))
+        vectors = _vectors(index, rows)
+        hits = search_block(probes, vectors, half_norms(vectors), threshold)
+        parts.append(hits._replace(rows=rows[hits.rows]))
+    probes_hit, rows_hit, distances = zip(*parts, strict=True)
+    return Hits(np.concatenate(probes_hit), np.concatenate(rows_hit), np.concatenate(distances))

@@ -1,0 +1,1 @@
+"""The matcher: a Faust worker that follows `encodings`."""

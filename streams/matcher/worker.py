@@ -1,0 +1,117 @@
+"""The matcher: Faust hands over `encodings`, a thread matches them, and only then are they acknowledged."""
+
+import asyncio
+from typing import Any
+
+import faust
+import mode
+import structlog
+
+from runtime.process.stopping import stop_in_any_case
+from runtime.servers.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S
+from schemas.envelope import Record, full_name
+from schemas.settings import Settings
+from schemas.shard import Shard
+from schemas.topics import ENCODINGS, matcher_of
+from streams.matcher.credentials import credentials
+from streams.matcher.partitions import Matcher
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def build_app(settings: Settings, shard: Shard) -> "faust.App":
+    """The Faust application: one topic in, one agent, one batch at a time."""
+    settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
+    app = faust.App(
+        full_name(matcher_of(shard).name, settings.namespace),
+        broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),
+        broker_credentials=credentials(settings),
+        store="memory://",
+        datadir=settings.data_folder / "faust",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=COMMIT_EVERY_S,
+        broker_session_timeout=SESSION_TIMEOUT_S,
+        agent_supervisor=mode.CrashingSupervisor,
+        worker_redirect_stdouts=False,
+    )
+    topic = app.topic(
+        full_name(ENCODINGS.name, settings.namespace),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+    matcher = Matcher(settings, shard)
+
+    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+        await matcher.give_up()
+
+    async def on_rebalance_complete(*_: Any, **__: Any) -> None:
+        await matcher.take_over({place.partition for place in app.consumer.assignment()})
+
+    app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
+    app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
+
+    # What arrives while a batch is matched is the next one: alone if it comes alone, many where there is much to do.
+    arrived: asyncio.Queue[Any] = asyncio.Queue(settings.match_batch)
+
+    @app.agent(topic, concurrency=1, name="match")
+    async def match(stream: Any) -> None:
+        async for event in stream.noack().events():
+            await arrived.put(event)
+
+    @app.task  # type: ignore[untyped-decorator] # Faust's
+    async def work() -> None:
+        while True:
+            events = [await arrived.get()]
+            while len(events) < settings.match_batch and not arrived.empty():
+                events.append(arrived.get_nowait())
+            lost = await matcher.process([_record(event.message) for event in events])
+            for event in events:
+                if event.message.partition not in lost:
+                    event.ack()
+
+    @app.timer(interval=2.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
+    async def look_after(*_: Any) -> None:
+        try:
+            await matcher.look_after()
+        except Exception as error:
+            await app.crash(error)
+            raise
+
+    return app
+
+
+class _Worker(faust.Worker):
+    def _schedule_shutdown(self, number: Any) -> None:
+        stop_in_any_case()
+        super()._schedule_shutdown(number)
+
+    def _crash(self, reason: BaseException) -> None:
+        stop_in_any_case()  # one of its threads may end while the others wait for it: then it would never end
+        super()._crash(reason)
+
+
+def run(settings: Settings, shard: Shard = Shard()) -> None:
+    """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
+    app = build_app(settings, shard)
+    worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
+    worker.spinner = None
+    worker.execute_from_commandline()
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        topic=ENCODINGS.name,
+        key=message.key,
+        value=message.value,
+        headers=tuple(message.headers),
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=int(message.timestamp * 1000),
+    )

@@ -1,0 +1,1 @@
+"""What is published of newcomers and of those who leave. Pure."""

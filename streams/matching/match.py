@@ -1,0 +1,181 @@
+"""Records of `encodings` → the records that follow: findings, retractions, checks, corrections, dead letters. Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+
+from schemas.envelope import MATCHER_SOURCE, Headers, Message, Record, UnreadableError, decode, encode
+from schemas.erased import NOBODY, Erased
+from schemas.events.base import Event, Member
+from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
+from schemas.letters import dead_letter
+from schemas.shard import Shard
+from streams.gallery.gallery import Applied, Gallery, Newcomer
+from streams.gallery.scope import Found
+from streams.matching.departures import Departed, EncodingAt, encode_once, farewells
+
+ThresholdFor = Callable[[str], float]
+
+
+def _nothing_at(_offset: int) -> None:
+    return None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What matching goes by.
+
+    Of each newcomer the nearest `limit` findings are published. What `erased` forbids is not applied. `encoding_at`
+    reads a record of the log by its offset, for shards.
+    """
+
+    threshold_for: ThresholdFor
+    limit: int
+    erased: Erased = NOBODY
+    encoding_at: EncodingAt = _nothing_at
+    now: Callable[[], datetime] = _now
+
+
+@dataclass(slots=True)
+class Consequences:
+    """What follows from a batch: `publish`, and the offsets whose records must be published again (`renew`).
+
+    `replays` has the headers of those that a replay made stale records of, by offset: what is published again follows
+    from it. Of `publish`, `said` are the messages about pairs and people, and so many are dead `letters`.
+    """
+
+    publish: list[Record] = field(default_factory=list)
+    renew: list[int] = field(default_factory=list)
+    replays: dict[int, Headers] = field(default_factory=dict)
+    said: list[Message[Event]] = field(default_factory=list)
+    letters: int = 0
+
+
+def restore(gallery: Gallery, records: Sequence[Record], erased: Erased = NOBODY) -> None:
+    """Apply records that were matched before."""
+    for record in records:
+        try:
+            message = decode(record)
+        except UnreadableError:
+            continue  # a dead letter already
+        assert isinstance(message.event, EncodingComputed | EncodingErased)
+        assert record.offset is not None
+        if not _comes_back(message, erased):
+            gallery.apply(message.event, record.offset)
+
+
+def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Consequences:
+    """Apply a batch of one partition, in the order of the log, and compare its newcomers.
+
+    Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
+    batch itself updates or erases is not compared: what takes its place is. Pairs of those who are updated or erased
+    are found again or retracted: see `farewells`.
+    """
+    consequences = Consequences()
+    newcomers: dict[str, tuple[Message[Event], Newcomer]] = {}
+    departed: list[Departed] = []
+    for record in records:
+        try:
+            message = decode(record)
+        except UnreadableError as error:
+            if gallery.shard.number == 1:  # all shards read it, one says so
+                consequences.publish.append(dead_letter(record, error, MATCHER_SOURCE))
+                consequences.letters += 1
+            continue
+        event, offset = message.event, record.offset
+        assert isinstance(event, EncodingComputed | EncodingErased)
+        assert offset is not None
+        if _comes_back(message, rules.erased):
+            if gallery.owns(event.individual_id):
+                consequences.publish.append(_tombstone(message, rules.erased))
+            continue
+        applied, before = gallery.apply(event, offset)
+        if applied is Applied.STALE:
+            if gallery.owns(event.individual_id):
+                assert before is not None
+                consequences.renew.append(before.offset)
+                if message.is_replayed:
+                    consequences.replays[before.offset] = message.context
+        elif applied is not Applied.PAST:
+            newcomers.pop(event.key, None)
+            if isinstance(event, EncodingComputed):
+                newcomers[event.key] = message, Newcomer(event, offset)
+            if applied is Applied.NEW and before is not None and not before.erased:
+                departed.append(Departed(before, message, offset))
+    said = farewells(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
+    said += _compared(gallery, newcomers.values(), rules)
+    consequences.publish += encode_once(said)
+    consequences.said = said
+    return consequences
+
+
+def _compared(
+    gallery: Gallery, newcomers: Iterable[tuple[Message[Event], Newcomer]], rules: Rules
+) -> list[Message[Event]]:
+    """What is found of newcomers, and that they were compared."""
+    said: list[Message[Event]] = []
+    for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
+        messages, encodings = zip(*group, strict=True)
+        threshold = rules.threshold_for(collection)
+        for message, found in zip(messages, gallery.candidates(encodings, threshold, rules.limit), strict=True):
+            said += _findings(message, found, threshold, gallery.shard)
+    return said
+
+
+def _comes_back(message: Message[Event], erased: Erased) -> bool:
+    """Whether it is the encoding of somebody who was erased, maybe so long ago that the log knows nothing of it."""
+    return isinstance(message.event, EncodingComputed) and erased.forbids(message)
+
+
+def _tombstone(message: Message[Event], erased: Erased) -> Record:
+    """What is put behind it, so that Kafka's compaction ends with it."""
+    event = message.event
+    assert isinstance(event, EncodingComputed)
+    erasure = erased.find(event.collection, event.individual_id)
+    assert erasure is not None
+    tombstone = EncodingErased(
+        collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
+    )
+    return encode(message.derive(tombstone, MATCHER_SOURCE))
+
+
+def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
+    return newcomer[1].encoding.collection
+
+
+def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Message[Event]]:
+    event = message.event
+    assert isinstance(event, EncodingComputed)
+    newcomer = Member(individual_id=event.individual_id, revision=event.revision)
+    events: list[Event] = []
+    for candidate in found.nearest:
+        a, b = in_order(newcomer, candidate.member)
+        events.append(
+            DuplicateFound(
+                collection=event.collection,
+                encoder=event.encoder,
+                a=a,
+                b=b,
+                distance=candidate.distance,
+                threshold=threshold,
+            )
+        )
+    events.append(
+        IndividualChecked(
+            collection=event.collection,
+            individual_id=event.individual_id,
+            revision=event.revision,
+            encoder=event.encoder,
+            duplicates=found.total,
+            truncated=found.total > len(found.nearest),
+            shard=shard.number,
+            shards=shard.count,
+        )
+    )
+    return [message.derive(event, MATCHER_SOURCE) for event in events]

@@ -1,0 +1,175 @@
+"""What matching would find with other settings: its core goes over a part of the log, and says it to nobody. Pure.
+
+What stands before the part is applied and not compared, as a matcher does that is started there. All is searched
+exactly: there are no segments.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from schemas.envelope import Record, UnreadableError, decode_as_sent
+from schemas.events.encodings import EncodingAsSent
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
+from streams.gallery.gallery import Gallery
+from streams.gallery.reach import check_reach
+from streams.matching.match import Rules, match, restore
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a partition's log: from `begin` or the first record that is of `since`, to before `end` or `until`.
+
+    Offsets and times of Kafka. Only the records of `collection`, where one is named.
+    """
+
+    collection: str | None = None
+    begin: int = 0
+    end: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def split(self, records: Iterable[Record]) -> Iterator[tuple[Record, bool]]:
+        """The records up to the end of the part, in order, and of each whether it is in it."""
+        prefix = b"" if self.collection is None else f"{self.collection}/".encode()
+        since, until = _milliseconds(self.since), _milliseconds(self.until)
+        begun = False
+        for record in records:
+            assert record.offset is not None
+            timestamp = record.timestamp or 0
+            begun = begun or (record.offset >= self.begin and (since is None or timestamp >= since))
+            if (self.end is not None and record.offset >= self.end) or (until is not None and timestamp >= until):
+                return
+            if (record.key or b"").startswith(prefix):
+                yield record, begun
+
+
+class Pair(NamedTuple):
+    """Two individuals, the smaller id first."""
+
+    collection: str
+    a: str
+    b: str
+
+
+class Found(NamedTuple):
+    """How near the two are, by which encoder."""
+
+    encoder: str
+    distance: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a run. `pairs`: those that a newcomer of the part was found to be in, and that hold at its end.
+
+    By collection: how many `newcomers` were compared; how many were `truncated`, in reach of more than are published.
+    """
+
+    pairs: dict[Pair, Found] = field(default_factory=dict)
+    newcomers: Counter[str] = field(default_factory=Counter)
+    truncated: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Outcome") -> None:
+        """Take in that of another partition."""
+        self.pairs |= other.pairs
+        self.newcomers += other.newcomers
+        self.truncated += other.truncated
+
+
+class Run:
+    """A matcher's core, under some rules. `encoder`: embeddings of others are left out."""
+
+    def __init__(self, rules: Rules, encoder: str | None = None) -> None:
+        self._rules, self._encoder = rules, encoder
+        self._gallery = Gallery()
+        self._words: dict[
+            tuple[Pair, str], tuple[int, float | None]
+        ] = {}  # by encoder: revisions, and distance if found
+        self._newcomers: Counter[str] = Counter()
+        self._truncated: Counter[str] = Counter()
+        self.has_seen_encoder = encoder is None
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Take in what stands before the part."""
+        restore(self._gallery, self._chosen(records), self._rules.erased)
+
+    def match(self, records: Sequence[Record]) -> None:
+        """Compare a batch. Raises TooManyPairsError where the threshold leads to more than can be held."""
+        in_reach: list[int] = []
+        threshold = 0.0
+        for message in match(self._gallery, self._chosen(records), self._rules).said:
+            event = message.event
+            if isinstance(event, PairEvent):
+                self._hear(event)
+            elif isinstance(event, IndividualChecked):
+                self._newcomers[event.collection] += 1
+                self._truncated[event.collection] += event.truncated
+                in_reach.append(event.duplicates)
+                threshold = max(threshold, self._rules.threshold_for(event.collection))
+        if in_reach:
+            check_reach(threshold, sum(in_reach) / len(in_reach))
+
+    def outcome(self) -> Outcome:
+        """What came of it so far."""
+        pairs = {
+            pair: Found(encoder, distance)
+            for (pair, encoder), (_, distance) in self._words.items()
+            if distance is not None
+        }
+        return Outcome(pairs, self._newcomers, self._truncated)
+
+    def _hear(self, event: PairEvent) -> None:
+        at = Pair(event.collection, event.a.individual_id, event.b.individual_id), event.encoder
+        revisions = event.a.revision + event.b.revision
+        if at not in self._words or revisions >= self._words[at][0]:
+            self._words[at] = revisions, event.distance if isinstance(event, DuplicateFound) else None
+
+    def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
+        return records if self._encoder is None else [record for record in records if self._is_chosen(record)]
+
+    def _is_chosen(self, record: Record) -> bool:
+        try:
+            event = decode_as_sent(record)
+        except UnreadableError:
+            return False
+        if not isinstance(event, EncodingAsSent):
+            return True
+        self.has_seen_encoder |= event.encoder == self._encoder
+        return event.encoder == self._encoder
+
+
+class Change(NamedTuple):
+    """A pair that only one of two runs found."""
+
+    gained: bool
+    pair: Pair
+    found: Found
+
+
+def changes(now: Outcome, then: Outcome) -> list[Change]:
+    """The pairs gained and lost from one to the other, the nearest first."""
+    found = [
+        *(Change(True, pair, then.pairs[pair]) for pair in then.pairs.keys() - now.pairs.keys()),
+        *(Change(False, pair, now.pairs[pair]) for pair in now.pairs.keys() - then.pairs.keys()),
+    ]
+    return sorted(found, key=lambda change: (change.found.distance, change.pair))
+
+
+def batches(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
+    """In batches that grow: where everyone is within the threshold of everyone, that shows before memory is full."""
+    batch: list[Record] = []
+    limit = 1
+    for record in records:
+        batch.append(record)
+        if len(batch) >= limit:
+            yield batch
+            batch, limit = [], min(2 * limit, most)
+    if batch:
+        yield batch
+
+
+def _milliseconds(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp() * 1000
