@@ -22,7 +22,7 @@ from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, partition_of
 from streams.matching.match import Rules
-from streams.matching.what_if import Change, Outcome, Part, Run, batches, changes
+from streams.matching.what_if import LogSlice, PairChange, SupposedOutcome, SupposedRun, batches, changes
 
 _SHOWN = 20
 
@@ -49,14 +49,14 @@ class NoSuchPartError(Exception):
     """The log has no such part, or nobody in it. The text says so."""
 
 
-class Report(NamedTuple):
+class WhatIfReport(NamedTuple):
     """What came of matching as settings are, and as they are supposed to be."""
 
-    now: Outcome
-    then: Outcome
+    now: SupposedOutcome
+    then: SupposedOutcome
 
 
-def compare(console: Console, settings: Settings, supposed: Supposed, part: Part) -> Report:
+def compare(console: Console, settings: Settings, supposed: Supposed, part: LogSlice) -> WhatIfReport:
     """Run both over the part, partition after partition; with a collection its partition alone, whose offsets count.
 
     Raises NoSuchPartError, TooManyPairsError, ErasureKeyError, and what a broker raises that does not answer.
@@ -66,13 +66,13 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: Part
         partitions = range(at := partition_of(part.collection, ENCODINGS.partitions), at + 1)
     with closing(ErasureLog(settings, "what-if")) as erasures:
         erased = erasures.catch_up().erased
-    report, has_anyone, has_encoder = Report(Outcome(), Outcome()), False, False
+    report, has_anyone, has_encoder = WhatIfReport(SupposedOutcome(), SupposedOutcome()), False, False
     with closing(PartitionLog(settings, ENCODINGS, "what-if")) as log, Progress(console=console, transient=True) as bar:
         for partition in partitions:
             begin, end = log.bounds(partition)
             _check(part, partition, begin, end)
-            now = Run(Supposed().rules(settings, erased))
-            then = Run(supposed.rules(settings, erased), supposed.encoder)
+            now = SupposedRun(Supposed().rules(settings, erased))
+            then = SupposedRun(supposed.rules(settings, erased), supposed.encoder)
             task = bar.add_task(f"partition {partition}", total=end - begin)
             with closing(log.read(partition, begin, end)) as read:
                 records = _told(read, partial(bar.update, task))
@@ -88,7 +88,7 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: Part
     return report
 
 
-def _check(part: Part, partition: int, begin: int, end: int) -> None:
+def _check(part: LogSlice, partition: int, begin: int, end: int) -> None:
     if part.end is not None and not begin <= part.begin < part.end <= end:
         raise NoSuchPartError(
             f"there are no offsets {part.begin} to {part.end}: partition {partition}, in which collection "
@@ -102,7 +102,7 @@ def _told(batches_read: Iterable[list[Record]], tell: Callable[..., None]) -> It
         tell(advance=len(batch))
 
 
-def _run(now: Run, then: Run, records: Iterable[tuple[Record, bool]], most: int) -> bool:
+def _run(now: SupposedRun, then: SupposedRun, records: Iterable[tuple[Record, bool]], most: int) -> bool:
     """Whether there was any record."""
     has_anyone = False
     for is_in_part, group in groupby(records, key=itemgetter(1)):
@@ -114,7 +114,7 @@ def _run(now: Run, then: Run, records: Iterable[tuple[Record, bool]], most: int)
     return has_anyone
 
 
-def print_report(console: Console, report: Report, as_json: bool) -> None:
+def print_report(console: Console, report: WhatIfReport, as_json: bool) -> None:
     """How many pairs by collection, and the nearest of those gained and lost; as JSON all of these, a line each."""
     found = changes(*report)
     if as_json:
@@ -136,7 +136,7 @@ def print_report(console: Console, report: Report, as_json: bool) -> None:
         _print_changes(console, found)
 
 
-def _print_changes(console: Console, found: Sequence[Change]) -> None:
+def _print_changes(console: Console, found: Sequence[PairChange]) -> None:
     table = Table("", "collection", "distance", title="pairs gained and lost, the nearest", title_justify="left")
     for name in ("individual", "looks like"):
         table.add_column(name, overflow="fold")
@@ -149,6 +149,6 @@ def _print_changes(console: Console, found: Sequence[Change]) -> None:
         console.print(f"{_SHOWN} of {len(found)} are shown: --json writes all")
 
 
-def _json(change: Change) -> str:
+def _json(change: PairChange) -> str:
     said = {"change": "gained" if change.gained else "lost", **change.pair._asdict(), **change.found._asdict()}
     return json.dumps(said, ensure_ascii=False)

@@ -51,7 +51,7 @@ class Letter:
         return int(count) if re.fullmatch(rb"[0-9]{1,9}", count) else 0
 
 
-class Outcome(StrEnum):
+class LetterOutcome(StrEnum):
     """What was done about a letter."""
 
     REDRIVEN = "redriven"
@@ -64,7 +64,7 @@ class Settled(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     letter: str
-    outcome: Outcome
+    outcome: LetterOutcome
     by: str | None = None
     note: str | None = None
 

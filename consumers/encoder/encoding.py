@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from consumers.encoder.answers import SOURCE, Task, escalated, rejected
 from consumers.faces.detectors import FaceDetector
 from consumers.faces.encoder import FaceEncoder
-from consumers.faces.found import Found
+from consumers.faces.found import FoundFace
 from consumers.faces.quality import brightness, check, frontality, sharpness
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
@@ -63,7 +63,7 @@ class Encoding:
         routing = self._settings.routing_for(event.collection)
         return self._detector.kind is Detector.HOG and event.detector is None and routing == "cascade"
 
-    def _subject(self, event: Registration, photo: PhotoFile, faces: list[Found] | RejectedError) -> "_Subject":
+    def _subject(self, event: Registration, photo: PhotoFile, faces: list[FoundFace] | RejectedError) -> "_Subject":
         """The photo's one face, good enough to be compared. Raises RejectedError."""
         if isinstance(faces, RejectedError):
             raise faces
@@ -108,6 +108,6 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    face: Found
+    face: FoundFace
     chip: NDArray[np.uint8]
     quality: Quality

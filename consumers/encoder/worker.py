@@ -21,7 +21,7 @@ from consumers.encoder.process import DETECTOR_OF, Pool, answers, batch_of, load
 from consumers.encoder.reporting import Teller
 from consumers.photos.store import PhotoStore, longest_fetch_s
 from runtime.process.cores import cores
-from runtime.process.stopping import when_told_to_stop
+from runtime.process.stopping import on_stop_signal
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.metrics import POOL_STARTS
@@ -89,7 +89,7 @@ def run(settings: Settings, pool: Pool) -> None:
         ONCE_PER_SECOND,
         join_timeout=10.0,
     )
-    when_told_to_stop(processor.signal_shutdown)
+    on_stop_signal(processor.signal_shutdown)
     processor.run()
 
 

@@ -9,7 +9,7 @@ import dlib
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.faces.found import Found
+from consumers.faces.found import FoundFace
 from consumers.faces.networks.embedder import Embedder
 from consumers.faces.networks.graphs import CHIP_SIDE
 from consumers.faces.networks.weights import file_digest
@@ -45,7 +45,7 @@ class FaceEncoder:
         self._landmarks = dlib.shape_predictor(str(landmarks))
         self._network = Embedder(network, cache)
 
-    def align(self, photo: PhotoFile, face: Found) -> Aligned:
+    def align(self, photo: PhotoFile, face: FoundFace) -> Aligned:
         """The face, cut from a copy of the photo large enough that no detail is lost.
 
         Raises RejectedError where the photo breaks off in a part that detection did not need.

@@ -11,7 +11,7 @@ COUNTS_BESIDE = 0.5**0.5  # in width
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFace:
     """A detected face: its box in pixels of the photo as it was sent, upright, and the detector's score."""
 
     top: float
@@ -36,7 +36,7 @@ class Found:
         return FaceBox(top=round(self.top), right=round(self.right), bottom=round(self.bottom), left=round(self.left))
 
 
-def those_that_count(faces: list[Found]) -> list[Found]:
+def those_that_count(faces: list[FoundFace]) -> list[FoundFace]:
     """The faces that have at least half the area of the largest, the largest first."""
     by_size = sorted(faces, key=lambda face: face.width, reverse=True)
     return [face for face in by_size if face.width >= COUNTS_BESIDE * by_size[0].width]

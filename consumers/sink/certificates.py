@@ -27,7 +27,7 @@ log = structlog.stdlib.get_logger(__name__)
 _EVERY_S = 60.0
 
 
-class Certified:
+class CertificateGauges:
     """Of each encoder of each collection, and each shard, the last certificate. Looked for every minute at most."""
 
     def __init__(self, engine: Engine) -> None:

@@ -43,14 +43,14 @@ Events = list[tuple[Message[Event], int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sieved:
+class Remaining:
     """What of a batch counts, and null values for the keys of what does not, and of what was known of the erased."""
 
     events: Events
     nulls: list[Message[Event]]
 
 
-def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Sieved:
+def apply_erasures(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Remaining:
     """Erase whom a batch erases, and leave out what it says of anybody who is erased, by then or long ago.
 
     No transaction that writes of a person runs beside one that erases somebody: each sees what the other did.
@@ -72,7 +72,7 @@ def sieve(connection: Connection, events: Events, key: ErasureKey, registry: Era
             nulls |= {(type(one.event), one.event.key): one for one in _null_behind(connection, message)}
         else:
             kept.append((message, timestamp))
-    return Sieved(kept, list(nulls.values()))
+    return Remaining(kept, list(nulls.values()))
 
 
 def _register(connection: Connection, erasures: Iterable[Message[Event]], key: ErasureKey) -> None:

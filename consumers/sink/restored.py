@@ -28,7 +28,7 @@ _PAIR = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHECK = re.compile(r"(?:@([0-9]+/[0-9]+)/)?[^/]+/(.+)", re.DOTALL)
 
 
-def unhidden(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+def restore_after_null(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
     """What the tables know under the key of a null value: a pair that holds, a check, a decision that counts."""
     event = message.event
     assert isinstance(event, KeyErased)

@@ -13,37 +13,37 @@ from schemas.events.encodings import EncodingComputed, EncodingRejected
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairDecided, PairEvent
 from schemas.events.registrations import Registration
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 CHECKED = "checked_revision"
 _COLUMN_GROUPS = (Registration, EncodingComputed, IndividualChecked, EncodingRejected)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TableRows:
     """What a batch of events writes: each list in the order of its primary key, each key once.
 
     The order keeps two sinks from waiting for each other's locks in a circle; one INSERT can update a row once.
     """
 
-    individuals: dict[str, list[Row]]  # by the revision column that guards them
-    checks: list[Row]
-    duplicates: list[Row]
-    retractions: list[Row]
-    decisions: list[Row]
-    certificates: list[Row]
+    individuals: dict[str, list[TableRow]]  # by the revision column that guards them
+    checks: list[TableRow]
+    duplicates: list[TableRow]
+    retractions: list[TableRow]
+    decisions: list[TableRow]
+    certificates: list[TableRow]
 
 
-def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
+def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
     """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept.
 
     Of erasures there are none here: see `consumers.erasing`.
     """
-    by_guard: dict[str, dict[tuple[str, str], Row]] = defaultdict(dict)
-    reports: dict[tuple[str, str, int, int], Row] = {}
-    pairs: dict[str, Row] = {}
-    retracted: dict[tuple[str, str], Row] = {}
-    decided: dict[tuple[str, str], Row] = {}
-    certified: dict[str, Row] = {}
+    by_guard: dict[str, dict[tuple[str, str], TableRow]] = defaultdict(dict)
+    reports: dict[tuple[str, str, int, int], TableRow] = {}
+    pairs: dict[str, TableRow] = {}
+    retracted: dict[tuple[str, str], TableRow] = {}
+    decided: dict[tuple[str, str], TableRow] = {}
+    certified: dict[str, TableRow] = {}
     for message, timestamp in events:
         event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
         if isinstance(event, PairEvent):
@@ -66,7 +66,7 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
             before = by_guard[guard].get(key)
             if before is None or _individual_version(guard, row) > _individual_version(guard, before):
                 by_guard[guard][key] = row
-    return Rows(
+    return TableRows(
         {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
         [row for _, row in sorted(reports.items())],
         [row for _, row in sorted(pairs.items())],
@@ -76,12 +76,12 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> Rows:
     )
 
 
-def completed(reports: Iterable[Row]) -> list[Row]:
+def completed(reports: Iterable[TableRow]) -> list[TableRow]:
     """Rows of `individuals`, guarded by CHECKED, of those rows of `checks` that no shard is missing from.
 
     Each individual once: the highest revision, and of several numbers of shards the one that left out more.
     """
-    latest: dict[tuple[str, str], Row] = {}
+    latest: dict[tuple[str, str], TableRow] = {}
     for report in reports:
         if None in report["duplicates"]:
             continue
@@ -99,11 +99,11 @@ def completed(reports: Iterable[Row]) -> list[Row]:
     return [row for _, row in sorted(latest.items())]
 
 
-def _individual_row(message: Message[Event], published: datetime) -> tuple[str, Row]:
+def _individual_row(message: Message[Event], published: datetime) -> tuple[str, TableRow]:
     """The revision column that guards an event's column group, and the row."""
     event = message.event
     assert isinstance(event, IndividualEvent)
-    columns: Row = {}
+    columns: TableRow = {}
     match event:
         case Registration():
             guard = "registered_revision"
@@ -129,11 +129,11 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
     return guard, {**key, guard: event.revision, **columns}
 
 
-def _individual_version(guard: str, row: Row) -> tuple[int, int]:
+def _individual_version(guard: str, row: TableRow) -> tuple[int, int]:
     return row[guard], row.get("duplicates_found") or -1
 
 
-def _with_report(row: Row | None, event: IndividualChecked, published: datetime) -> Row:
+def _with_report(row: TableRow | None, event: IndividualChecked, published: datetime) -> TableRow:
     """The row of `checks` with this report in it too; what one shard says twice counts once, the larger number."""
     found: list[int | None] = [None] * event.shards if row is None else list(row["duplicates"])
     found[event.shard - 1] = max(found[event.shard - 1] or 0, event.duplicates)
@@ -148,7 +148,7 @@ def _with_report(row: Row | None, event: IndividualChecked, published: datetime)
     }
 
 
-def _pair_columns(event: PairEvent) -> Row:
+def _pair_columns(event: PairEvent) -> TableRow:
     """Those of `duplicates` and `retractions` alike."""
     assert isinstance(event, DuplicateFound | DuplicateRetracted)
     return {
@@ -164,17 +164,17 @@ def _pair_columns(event: PairEvent) -> Row:
     }
 
 
-def _pair_row(message: Message[Event], event: PairEvent) -> Row:
+def _pair_row(message: Message[Event], event: PairEvent) -> TableRow:
     retracted = event.reason.value if isinstance(event, DuplicateRetracted) else None
     return {**_pair_columns(event), "retracted": retracted, "found_at": message.time}
 
 
-def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> Row:
+def _retraction_row(message: Message[Event], event: DuplicateRetracted) -> TableRow:
     own = {"event_id": message.id, "reason": event.reason.value, "retracted_at": message.time}
     return {**_pair_columns(event), **own}
 
 
-def _decision_row(message: Message[Event], event: PairDecided) -> Row:
+def _decision_row(message: Message[Event], event: PairDecided) -> TableRow:
     return {
         "pair_id": event.key,
         "event_id": message.id,
@@ -189,7 +189,7 @@ def _decision_row(message: Message[Event], event: PairDecided) -> Row:
     }
 
 
-def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row:
+def _certificate_row(message: Message[Event], event: CompactionCertified) -> TableRow:
     return {
         "certificate_id": event.certificate_id,
         "collection": event.collection,
@@ -205,5 +205,5 @@ def _certificate_row(message: Message[Event], event: CompactionCertified) -> Row
     }
 
 
-def _pair_version(row: Row) -> tuple[int, datetime]:
+def _pair_version(row: TableRow) -> tuple[int, datetime]:
     return row["revision_a"] + row["revision_b"], row["found_at"]

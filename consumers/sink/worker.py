@@ -11,11 +11,11 @@ from confluent_kafka import Message as KafkaMessage
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from consumers.sink.certificates import Certified
-from consumers.sink.erasing import Events, Sieved, sieve
+from consumers.sink.certificates import CertificateGauges
+from consumers.sink.erasing import Events, Remaining, apply_erasures
 from consumers.sink.metering import count_written
-from consumers.sink.restored import unhidden
-from consumers.sink.rows import CHECKED, Row, Rows, completed, rows_of
+from consumers.sink.restored import restore_after_null
+from consumers.sink.rows import CHECKED, TableRow, TableRows, completed, rows_of
 from consumers.sink.statements import (
     add_certificates,
     add_decisions,
@@ -24,7 +24,7 @@ from consumers.sink.statements import (
     upsert_duplicates,
     upsert_individuals,
 )
-from runtime.process.stopping import when_told_to_stop
+from runtime.process.stopping import on_stop_signal
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config, is_transient, record_of
@@ -58,7 +58,7 @@ def run(settings: Settings) -> None:
     """Write until SIGTERM or SIGINT. arroyo's loop reads one topic a process; this one reads seven."""
     sink = Sink(settings)
     stopping = threading.Event()
-    when_told_to_stop(stopping.set)
+    on_stop_signal(stopping.set)
     while not stopping.is_set():
         sink.step()
     sink.close()
@@ -79,7 +79,7 @@ class Sink:
         self._consumer.subscribe(list(self._topics), on_assign=self._assigned, on_revoke=self._revoked)
         self._flow = Flow(lambda: is_behind(self._consumer))
         self._tracer = tracer_of(settings, SINK.name)
-        self._certified = Certified(self._engine)
+        self._certified = CertificateGauges(self._engine)
         self._letters = {name: DEAD_LETTERS.labels(name) for name in _LETTERS_OF}
         HEALTH.not_ready(NO_PARTITIONS)
 
@@ -128,7 +128,7 @@ class Sink:
         self._positions.revoked((place.topic, place.partition) for place in places)
         HEALTH.not_ready(NO_PARTITIONS)
 
-    def _tell(self, letters: list[Record], events: Events, sieved: Sieved, begun: int) -> None:
+    def _tell(self, letters: list[Record], events: Events, sieved: Remaining, begun: int) -> None:
         """Say what became of a batch: of people who are erased, or were and came again, always."""
         for letter in letters:
             log.warning("dead letter", **fields_of_letter(letter))
@@ -187,7 +187,7 @@ def write(
     key: ErasureKey,
     registry: Erased,
     publish: Callable[[list[Record]], None],
-) -> Sieved:
+) -> Remaining:
     """All rows in one transaction; returns what of it counted. A Postgres that is away is waited for, ever longer.
 
     `publish` returns once what it is given is acknowledged: null values for what was said of erased people, and what
@@ -198,10 +198,10 @@ def write(
     while True:
         try:
             with _WRITE_S.time(), engine.begin() as connection:
-                sieved = sieve(connection, events, key, registry)
+                sieved = apply_erasures(connection, events, key, registry)
                 _execute(connection, rows_of(sieved.events))
                 nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
-                hidden = [one for null in nulls for one in unhidden(connection, null)]
+                hidden = [one for null in nulls for one in restore_after_null(connection, null)]
                 publish([encode(message) for message in sieved.nulls + hidden])
             return sieved
         except DBAPIError as error:
@@ -213,7 +213,7 @@ def write(
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def _execute(connection: Connection, rows: Rows) -> None:
+def _execute(connection: Connection, rows: TableRows) -> None:
     for guard, group in rows.individuals.items():
         _write_individuals(connection, guard, group)
     if rows.checks:
@@ -230,6 +230,6 @@ def _execute(connection: Connection, rows: Rows) -> None:
             connection.execute(statement, group)
 
 
-def _write_individuals(connection: Connection, guard: str, rows: list[Row]) -> None:
+def _write_individuals(connection: Connection, guard: str, rows: list[TableRow]) -> None:
     if rows:
         connection.execute(upsert_individuals(guard, rows[0]), rows)

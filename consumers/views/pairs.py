@@ -12,7 +12,7 @@ from schemas.tables import duplicates, individuals, pair_verdicts
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CurrentPair:
     """A current duplicate, with the photos of both individuals."""
 
     pair_id: str
@@ -34,7 +34,7 @@ _SAME_PAIR = and_(
 
 def current_pairs(
     connection: Connection, collection: str | None = None, since: datetime | None = None, decided: bool = False
-) -> list[Pair]:
+) -> list[CurrentPair]:
     """Pairs that hold, in the order of their recording; of one collection, or recorded at `since` or later.
 
     Those on which a reviewer has decided are left out unless they are asked for.
@@ -65,13 +65,13 @@ def current_pairs(
         query = query.where(duplicates.c.collection == collection)
     if since is not None:
         query = query.where(duplicates.c.recorded_at >= since)
-    return [Pair(**row._mapping) for row in connection.execute(query)]
+    return [CurrentPair(**row._mapping) for row in connection.execute(query)]
 
 
 _OVERLAP = timedelta(seconds=10)  # of two transactions the one that began first may be seen last
 
 
-def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Pair | None]:
+def follow_pairs(connection: Connection, collection: str | None) -> Iterator[CurrentPair | None]:
     """Pairs as they are recorded, without end; None whenever there is no further one at the moment."""
     since: datetime | None = None
     seen: set[str] = set()

@@ -99,12 +99,12 @@ def servers_expected() -> Iterator[None]:
     from deploy.setup.topics import NoTopicsError
     from runtime.servers.postgres import postgres_url
     from runtime.servers.publisher import PublishError
-    from runtime.servers.refusals import RefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
+    from runtime.servers.refusals import AccessRefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
 
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
     try:
         yield
-    except RefusedError as error:
+    except AccessRefusedError as error:
         raise UserError(str(error)) from None
     except (OperationalError, ProgrammingError) as error:
         found = read_settings()
@@ -146,7 +146,7 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
     from deploy.setup.tables import wait_for_tables
     from deploy.setup.topics import wait_for_topics
     from deploy.setup.waiting import wait_for_redis
-    from runtime.servers.refusals import RefusedError
+    from runtime.servers.refusals import AccessRefusedError
     from runtime.telemetry.serving import AddressError, serve
 
     found = settings_with_key()
@@ -162,6 +162,6 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
             wait_for_redis(found)
         if tables:
             wait_for_tables(found)
-    except RefusedError as error:
+    except AccessRefusedError as error:
         raise UserError(str(error)) from None
     return found

@@ -56,8 +56,8 @@ def compact(
     from deploy.compaction.keeper import keep
     from deploy.compaction.run import UnknownEncoderError, run_compaction
     from deploy.compaction.schedule import Schedule, ScheduleError
-    from runtime.process.stopping import stop_in_any_case
-    from streams.compaction.compactor import Plan, UnknownCollectionError
+    from runtime.process.stopping import exit_within
+    from streams.compaction.compactor import CompactionPlan, UnknownCollectionError
 
     if threshold is not None and not 0 < threshold < 2:
         raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
@@ -79,12 +79,12 @@ def compact(
         return
     if as_worker:
         logs.become_worker("compactor", read_settings().namespace)
-    plan = Plan(collection, encoder, dry_run, threshold, recall_floor)
+    plan = CompactionPlan(collection, encoder, dry_run, threshold, recall_floor)
     os.nice(10)  # whatever else runs on the machine goes first
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
-        stop_in_any_case()
+        exit_within()
         stopping.set()  # so that the lease is given back
 
     signal.signal(signal.SIGTERM, stop)

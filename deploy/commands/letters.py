@@ -103,14 +103,14 @@ def redrive(
     Says first what would be sent, and sends it with --yes. What would be a dead letter again is refused, and then
     nothing is sent. Sent twice, a message changes nothing.
     """
-    from deploy.letters.fix import Fix, FixError
+    from deploy.letters.fix import FixError, LetterFix
     from deploy.letters.redrive import Redrive
     from deploy.letters.report import print_verdicts
     from runtime.servers.publisher import PublishError, UnacknowledgedError
     from schemas.erased import ErasureKeyError
 
     try:
-        fix = Fix.of(_read_patch(patch), header or [], rekey)
+        fix = LetterFix.of(_read_patch(patch), header or [], rekey)
     except FixError as error:
         raise UserError(str(error)) from None
     settings, console = settings_with_key(), Console()

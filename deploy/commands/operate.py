@@ -49,12 +49,12 @@ def erase(
 
     A registration under a higher revision is a new one, and welcome.
     """
-    from deploy.erasure.erase import Erasure, StalledErasureError, UnknownIndividualError, print_receipt
+    from deploy.erasure.erase import ErasureRun, StalledErasureError, UnknownIndividualError, print_receipt
 
     console = Console()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = Erasure(kafka_expected(settings_with_key()), collection, individual, status.update).erase(
+            receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).erase(
                 revision, timeout
             )
     except UnknownIndividualError:

@@ -90,12 +90,12 @@ def erased(
     collection: Annotated[str, typer.Option(help="The collection that the individual was in.")] = "default",
 ) -> None:
     """Whether an individual was erased: the receipt, with what is there now."""
-    from deploy.erasure.erase import Erasure, NotErasedError, print_receipt
+    from deploy.erasure.erase import ErasureRun, NotErasedError, print_receipt
 
     console = Console()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = Erasure(kafka_expected(settings_with_key()), collection, individual, status.update).again()
+            receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).again()
     except NotErasedError:
         typer.echo(f"nobody of id {individual} was erased from collection {collection}")
         raise typer.Exit(1) from None

@@ -42,7 +42,7 @@ def what_if(
     from deploy.what_if import NoSuchPartError, Supposed, compare, print_report
     from schemas.erased import ErasureKeyError
     from streams.gallery.reach import TooManyPairsError
-    from streams.matching.what_if import Part
+    from streams.matching.what_if import LogSlice
 
     supposed = Supposed(threshold, findings_limit, encoder)
     if supposed == Supposed():
@@ -50,7 +50,7 @@ def what_if(
     if threshold is not None and not 0 < threshold < 2:
         raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
     begin, end = _parse_offsets(offsets, collection)
-    part = Part(collection, begin, end, *parse_period(since, until))
+    part = LogSlice(collection, begin, end, *parse_period(since, until))
     settings, console = settings_with_key(), Console()
     os.nice(10)  # whatever else runs on the machine goes first
     try:

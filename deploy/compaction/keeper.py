@@ -11,7 +11,7 @@ import structlog
 from redis import Redis
 
 from deploy.compaction.schedule import Schedule
-from runtime.process.stopping import when_told_to_stop
+from runtime.process.stopping import on_stop_signal
 from runtime.servers.redis import connect_patiently
 from runtime.telemetry.health import HEALTH
 from runtime.telemetry.metrics import COMPACTION_NEXT, COMPACTIONS
@@ -58,7 +58,7 @@ class Keeper:
 def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
     """Compact whenever it is due, until SIGTERM or SIGINT; then what is under way is given up, and nothing is lost."""
     stopped = threading.Event()
-    when_told_to_stop(stopped.set)
+    on_stop_signal(stopped.set)
     for outcome in ("done", "failed", "killed"):
         COMPACTIONS.labels(outcome)
     redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"

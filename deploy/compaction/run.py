@@ -20,7 +20,13 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS, partition_of
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import HeldError, LeaseLostError
-from streams.compaction.compactor import BYTES_OF_A_FINDING, BYTES_OF_A_PAIR, BYTES_OF_A_RECORD, Compactor, Plan
+from streams.compaction.compactor import (
+    BYTES_OF_A_FINDING,
+    BYTES_OF_A_PAIR,
+    BYTES_OF_A_RECORD,
+    CompactionPlan,
+    Compactor,
+)
 from streams.gallery.reach import TooManyPairsError
 from streams.matcher.vitals import read_vitals
 
@@ -34,7 +40,7 @@ class UnknownEncoderError(Exception):
 def run_compaction(
     console: Console,
     settings: Settings,
-    plan: Plan,
+    plan: CompactionPlan,
     shard: Shard | None = None,
     threads: int = 0,
     stopping: threading.Event | None = None,

@@ -17,7 +17,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
 
 from consumers.views.individuals import count_states
-from consumers.views.pairs import Pair, current_pairs
+from consumers.views.pairs import CurrentPair, current_pairs
 from deploy.compaction.run import run_compaction
 from deploy.demo.photos import fetch_demo_photos, pairs_to_find
 from deploy.local.stack import Stack, StackBusyError, hold
@@ -26,7 +26,7 @@ from producers.submit.publish import submit
 from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.tables import individual_duplicates
-from streams.compaction.compactor import Plan
+from streams.compaction.compactor import CompactionPlan
 
 _PROCESSED = ("checked", "rejected")
 _SHOWN = 20
@@ -103,8 +103,8 @@ def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
 
 def _submit_and_watch(
     console: Console, settings: Settings, connection: Connection, entries: list[Entry], collection: str
-) -> list[Pair]:
-    seen: dict[str, Pair] = {}
+) -> list[CurrentPair]:
+    seen: dict[str, CurrentPair] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as progress:
         submitted = progress.add_task("submitted", total=len(entries))
@@ -134,7 +134,7 @@ def _submit_and_watch(
             time.sleep(0.1)
 
 
-def describe(pair: Pair) -> str:
+def describe(pair: CurrentPair) -> str:
     """A pair, for people: the two individuals and their distance, their photos in a second line."""
     return (
         f"duplicate  [bold]{escape(pair.individual_a)}[/] looks like [bold]{escape(pair.individual_b)}[/], "
@@ -174,7 +174,7 @@ def _summary(console: Console, connection: Connection, collection: str, submitte
 def _compact(console: Console, settings: Settings, collection: str) -> None:
     """What happens every night: the index built anew, the pairs put right, and a certificate of it."""
     console.print()
-    if not run_compaction(console, settings, Plan(collection)):
+    if not run_compaction(console, settings, CompactionPlan(collection)):
         raise DemoFailedError("the compaction went wrong")
 
 

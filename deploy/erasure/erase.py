@@ -13,7 +13,7 @@ from rich.table import Table
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection
 
-from deploy.erasure.places import Place, Survey
+from deploy.erasure.places import Footprint, Trace
 from deploy.shards import shard_counts, shards_of
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.partition_log import PartitionLog
@@ -64,11 +64,11 @@ class Receipt:
 
     revision: int
     erased_at: datetime
-    before: list[Place]
-    now: list[Place]
+    before: list[Trace]
+    now: list[Trace]
 
 
-class Erasure:
+class ErasureRun:
     """Of one individual of a collection. Raises ErasureKeyError, and what servers raise that do not answer."""
 
     def __init__(self, settings: Settings, collection: str, individual_id: str, say: Say) -> None:
@@ -82,7 +82,7 @@ class Erasure:
         """Have it done, and wait for it. Raises UnknownIndividualError, StalledErasureError."""
         with self._engine.connect() as connection:
             revision = revision or self._next_revision(connection)
-            survey = Survey(self._settings, self._collection, self._individual_id)
+            survey = Footprint(self._settings, self._collection, self._individual_id)
             before = survey.places(connection, self._say)
         with closing(PartitionLog(self._settings, ENCODINGS, "erase")) as log:
             begin = log.end(self._partition)
@@ -101,10 +101,10 @@ class Erasure:
             row = connection.execute(select(erased.c.receipt).where(erased.c.digest == self._digest)).one_or_none()
         if row is None:
             raise NotErasedError
-        before = [Place(**place) for place in row.receipt or []]
-        return self._receipt(before, Survey(self._settings, self._collection, self._individual_id))
+        before = [Trace(**place) for place in row.receipt or []]
+        return self._receipt(before, Footprint(self._settings, self._collection, self._individual_id))
 
-    def _receipt(self, before: list[Place], survey: Survey) -> Receipt:
+    def _receipt(self, before: list[Trace], survey: Footprint) -> Receipt:
         with self._engine.connect() as connection:
             row = connection.execute(select(erased).where(erased.c.digest == self._digest)).mappings().one()
             return Receipt(row["revision"], row["erased_at"], before, survey.places(connection, self._say))

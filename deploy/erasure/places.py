@@ -28,7 +28,7 @@ OnPlace = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Trace:
     """What stands in a place, in words; empty where nothing does. `until`: when the last of it is gone, in words."""
 
     name: str
@@ -69,7 +69,7 @@ class _Seen:
         return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
 
 
-class Survey:
+class Footprint:
     """Looks for one individual. What it has seen of embeddings it looks for in Redis."""
 
     def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
@@ -79,7 +79,7 @@ class Survey:
         self._vectors: set[bytes] = set()
         self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
 
-    def places(self, connection: Connection, say: OnPlace) -> list[Place]:
+    def places(self, connection: Connection, say: OnPlace) -> list[Trace]:
         """Everything. `say` is told where it looks. Raises KafkaException, redis.ConnectionError, OperationalError."""
         found = [self._topic(topic, say) for topic in TOPICS]
         say("Postgres")
@@ -87,7 +87,7 @@ class Survey:
         say("Redis")
         return [*found, self._redis()]
 
-    def _topic(self, topic: Topic, say: OnPlace) -> Place:
+    def _topic(self, topic: Topic, say: OnPlace) -> Trace:
         seen = _Seen()
         with closing(PartitionLog(self._settings, topic, "survey")) as log:
             for partition in range(topic.partitions):
@@ -104,7 +104,7 @@ class Survey:
             until = f"{last + kept:%Y-%m-%d}"
             if topic.cleanup is Cleanup.COMPACT and seen.records:
                 until = f"{last + COMPACTED_WITHIN:%Y-%m-%d}, null values {until}"
-        return Place(f"topic {topic.name}", str(seen), until)
+        return Trace(f"topic {topic.name}", str(seen), until)
 
     def _is_about(self, record: Record) -> bool:
         key = record.key or b""
@@ -122,16 +122,16 @@ class Survey:
             self._pairs.add(key)
         return about
 
-    def _table(self, connection: Connection, table: Table) -> Place:
+    def _table(self, connection: Connection, table: Table) -> Trace:
         columns: list[Column[str]] = [
             table.c[name] for name in ("individual_id", "individual_a", "individual_b") if name in table.c
         ]
         whose = or_(*(column == self._individual_id for column in columns))
         query = select(func.count()).select_from(table).where(and_(table.c.collection == self._collection, whose))
         count = connection.scalar(query) or 0
-        return Place(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
+        return Trace(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
 
-    def _redis(self) -> Place:
+    def _redis(self) -> Trace:
         # Where Kafka has compacted their embeddings away, nobody knows them: then for the id.
         needles = self._vectors or {self._individual_id.encode()}
         count, overlap = 0, max(map(len, needles)) - 1
@@ -145,7 +145,7 @@ class Survey:
                     before = text[len(text) - overlap :]
         again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))
         until = f"the compaction of {again:%Y-%m-%d %H:%M}, if facematch up runs it" if count else ""
-        return Place("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
+        return Trace("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
 
 
 def _files(redis: Redis, namespace: str) -> Iterator[list[bytes]]:

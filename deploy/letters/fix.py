@@ -21,12 +21,12 @@ class FixError(Exception):
     """What is given to put letters right is wrong in itself. The text says how."""
 
 
-class RefusedError(Exception):
+class FixRefusedError(Exception):
     """The message would be a dead letter again, or must not be sent. The text says why; it holds no value of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
+class LetterFix:
     """How messages are put right: values by a patch, headers that are set, the key that follows from the event."""
 
     patch: tuple[dict[str, Any], ...] = ()
@@ -34,18 +34,18 @@ class Fix:
     rekey: bool = False
 
     @classmethod
-    def of(cls, patch: str | None, headers: Sequence[str], rekey: bool) -> "Fix":
+    def of(cls, patch: str | None, headers: Sequence[str], rekey: bool) -> "LetterFix":
         """From a JSON Patch (RFC 6902) as text, and NAME=VALUE of each header. Raises FixError."""
         return cls(() if patch is None else _operations(patch), tuple(map(_header, headers)), rekey)
 
     def message(self, letter: Letter, erased: Erased = NOBODY) -> Record:
         """What is sent: it can be read, and goes to where its event belongs on the topic that it came from.
 
-        Its header `redriven` says how often it was sent again, and it counts as a replay. Raises RefusedError.
+        Its header `redriven` says how often it was sent again, and it counts as a replay. Raises FixRefusedError.
         """
         came = letter.record
         if came.topic not in _NAMES:
-            raise RefusedError(f"{came.topic} is no topic of facematch")
+            raise FixRefusedError(f"{came.topic} is no topic of facematch")
         given = dict(self.headers) | {
             REDRIVEN: str(letter.redriven + 1).encode(),
             REPLAY_ID: dict(came.headers).get(REPLAY_ID) or _REDRIVE,
@@ -57,9 +57,9 @@ class Fix:
                 record = replace(record, key=key_of(record))
             message = decode(record)
         except UnreadableError as error:
-            raise RefusedError(str(error)) from None
+            raise FixRefusedError(str(error)) from None
         if erased.forbids(message):
-            raise RefusedError("it is about somebody who was erased: discard the letter")
+            raise FixRefusedError("it is about somebody who was erased: discard the letter")
         by_collection = topic_named(came.topic).partitioned_by_collection
         return replace(record, partition_by=message.event.collection if by_collection else None)
 
@@ -69,21 +69,21 @@ class Fix:
         try:
             document = json.loads(value or b"", parse_constant=_refuse)
         except (ValueError, RecursionError):  # what is no UTF-8 either
-            raise RefusedError("its value is not JSON: no patch applies to it") from None
+            raise FixRefusedError("its value is not JSON: no patch applies to it") from None
         for number, operation in enumerate(self.patch, 1):
             what = f"operation {number} of the patch, {operation['op']} {operation['path']}"
             try:
                 document = JsonPatch([operation]).apply(document, in_place=True)
             except InvalidJsonPatch:
-                raise RefusedError(f"{what}, lacks what RFC 6902 asks of it") from None
+                raise FixRefusedError(f"{what}, lacks what RFC 6902 asks of it") from None
             except JsonPatchTestFailed:
-                raise RefusedError(f"{what}, fails") from None
+                raise FixRefusedError(f"{what}, fails") from None
             except (JsonPatchException, JsonPointerException):  # their texts hold values
-                raise RefusedError(f"{what}, does not apply") from None
+                raise FixRefusedError(f"{what}, does not apply") from None
         try:
             return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         except ValueError:
-            raise RefusedError("its value holds a number that JSON has not") from None
+            raise FixRefusedError("its value holds a number that JSON has not") from None
 
 
 def _operations(text: str) -> tuple[dict[str, Any], ...]:

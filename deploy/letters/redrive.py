@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from deploy.letters.box import Filed, read_bytes
-from deploy.letters.fix import Fix, RefusedError
+from deploy.letters.fix import FixRefusedError, LetterFix
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.publisher import Publisher
 from schemas.envelope import decode
-from schemas.letters import Outcome, Settled, settled_record
+from schemas.letters import LetterOutcome, Settled, settled_record
 from schemas.settings import Settings
 
 _AT_ONCE = 100  # a letter may be a megabyte
@@ -31,7 +31,7 @@ class Verdict:
 class Redrive:
     """Sends letters again. Raises ErasureKeyError, and what servers raise that do not answer."""
 
-    def __init__(self, settings: Settings, fix: Fix) -> None:
+    def __init__(self, settings: Settings, fix: LetterFix) -> None:
         self._settings, self._fix = settings, fix
         with closing(ErasureLog(settings, "letters")) as erasures:
             self._erased = erasures.catch_up().erased
@@ -42,7 +42,7 @@ class Redrive:
         for filed, letter in read_bytes(self._settings, letters):
             try:
                 record = self._fix.message(letter, self._erased)
-            except RefusedError as error:
+            except FixRefusedError as error:
                 verdicts.append(Verdict(filed, refused=str(error)))
             else:
                 event = decode(record).event
@@ -64,7 +64,7 @@ class Redrive:
             problems = publisher.publish_each([record for _, record in some], _PATIENCE_S)
             sent = [filed for (filed, _), problem in zip(some, problems, strict=True) if problem is None]
             too_large += [filed for (filed, _), problem in zip(some, problems, strict=True) if problem is not None]
-            marks = [settled_record(Settled(letter=filed.name, outcome=Outcome.REDRIVEN)) for filed in sent]
+            marks = [settled_record(Settled(letter=filed.name, outcome=LetterOutcome.REDRIVEN)) for filed in sent]
             publisher.publish_each(marks, _PATIENCE_S)
             count += len(sent)
             done(count)
@@ -74,6 +74,7 @@ class Redrive:
 def discard(settings: Settings, letters: Sequence[Filed], by: str, note: str) -> None:
     """Put on record that nothing will be done about letters, who says so, and why."""
     marks = [
-        settled_record(Settled(letter=letter.name, outcome=Outcome.DISCARDED, by=by, note=note)) for letter in letters
+        settled_record(Settled(letter=letter.name, outcome=LetterOutcome.DISCARDED, by=by, note=note))
+        for letter in letters
     ]
     Publisher(settings, "discard").publish_each(marks, _PATIENCE_S)

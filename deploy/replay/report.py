@@ -22,7 +22,7 @@ _FIRST, _MOST_ROWS = 5, 20
 _ERASURES = (IndividualDeleted.__name__, EncodingErased.__name__)
 
 
-class Event(NamedTuple):
+class ReplayRow(NamedTuple):
     """What is kept of an event for a report."""
 
     type: str
@@ -39,12 +39,12 @@ class Summary:
     """Of all that is chosen, the few words of each that a report needs."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[ReplayRow] = []
         self._first: list[str] = []
 
     def add(self, one: Chosen) -> None:
         """Take in what is chosen."""
-        event = Event(one.type, one.collection, one.individual_id, one.revision)
+        event = ReplayRow(one.type, one.collection, one.individual_id, one.revision)
         self.events.append(event)
         if len(self._first) < _FIRST:
             self._first.append(f"{event.key}, revision {event.revision}, at {position_of(one.record)}")
@@ -109,7 +109,7 @@ def how_long(count: int, most: float | None, recent: float | None, read: float |
     return f"about {timedelta(seconds=round(count / rate))} at {rate:.1f} events/s, {why}"
 
 
-def _table(events: list[Event], so_far: list[str]) -> Table:
+def _table(events: list[ReplayRow], so_far: list[str]) -> Table:
     counts = Counter((event.type, event.collection, outcome) for event, outcome in zip(events, so_far, strict=True))
     table = Table("event", title="what would be sent", title_justify="left")
     table.add_column("collection", overflow="fold")
@@ -123,12 +123,12 @@ def _table(events: list[Event], so_far: list[str]) -> Table:
     return table
 
 
-def _changes(events: list[Event], so_far: list[str]) -> list[str]:
+def _changes(events: list[ReplayRow], so_far: list[str]) -> list[str]:
     counts = Counter(_change(event, outcome) for event, outcome in zip(events, so_far, strict=True))
     return [f"{count}: {change}" for change, count in counts.items()]
 
 
-def _change(event: Event, outcome: str) -> str:
+def _change(event: ReplayRow, outcome: str) -> str:
     if event.type in _ERASURES:
         return "erased once more: nothing changes"
     if event.type == EncodingComputed.__name__:

@@ -18,12 +18,12 @@ from producers.replay.chooser import Chosen
 from producers.replay.file import line_of
 from producers.replay.groups import Groups, Watch
 from producers.replay.pace import Pace
-from producers.replay.plan import Plan, keep, new_id
+from producers.replay.plan import ReplayPlan, keep, new_id
 from producers.replay.rate import recent_rate
 from producers.replay.selection import Selection
 from producers.replay.sending import Sender, Sent, check_file, ends_of, sent_before
 from producers.replay.survey import Survey
-from runtime.process.stopping import when_told_to_stop
+from runtime.process.stopping import on_stop_signal
 from schemas.settings import Settings
 
 
@@ -69,7 +69,7 @@ def write(console: Console, settings: Settings, selection: Selection, path: Path
 def send(console: Console, settings: Settings, selection: Selection, speed: Speed) -> bool:
     """Begin a replay. Whether all that is chosen is acknowledged. Raises UnservedError."""
     with bar_on(console) as bar, closing(Survey(settings, selection, bar)) as survey:
-        plan = Plan(
+        plan = ReplayPlan(
             replay_id=new_id(),
             began_at=datetime.now(UTC),
             selection=selection,
@@ -80,7 +80,7 @@ def send(console: Console, settings: Settings, selection: Selection, speed: Spee
         return _go(console, settings, plan, survey, speed, set(), bar)
 
 
-def resume(console: Console, settings: Settings, plan: Plan, speed: Speed) -> bool:
+def resume(console: Console, settings: Settings, plan: ReplayPlan, speed: Speed) -> bool:
     """Go on with a replay. Whether all that is chosen is acknowledged. Raises TooOldError, UnservedError."""
     already = sent_before(settings, plan)
     with bar_on(console) as bar, closing(Survey(settings, plan.selection, bar, plan.source)) as survey:
@@ -90,7 +90,7 @@ def resume(console: Console, settings: Settings, plan: Plan, speed: Speed) -> bo
 
 
 def _go(
-    console: Console, settings: Settings, plan: Plan, survey: Survey, speed: Speed, already: set[str], bar: Bar
+    console: Console, settings: Settings, plan: ReplayPlan, survey: Survey, speed: Speed, already: set[str], bar: Bar
 ) -> bool:
     pace = Pace(speed.most, watched=not speed.at_once)
     chosen = survey.chosen("sending")
@@ -119,7 +119,7 @@ def _send(
     bar: Bar,
 ) -> Sent:
     stopping = threading.Event()
-    when_told_to_stop(stopping.set)
+    on_stop_signal(stopping.set)
 
     def check() -> None:
         bar.tick()

@@ -4,7 +4,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # they are exported
 
 from deploy.setup.waiting import wait_while
-from runtime.servers.kafka import client_config, patiently
+from runtime.servers.kafka import client_config, retry_while_away
 from runtime.servers.refusals import ask_kafka, refused_by_kafka
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -35,7 +35,9 @@ def create_topics(settings: Settings) -> None:
             latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
             places |= {TopicPartition(topic.topic, i): latest for i in range(topic.num_partitions)}
     # A broker knows of a topic before it leads its partitions; until then it refuses to say anything about them.
-    patiently(lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup")
+    retry_while_away(
+        lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup"
+    )
 
 
 class NoTopicsError(Exception):

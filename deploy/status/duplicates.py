@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumers.views.pairs import Pair, current_pairs, follow_pairs
+from consumers.views.pairs import CurrentPair, current_pairs, follow_pairs
 from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 
@@ -44,12 +44,12 @@ def print_duplicates(
     console.print(f"{len(pairs)} pairs{of_whom}: candidates for a person to review, never verdicts")
 
 
-def _line(pair: Pair) -> str:
+def _line(pair: CurrentPair) -> str:
     return (
         f"{pair.collection}: {pair.individual_a} = {pair.individual_b}, distance {pair.distance:.3f} "
         f"({pair.photo_a}, {pair.photo_b})"
     )
 
 
-def _json(pair: Pair) -> str:
+def _json(pair: CurrentPair) -> str:
     return json.dumps({**asdict(pair), "recorded_at": pair.recorded_at.isoformat()}, ensure_ascii=False)

@@ -12,7 +12,7 @@ from deploy.letters.report import print_open_letters
 from deploy.local.targets import ask_targets
 from deploy.setup.topics import check_topics
 from deploy.status.outbox import print_outbox
-from deploy.status.workers import Gallery, galleries, lags
+from deploy.status.workers import GalleryStatus, galleries, lags
 from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -56,7 +56,7 @@ def _print_workers(console: Console, settings: Settings) -> None:
         console.print(table)
 
 
-def _print_galleries(console: Console, found: list[Gallery]) -> None:
+def _print_galleries(console: Console, found: list[GalleryStatus]) -> None:
     table = Table(title="galleries", title_justify="left")
     segments = Table(title="segments", title_justify="left")
     for one in (table, segments):

@@ -7,7 +7,7 @@ from datetime import datetime
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.shards import shard_counts
-from runtime.servers.kafka import consumer_config, patiently
+from runtime.servers.kafka import consumer_config, retry_while_away
 from runtime.servers.redis import connect_once
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -17,7 +17,7 @@ from streams.matcher.vitals import ScopeVitals, read_vitals
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class GroupLag:
     """How far a consumer group is behind: in records, and in seconds since the oldest it has not processed."""
 
     group: str
@@ -25,7 +25,7 @@ class Lag:
     oldest_age_s: float | None
 
 
-def lags(settings: Settings) -> list[Lag]:
+def lags(settings: Settings) -> list[GroupLag]:
     """The lag of every consumer group. Raises KafkaException if the broker does not answer.
 
     Of matchers: those of every number of shards that any has run with, so that one that never came shows its lag too.
@@ -36,7 +36,7 @@ def lags(settings: Settings) -> list[Lag]:
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery:
+class GalleryStatus:
     """What a matcher holds of one encoder's embeddings in one collection, and how far it is behind the log."""
 
     vitals: ScopeVitals
@@ -46,7 +46,7 @@ class Gallery:
     at: datetime
 
 
-def galleries(settings: Settings) -> list[Gallery]:
+def galleries(settings: Settings) -> list[GalleryStatus]:
     """Of every collection what its matchers last said, and how far they are behind now.
 
     Raises KafkaException if the broker does not answer, redis.ConnectionError if Redis does not.
@@ -56,7 +56,7 @@ def galleries(settings: Settings) -> list[Gallery]:
     try:
         return sorted(
             (
-                Gallery(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
+                GalleryStatus(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
                 for vitals in read_vitals(connect_once(settings), settings)
                 for end in [consumer.get_watermark_offsets(TopicPartition(topic, vitals.partition), timeout=5)[1]]
                 for scope in vitals.scopes
@@ -67,7 +67,7 @@ def galleries(settings: Settings) -> list[Gallery]:
         consumer.close()
 
 
-def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
+def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> GroupLag:
     consumer = Consumer(consumer_config(settings, group))
     try:
         places = [
@@ -80,13 +80,13 @@ def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> Lag:
         behind: list[TopicPartition] = []
         records = 0
         # A broker that answers may still be looking for who coordinates its first group.
-        for place in patiently(lambda: consumer.committed(places, timeout=5), "status"):
+        for place in retry_while_away(lambda: consumer.committed(places, timeout=5), "status"):
             begin, end = consumer.get_watermark_offsets(place, timeout=5)
             place.offset = max(place.offset, begin)
             if place.offset < end:
                 records += end - place.offset
                 behind.append(place)
-        return Lag(group, records, _oldest_age_s(consumer, behind))
+        return GroupLag(group, records, _oldest_age_s(consumer, behind))
     finally:
         consumer.close()
 

@@ -9,7 +9,7 @@ from schemas.topics import INDIVIDUALS
 _TYPES = tuple(event.__name__ for event in INDIVIDUALS.carries)
 
 
-class Row(NamedTuple):
+class OutboxRow(NamedTuple):
     """What of a row is published. `time` is RFC 3339 where the time has such a form, `event` is JSON.
 
     A `traceparent` that names no trace does not count.
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     traceparent: str | None = None
 
 
-def record_from(row: Row) -> Record:
+def record_from(row: OutboxRow) -> Record:
     """The record of a row. Raises UnreadableError, with what is wrong and no value of the row.
 
     It is read as every consumer reads it, so that what is published is never a dead letter, and written as `submit`

@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from producers.outbox.gauges import OutboxGauges
-from producers.outbox.record import Row, record_from
+from producers.outbox.record import OutboxRow, record_from
 from producers.outbox.table import CHANNEL, delete, mark, outbox_engine, take
-from runtime.process.stopping import when_told_to_stop
+from runtime.process.stopping import on_stop_signal
 from runtime.servers.postgres import is_away
 from runtime.servers.publisher import Publisher, UnacknowledgedError
 from runtime.telemetry.health import HEALTH, server_is_away
@@ -37,7 +37,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 def run(settings: Settings) -> None:
     """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
     relay = Relay(settings)
-    when_told_to_stop(relay.stop)
+    on_stop_signal(relay.stop)
     relay.run()
     relay.close()
 
@@ -119,7 +119,7 @@ class Relay:
             log.warning("rows are marked and left", rows=len(problems), position=position, problem=problem)
         return len(rows)
 
-    def _publish(self, rows: list[Row]) -> dict[int, str]:
+    def _publish(self, rows: list[OutboxRow]) -> dict[int, str]:
         """Publish all that can be; returns what is wrong with the others, by their positions."""
         problems: dict[int, str] = {}
         records: dict[int, Record] = {}

@@ -8,7 +8,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from producers.outbox.record import Row
+from producers.outbox.record import OutboxRow
 from runtime.servers.postgres import engine_at, postgres_engine
 from schemas.settings import Settings
 
@@ -98,7 +98,7 @@ def counts(connection: Connection) -> Counts:
     return Counts(found.waiting, oldest, found.marked)
 
 
-def take(connection: Connection, limit: int) -> list[Row]:
+def take(connection: Connection, limit: int) -> list[OutboxRow]:
     """Rows that wait, in their order, about `limit` at most; until the transaction ends they are this one's alone.
 
     Two statements: whoever had a lane before has committed by the time that it can be locked, and only what begins
@@ -109,7 +109,7 @@ def take(connection: Connection, limit: int) -> list[Row]:
     if not lanes:
         return []
     each = {"lanes": lanes, "rows": max(1, limit // len(lanes)), "bytes": _BYTES // len(lanes)}
-    return sorted(Row(*row) for row in connection.execute(_READ, each))
+    return sorted(OutboxRow(*row) for row in connection.execute(_READ, each))
 
 
 def delete(connection: Connection, positions: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from producers.replay.outcomes import Encoding, Rejection
+from producers.replay.outcomes import EncodingAnswer, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
 from schemas.envelope import Record, UnreadableError, decode, decode_as_sent
 from schemas.erased import Erased
@@ -19,7 +19,7 @@ ERASED, REPEATED, SUPERSEDED, UNREADABLE = (
     "of whom Kafka has something later",
     "not readable: a dead letter already",
 )
-Wanted = Mapping[str, Rejection] | Mapping[str, Encoding]
+Wanted = Mapping[str, RejectionAnswer] | Mapping[str, EncodingAnswer]
 Said = IndividualEvent | EncodingAsSent
 
 
@@ -57,7 +57,7 @@ class Chooser:
         if not self._is_meant(record, key):
             return None
         wanted = None if self._wanted is None else self._wanted[key]
-        if isinstance(wanted, Encoding) and record.topic == ENCODINGS.name and self._selection.file is None:
+        if isinstance(wanted, EncodingAnswer) and record.topic == ENCODINGS.name and self._selection.file is None:
             return self._chosen_latest(record, key, wanted)
         try:
             event, identity = _read(record)
@@ -102,7 +102,7 @@ class Chooser:
             self.individuals.add(who)
         return self._wanted is None or key in self._wanted
 
-    def _chosen_latest(self, record: Record, key: str, latest: Encoding) -> Chosen | None:
+    def _chosen_latest(self, record: Record, key: str, latest: EncodingAnswer) -> Chosen | None:
         """A record of `encodings`, if it is that one: which was read already, to find out that it is the latest."""
         collection, _, who = key.partition("/")
         if (record.partition, record.offset) != (latest.partition, latest.offset):
@@ -115,12 +115,14 @@ class Chooser:
             return Chosen(record, kind.__name__, collection, who, latest.revision)
         return None
 
-    def _problem(self, event: Said, identity: tuple[str, str], wanted: Rejection | Encoding | None) -> str | None:
+    def _problem(
+        self, event: Said, identity: tuple[str, str], wanted: RejectionAnswer | EncodingAnswer | None
+    ) -> str | None:
         """Why it is left out, None if it is not; nothing of what was not asked for."""
         match wanted:
-            case Rejection() if wanted.event_id != identity[1]:
+            case RejectionAnswer() if wanted.event_id != identity[1]:
                 return ""
-            case Encoding() if wanted.revision != event.revision:
+            case EncodingAnswer() if wanted.revision != event.revision:
                 return ""
             case _:
                 pass

@@ -8,7 +8,7 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # it is exported
 
-from producers.replay.pace import TICK_S, Delay, Place
+from producers.replay.pace import TICK_S, BacklogAge, Place
 from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient
 from runtime.servers.log import CLIENT
 from schemas.envelope import full_name
@@ -45,7 +45,7 @@ class Groups:
             watched.append(GPU_POOL)
         # Each is asked for its offsets as its consumers ask: the admin client's question crashes the process where a
         # coordinator has moved (librdkafka #5040).
-        self._groups = [(group, Delay(), Consumer(consumer_config(settings, group.name))) for group in watched]
+        self._groups = [(group, BacklogAge(), Consumer(consumer_config(settings, group.name))) for group in watched]
         self._places = self._places_of({topic.name for group in watched for topic in group.reads})
         self._begins = self._offsets(OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 

@@ -10,7 +10,7 @@ from schemas.events.encodings import EncodingAsSent, EncodingErased, EncodingRej
 NO_ANSWER = "no answer yet"
 
 
-class Rejection(NamedTuple):
+class RejectionAnswer(NamedTuple):
     """The latest rejection of an individual: that of the highest revision, of several the last."""
 
     revision: int
@@ -19,7 +19,7 @@ class Rejection(NamedTuple):
     event_id: str
 
 
-class Encoding(NamedTuple):
+class EncodingAnswer(NamedTuple):
     """The latest record of an individual in `encodings`, and where it stands. Without an encoder: erased."""
 
     revision: int
@@ -34,8 +34,8 @@ class Outcomes:
 
     def __init__(self, whose: Container[str] | None = None) -> None:
         self._whose = whose
-        self.rejections: dict[str, Rejection] = {}
-        self.encodings: dict[str, Encoding] = {}
+        self.rejections: dict[str, RejectionAnswer] = {}
+        self.encodings: dict[str, EncodingAnswer] = {}
 
     def add_rejection(self, record: Record) -> None:
         """Take in a record of `rejections`. What cannot be read is a dead letter."""
@@ -45,7 +45,7 @@ class Outcomes:
         with suppress(UnreadableError):
             event = decode(record).event
             assert isinstance(event, EncodingRejected)
-            one = Rejection(event.revision, record.timestamp or 0, event.reason, event.event_id)
+            one = RejectionAnswer(event.revision, record.timestamp or 0, event.reason, event.event_id)
             self.rejections[key] = max(one, self.rejections.get(key, one))
 
     def add_encoding(self, record: Record) -> None:
@@ -61,7 +61,7 @@ class Outcomes:
             encoder = event.encoder if isinstance(event, EncodingAsSent) else None
             before = self.encodings.get(key)
             if before is None or before.revision <= event.revision:
-                self.encodings[key] = Encoding(
+                self.encodings[key] = EncodingAnswer(
                     event.revision, record.timestamp or 0, record.partition, record.offset, encoder
                 )
 

@@ -23,7 +23,7 @@ _REMEMBERED = 600  # ticks
 Place = tuple[str, int]  # a topic, and one of its partitions
 
 
-class Delay:
+class BacklogAge:
     """How long ago what a consumer group has not processed yet was there already: 0 where it keeps up."""
 
     def __init__(self) -> None:

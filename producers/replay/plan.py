@@ -17,7 +17,7 @@ class UnknownReplayError(Exception):
     """There is no plan of that id. Its text names those that there are."""
 
 
-class Plan(BaseModel):
+class ReplayPlan(BaseModel):
     """A selection, what it is chosen from, and where the topics that it goes to ended before it began.
 
     `source` are the spans that are read, of a file there is `digest` (SHA-256) instead. `ends` are by topic and
@@ -43,7 +43,7 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def keep(folder: Path, plan: Plan) -> None:
+def keep(folder: Path, plan: ReplayPlan) -> None:
     """Write a plan below the data folder; once this returns it is there whatever happens."""
     path = _path(folder, plan.replay_id)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +55,13 @@ def keep(folder: Path, plan: Plan) -> None:
     draft.replace(path)
 
 
-def find(folder: Path, replay_id: str) -> Plan:
+def find(folder: Path, replay_id: str) -> ReplayPlan:
     """The plan of that id. Raises UnknownReplayError."""
     known = sorted(path.stem for path in (folder / _FOLDER).glob("*.json"))
     if replay_id not in known:
         raise UnknownReplayError(f"{replay_id} is no replay of this data folder; the latest: {known[-5:] or 'none'}")
     try:
-        return Plan.model_validate_json(_path(folder, replay_id).read_bytes())
+        return ReplayPlan.model_validate_json(_path(folder, replay_id).read_bytes())
     except ValidationError:
         raise UnknownReplayError(f"{_path(folder, replay_id)} is no plan of a replay") from None
 

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaError
 
 from producers.replay.chooser import Chosen
 from producers.replay.pace import Pace
-from producers.replay.plan import Plan
+from producers.replay.plan import ReplayPlan
 from producers.replay.selection import SelectionError
 from runtime.servers.log import CLIENT, Span, TopicLog
 from runtime.servers.publisher import Publisher
@@ -155,12 +155,12 @@ def ends_of(settings: Settings, topics: Iterable[Topic]) -> dict[str, dict[int, 
     return found
 
 
-def sent_before(settings: Settings, plan: Plan) -> set[str]:
+def sent_before(settings: Settings, plan: ReplayPlan) -> set[str]:
     """The positions of what a replay has sent already, as its topics tell. Raises TooOldError."""
     return {position for name, ends in plan.ends.items() for position in _sent_to(settings, plan, name, ends)}
 
 
-def _sent_to(settings: Settings, plan: Plan, name: str, ends: dict[int, int]) -> Iterator[str]:
+def _sent_to(settings: Settings, plan: ReplayPlan, name: str, ends: dict[int, int]) -> Iterator[str]:
     topic = topic_named(name)
     with closing(TopicLog(settings, topic)) as log:
         spans = log.spans()
@@ -177,7 +177,7 @@ def _sent_to(settings: Settings, plan: Plan, name: str, ends: dict[int, int]) ->
                     yield (headers.get(POSITION) or b"").decode()
 
 
-def check_file(plan: Plan, digest: str | None) -> None:
+def check_file(plan: ReplayPlan, digest: str | None) -> None:
     """Raise SelectionError if the file is not what it was when the replay began."""
     if plan.digest != digest:
         raise SelectionError(f"{plan.selection.file} has changed since the replay began: begin a new one with it")

@@ -11,7 +11,7 @@ from typing import Protocol
 from producers.replay.chooser import ERASED, Chooser, Chosen, Wanted
 from producers.replay.file import BrokenLineError, records_in
 from producers.replay.interleave import side_by_side
-from producers.replay.outcomes import Encoding, Outcomes, Rejection
+from producers.replay.outcomes import EncodingAnswer, Outcomes, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.log import CLIENT, Span, TopicLog
@@ -162,7 +162,7 @@ class Survey:
             return self._encoded()
         return None
 
-    def _rejected(self) -> dict[str, Rejection]:
+    def _rejected(self) -> dict[str, RejectionAnswer]:
         outcomes, selection = Outcomes(), self._selection
         for record in self._read(REJECTIONS):
             outcomes.add_rejection(record)
@@ -181,7 +181,7 @@ class Survey:
         self.encoded_since = len(found) - len(left)
         return left
 
-    def _encoded(self) -> dict[str, Encoding]:
+    def _encoded(self) -> dict[str, EncodingAnswer]:
         outcomes, selection = Outcomes(), self._selection
         for record in self._read(ENCODINGS):
             outcomes.add_encoding(record)

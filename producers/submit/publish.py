@@ -22,7 +22,7 @@ SOURCE = "facematch/submit"
 
 
 @dataclass(slots=True)
-class Report:
+class SubmitReport:
     """What became of a submission: how many are acknowledged, and name and reason of each that is not."""
 
     acknowledged: int = 0
@@ -35,13 +35,13 @@ def submit(
     inline: bool = False,
     give_up_after_s: float = 60.0,
     on_progress: Callable[[], None] = lambda: None,
-) -> Report:
+) -> SubmitReport:
     """Publish entries; returns once each is acknowledged or has failed.
 
     `inline` puts the photos into the events. The URIs' roots are added to those that the encoder may read.
     """
     publisher, tracer = Publisher(settings, "submit", give_up_after_s), tracer_of(settings, "submit")
-    report = Report()
+    report = SubmitReport()
     allowed: set[str] = set()
     pending = 0
 

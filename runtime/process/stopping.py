@@ -8,18 +8,18 @@ from types import FrameType
 STOP_WITHIN_S = 15
 
 
-def when_told_to_stop(stop: Callable[[], object]) -> None:
+def on_stop_signal(stop: Callable[[], object]) -> None:
     """Have SIGTERM and SIGINT call `stop`, which lets the process end by itself; soon after it ends in any case."""
 
     def told(_number: int, _frame: FrameType | None) -> None:
-        stop_in_any_case()
+        exit_within()
         stop()
 
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
 
 
-def stop_in_any_case() -> None:
+def exit_within() -> None:
     """End the process by SIGALRM unless it has ended by itself in STOP_WITHIN_S seconds.
 
     Clients wait without limit for a broker that is away, while they are closed too (librdkafka #3740). What was not

@@ -5,7 +5,7 @@ import threading
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from runtime.servers.kafka import consumer_config, is_transient, patiently, record_of
+from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import UnreadableError, decode, full_name
 from schemas.erased import Erased, ErasureKey
@@ -37,7 +37,7 @@ class ErasureLog:
 
     def catch_up(self) -> "ErasureLog":
         """Read all that there is by now. A broker that is away is waited for. Raises ErasureKeyError."""
-        begin, end = patiently(lambda: self._consumer.get_watermark_offsets(self._place, timeout=5), "erasures")
+        begin, end = retry_while_away(lambda: self._consumer.get_watermark_offsets(self._place, timeout=5), "erasures")
         if not self._consumer.assignment():
             self._next = begin
             self._consumer.assign([self._place])

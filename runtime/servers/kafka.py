@@ -54,7 +54,7 @@ def client_config(settings: Settings, client: str) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 2_000,
         "topic.metadata.refresh.interval.ms": 60_000,
         "log.connection.close": False,
-        "error_cb": _Complaints(),
+        "error_cb": _ErrorLog(),
         "logger": _librdkafka_log,
     }
 
@@ -97,7 +97,7 @@ def is_transient(error: KafkaError) -> bool:
     return bool(error.retriable()) or error.code() in _AWAY
 
 
-def patiently(ask: Callable[[], T], what: str) -> T:
+def retry_while_away(ask: Callable[[], T], what: str) -> T:
     """The answer of a broker; one that is away is asked again, with growing pauses."""
     pause = 0.1
     while True:
@@ -134,7 +134,7 @@ def record_of(message: ConsumedMessage, topic: str) -> Record:
     )
 
 
-class _Complaints:
+class _ErrorLog:
     """Takes librdkafka's errors. It recovers from all but fatal ones by itself: they are said every few seconds."""
 
     def __init__(self) -> None:

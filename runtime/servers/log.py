@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from runtime.servers.kafka import consumer_config, is_transient, patiently, record_of
+from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -60,7 +60,7 @@ class TopicLog:
         """What each partition holds by now, from the first record on that was published at that time or later."""
         spans = self.spans()
         wanted = self._places(int(time.timestamp() * 1000))
-        for place in patiently(lambda: self._consumer.offsets_for_times(wanted, timeout=_TIMEOUT_S), CLIENT):
+        for place in retry_while_away(lambda: self._consumer.offsets_for_times(wanted, timeout=_TIMEOUT_S), CLIENT):
             end = spans[place.partition].end
             spans[place.partition] = Span(place.offset if place.offset >= 0 else end, end)
         return spans
@@ -100,4 +100,4 @@ class TopicLog:
         return [TopicPartition(self._full_name, partition, offset) for partition in self._partitions]
 
     def _span(self, place: TopicPartition) -> Span:
-        return Span(*patiently(lambda: self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S), CLIENT))
+        return Span(*retry_while_away(lambda: self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S), CLIENT))

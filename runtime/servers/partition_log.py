@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from runtime.servers.kafka import consumer_config, is_transient, patiently, record_of
+from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
 from schemas.topics import Topic
@@ -27,7 +27,7 @@ class PartitionLog:
     def bounds(self, partition: int) -> tuple[int, int]:
         """The offset of the first record that the partition may have, and that which its next record will get."""
         place = TopicPartition(self._full_name, partition)
-        begin, end = patiently(lambda: self._consumer.get_watermark_offsets(place, timeout=5), "restore")
+        begin, end = retry_while_away(lambda: self._consumer.get_watermark_offsets(place, timeout=5), "restore")
         return int(begin), int(end)
 
     def end(self, partition: int) -> int:
@@ -37,7 +37,7 @@ class PartitionLog:
     def committed(self, partition: int) -> int | None:
         """The group's committed offset, None where it has none."""
         place = TopicPartition(self._full_name, partition)
-        offset = patiently(lambda: self._consumer.committed([place], timeout=5), "restore")[0].offset
+        offset = retry_while_away(lambda: self._consumer.committed([place], timeout=5), "restore")[0].offset
         return None if offset == OFFSET_INVALID or offset < 0 else int(offset)
 
     def read(self, partition: int, begin: int, end: int) -> Generator[list[Record], None, None]:

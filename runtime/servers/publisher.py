@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as ConsumedMessage
 
-from runtime.servers.kafka import client_config, patiently
+from runtime.servers.kafka import client_config, retry_while_away
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
@@ -152,7 +152,7 @@ class Publisher:
 
     def _partition(self, topic: str, collection: str) -> int:
         if topic not in self._partitions:
-            found = patiently(lambda: self._producer.list_topics(topic, timeout=5).topics[topic], "publish")
+            found = retry_while_away(lambda: self._producer.list_topics(topic, timeout=5).topics[topic], "publish")
             if not found.partitions:
                 raise PublishError(f"topic {topic} does not exist: `facematch setup` creates it")
             self._partitions[topic] = len(found.partitions)

@@ -44,17 +44,17 @@ _REMEDIES = {
 }
 
 
-class RefusedError(Exception):
+class AccessRefusedError(Exception):
     """The text says who refuses whom, why, and what to do."""
 
 
 def ask_kafka(settings: Settings, times: int = 5) -> None:
-    """Return once a broker answers. Raises RefusedError, KafkaException where none answers in as many seconds."""
+    """Return once a broker answers. Raises AccessRefusedError, KafkaException where none answers in as many seconds."""
     if settings.kafka_tls:
         for address in settings.kafka.split(","):
             host, _, port = address.strip().rpartition(":")
             if problem := _certificate_problem(host.strip("[]"), int(port), settings.kafka_ca, "FACEMATCH_KAFKA_CA"):
-                raise RefusedError(f"Kafka at {address.strip()} is not trusted: {problem}")
+                raise AccessRefusedError(f"Kafka at {address.strip()} is not trusted: {problem}")
     complaints: list[KafkaError] = []
     admin = AdminClient(client_config(settings, "ask") | {"error_cb": complaints.append})
     for number in range(times):
@@ -69,17 +69,17 @@ def ask_kafka(settings: Settings, times: int = 5) -> None:
                 raise KafkaException(complaints[0] if complaints else error.args[0]) from None
 
 
-def refused_by_kafka(settings: Settings, error: KafkaError) -> RefusedError | None:
+def refused_by_kafka(settings: Settings, error: KafkaError) -> AccessRefusedError | None:
     """Why what a broker was asked for failed, None where it does not refuse."""
     if error.code() in _RIGHTS:
         who = settings.kafka_user or "who gives no user"
-        return RefusedError(
+        return AccessRefusedError(
             f"Kafka refuses {who}: {error.str().removeprefix('Broker: ')}. `facematch grants kafka` prints what each "
             "user must be allowed"
         )
     try:
         ask_kafka(settings)
-    except RefusedError as refusal:
+    except AccessRefusedError as refusal:
         return refusal
     except KafkaException:
         pass
@@ -87,7 +87,7 @@ def refused_by_kafka(settings: Settings, error: KafkaError) -> RefusedError | No
 
 
 def ask_redis(settings: Settings) -> None:
-    """Return if Redis answers. Raises RefusedError, redis.ConnectionError where it does not answer."""
+    """Return if Redis answers. Raises AccessRefusedError, redis.ConnectionError where it does not answer."""
     with closing(connect_once(settings)) as redis:
         try:
             redis.ping()
@@ -95,22 +95,24 @@ def ask_redis(settings: Settings) -> None:
             raise refused_by_redis(settings, error) or error from None
 
 
-def refused_by_redis(settings: Settings, error: RedisError) -> RefusedError | None:
+def refused_by_redis(settings: Settings, error: RedisError) -> AccessRefusedError | None:
     """Why what Redis was asked for failed, None where it does not refuse."""
     if isinstance(error, AuthenticationError):
         return _wrong_login("Redis", settings.redis_user or urlsplit(settings.redis).username, "REDIS")
     if isinstance(error, NoPermissionError):
-        return RefusedError(f"Redis refuses: {error}. `facematch grants redis` prints what each user must be allowed")
+        return AccessRefusedError(
+            f"Redis refuses: {error}. `facematch grants redis` prints what each user must be allowed"
+        )
     if isinstance(cause := error.__context__, ssl.SSLError) and not isinstance(cause, _CUT_OFF):
-        return RefusedError(f"Redis is not trusted: {_explained(cause, 'FACEMATCH_REDIS_CA')}")
+        return AccessRefusedError(f"Redis is not trusted: {_explained(cause, 'FACEMATCH_REDIS_CA')}")
     return None
 
 
-def refused_by_postgres(url: URL, error: DBAPIError, ca: Path | None = None) -> RefusedError | None:
+def refused_by_postgres(url: URL, error: DBAPIError, ca: Path | None = None) -> AccessRefusedError | None:
     """Why what Postgres at an address was asked for failed, None where it does not refuse."""
     said = str(error.orig).strip().partition("\n")[0]
     if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
-        return RefusedError(
+        return AccessRefusedError(
             f"Postgres refuses {url.username}: {said}. `facematch grants postgres` prints what each must be allowed"
         )
     if not _REFUSALS_OF_POSTGRES.search(said):
@@ -119,17 +121,17 @@ def refused_by_postgres(url: URL, error: DBAPIError, ca: Path | None = None) -> 
         named = ca or url.query.get("sslrootcert")
         where = (url.host, url.port or 5432)
         problem = _certificate_problem(*where, named, "FACEMATCH_POSTGRES_CA", _TLS_OF_POSTGRES)
-        return RefusedError(f"Postgres at {url.host} is not trusted: {problem or said}")
+        return AccessRefusedError(f"Postgres at {url.host} is not trusted: {problem or said}")
     if re.search("SSL|no encryption", said):
         wanted = "it wants TLS: set FACEMATCH_POSTGRES_CA" if "no encryption" in said else "it has no TLS"
-        return RefusedError(f"Postgres at {url.host} does not let us in: {said}; {wanted}")
+        return AccessRefusedError(f"Postgres at {url.host} does not let us in: {said}; {wanted}")
     return _wrong_login("Postgres", url.username, "POSTGRES", said)
 
 
-def _wrong_login(server: str, user: str | None, setting: str, said: str = "") -> RefusedError:
+def _wrong_login(server: str, user: str | None, setting: str, said: str = "") -> AccessRefusedError:
     who = f"user {user}" if user else "who gives no user"
     detail = f" ({said.rpartition('FATAL: ')[2].strip()})" if said else ""
-    return RefusedError(
+    return AccessRefusedError(
         f"{server} refuses {who}{detail}: set FACEMATCH_{setting}_USER and FACEMATCH_{setting}_PASSWORD to a user that "
         "it knows. `facematch grants` lists the users"
     )

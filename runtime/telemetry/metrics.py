@@ -28,7 +28,7 @@ def _nothing() -> Series:
     return {}
 
 
-class AskedGauge(Collector):
+class CallbackGauge(Collector):
     """A gauge whose series come and go: `ask` says at each scrape which there are. In other workers there are none."""
 
     def __init__(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> None:
@@ -104,10 +104,10 @@ SERVER_RETRIES = Counter(
     "Times that a server did not answer and was asked again: kafka, redis or postgres.",
     ["server"],
 )
-LAG_MESSAGES = AskedGauge(
+LAG_MESSAGES = CallbackGauge(
     "facematch_lag_messages", "Messages in a partition that this worker has not processed yet.", _PLACE
 )
-LAG_S = AskedGauge(
+LAG_S = CallbackGauge(
     "facematch_lag_seconds",
     "How long the oldest message that is not processed yet has waited in Kafka, at most; 0 where all are processed.",
     _PLACE,
@@ -188,43 +188,45 @@ MATCHER_EVENTS = Counter(
     "Events that the matcher has published: DuplicateFound, DuplicateRetracted, IndividualChecked.",
     ["event"],
 )
-GALLERY_PEOPLE = AskedGauge("facematch_gallery_people", "People with an embedding that the matcher holds.", _GALLERY)
-GALLERY_DELTA = AskedGauge(
+GALLERY_PEOPLE = CallbackGauge("facematch_gallery_people", "People with an embedding that the matcher holds.", _GALLERY)
+GALLERY_DELTA = CallbackGauge(
     "facematch_gallery_delta_embeddings", "Embeddings that are searched exactly, until they are sealed.", _GALLERY
 )
-GALLERY_SEGMENTS = AskedGauge("facematch_gallery_segments", "Sealed segments, each an HNSW index.", _GALLERY)
-GALLERY_RECALL = AskedGauge(
+GALLERY_SEGMENTS = CallbackGauge("facematch_gallery_segments", "Sealed segments, each an HNSW index.", _GALLERY)
+GALLERY_RECALL = CallbackGauge(
     "facematch_gallery_recall_ratio",
     "Share of pairs that the sealed segments find, the least of them, as measured when it was sealed.",
     _GALLERY,
 )
-GALLERY_COMPACTED = AskedGauge(
+GALLERY_COMPACTED = CallbackGauge(
     "facematch_gallery_compacted_timestamp_seconds",
     "When the compaction was made whose index the matcher uses; 0 where none has been.",
     _GALLERY,
 )
-RECALL_FLOOR = AskedGauge("facematch_recall_floor_ratio", "FACEMATCH_RECALL_FLOOR of this matcher.")
-DELTA_LIMIT = AskedGauge("facematch_delta_limit_embeddings", "FACEMATCH_DELTA_LIMIT of this matcher.")
+RECALL_FLOOR = CallbackGauge("facematch_recall_floor_ratio", "FACEMATCH_RECALL_FLOOR of this matcher.")
+DELTA_LIMIT = CallbackGauge("facematch_delta_limit_embeddings", "FACEMATCH_DELTA_LIMIT of this matcher.")
 
 # The sink
 
 SINK_EVENTS = Counter("facematch_sink_events_total", "Events that the sink has written to Postgres.", ["event"])
-CERTIFICATE_TIME = AskedGauge(
+CERTIFICATE_TIME = CallbackGauge(
     "facematch_certificate_timestamp_seconds", "When the last compaction was certified.", _GALLERY
 )
-CERTIFICATE_PEOPLE = AskedGauge("facematch_certificate_people", "People in the index of the last compaction.", _GALLERY)
-CERTIFICATE_RECALL = AskedGauge(
+CERTIFICATE_PEOPLE = CallbackGauge(
+    "facematch_certificate_people", "People in the index of the last compaction.", _GALLERY
+)
+CERTIFICATE_RECALL = CallbackGauge(
     "facematch_certificate_recall_ratio", "Share of pairs that the index of the last compaction finds.", _GALLERY
 )
-CERTIFICATE_IN_SERVICE = AskedGauge(
+CERTIFICATE_IN_SERVICE = CallbackGauge(
     "facematch_certificate_in_service",
     "1 where matchers were handed the index of the last compaction, else 0.",
     _GALLERY,
 )
-CERTIFICATE_DURATION_S = AskedGauge(
+CERTIFICATE_DURATION_S = CallbackGauge(
     "facematch_certificate_duration_seconds", "How long the last compaction took.", _GALLERY
 )
-CERTIFICATE_PAIRS = AskedGauge(
+CERTIFICATE_PAIRS = CallbackGauge(
     "facematch_certificate_pairs",
     "Pairs that the last compaction judged. judged: kept, found (missed before) or retracted.",
     (*_GALLERY, "judged"),
@@ -232,11 +234,11 @@ CERTIFICATE_PAIRS = AskedGauge(
 
 # The outbox's relay
 
-OUTBOX_WAITING = AskedGauge("facematch_outbox_waiting_rows", "Rows that wait to be published.")
-OUTBOX_MARKED = AskedGauge(
+OUTBOX_WAITING = CallbackGauge("facematch_outbox_waiting_rows", "Rows that wait to be published.")
+OUTBOX_MARKED = CallbackGauge(
     "facematch_outbox_marked_rows", "Rows that cannot be published, with what is wrong beside them."
 )
-OUTBOX_OLDEST_S = AskedGauge(
+OUTBOX_OLDEST_S = CallbackGauge(
     "facematch_outbox_oldest_age_seconds", "Since the oldest row that waits was written; 0 where none waits."
 )
 OUTBOX_ROWS = Counter(
@@ -248,4 +250,4 @@ OUTBOX_ROWS = Counter(
 COMPACTIONS = Counter(
     "facematch_compactions_total", "Compactions that this worker has run. outcome: done, failed or killed.", ["outcome"]
 )
-COMPACTION_NEXT = AskedGauge("facematch_compaction_due_timestamp_seconds", "When the next compaction is due.")
+COMPACTION_NEXT = CallbackGauge("facematch_compaction_due_timestamp_seconds", "When the next compaction is due.")

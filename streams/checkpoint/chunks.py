@@ -13,7 +13,7 @@ from redis import Redis
 
 from runtime.telemetry.health import HEALTH
 from streams.checkpoint.files import Parts, memory_file
-from streams.checkpoint.manifest import Blob, Part, UnusableError
+from streams.checkpoint.manifest import Blob, BlobPart, UnusableError
 
 _CHUNK_BYTES = 8 * 2**20
 _UNNAMED_FOR_S = 3600  # longer than it takes to write all of a file
@@ -46,7 +46,7 @@ class Chunks:
     def put(self, parts: Parts) -> Blob:
         """Write files and close them. What was written of a blob that fails is removed."""
         blob_id = self._writer + uuid.uuid4().hex
-        written: dict[str, Part] = {}
+        written: dict[str, BlobPart] = {}
         try:
             with ExitStack() as stack:
                 for file in parts.values():
@@ -95,7 +95,7 @@ class Chunks:
         """Remove every chunk that is not named."""
         self.remove(chunk for chunk in self.names() if chunk not in named)
 
-    def _put_part(self, name: str, file: BinaryIO) -> Part:
+    def _put_part(self, name: str, file: BinaryIO) -> BlobPart:
         size = os.fstat(file.fileno()).st_size
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
 
@@ -110,7 +110,7 @@ class Chunks:
             except BaseException:
                 self.remove(f"{name}:{number}" for number in range(len(under_way)))
                 raise
-            return Part(checksums=tuple(one.result() for one in under_way))
+            return BlobPart(checksums=tuple(one.result() for one in under_way))
 
 
 def _raise_first(under_way: "list[Future[Any]]") -> None:

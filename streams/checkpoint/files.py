@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
-from streams.gallery.absent import Absent
-from streams.gallery.exact import Rows
-from streams.gallery.id_table import Roster
-from streams.gallery.identical import Bearers
-from streams.gallery.segment import Ids, Quality, Segment
+from streams.gallery.exact import VectorRows
+from streams.gallery.id_table import IdTable
+from streams.gallery.segment import Ids, IndexQuality, Segment
+from streams.gallery.shared_vectors import SharedVectors
+from streams.gallery.without_vector import WithoutVector
 
 Parts = Mapping[str, BinaryIO]
 
@@ -26,45 +26,45 @@ def memory_file() -> BinaryIO:
 
 def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
     """A segment, but for what is masked."""
-    roster, index = memory_file(), memory_file()
+    id_table, index = memory_file(), memory_file()
     _write(
-        roster,
-        *_arrays(segment.roster),
+        id_table,
+        *_arrays(segment.id_table),
         segment.ids.text,
         segment.ids.ends,
-        segment.bearers.rows,
-        segment.bearers.begins,
+        segment.shared.rows,
+        segment.shared.begins,
     )
     segment.index.save_index(_path(index))
-    return {"roster": roster, "index": index}
+    return {"id_table": id_table, "index": index}
 
 
-def unpack_segment(parts: Parts, quality: Quality) -> Segment:
+def unpack_segment(parts: Parts, quality: IndexQuality) -> Segment:
     """A segment with nothing masked."""
-    hashes, revisions, offsets, text, ends, rows, begins = _read(parts["roster"])
+    hashes, revisions, offsets, text, ends, rows, begins = _read(parts["id_table"])
     index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
     index.load_index(_path(parts["index"]))
-    return Segment(Roster(hashes, revisions, offsets), Ids(text, ends), Bearers(rows, begins), index, quality)
+    return Segment(IdTable(hashes, revisions, offsets), Ids(text, ends), SharedVectors(rows, begins), index, quality)
 
 
-def pack_absent(absent: Absent) -> dict[str, BinaryIO]:
+def pack_absent(absent: WithoutVector) -> dict[str, BinaryIO]:
     """Individuals without a vector."""
     file = memory_file()
-    _write(file, *_arrays(absent.roster), absent.erased)
+    _write(file, *_arrays(absent.id_table), absent.erased)
     return {"absent": file}
 
 
-def unpack_absent(parts: Parts) -> Absent:
+def unpack_absent(parts: Parts) -> WithoutVector:
     """See `pack_absent`."""
     hashes, revisions, offsets, erased = _read(parts["absent"])
-    return Absent(Roster(hashes, revisions, offsets), erased)
+    return WithoutVector(IdTable(hashes, revisions, offsets), erased)
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
     """What a scope has beside its segments: the rows of its delta, and which rows of each segment are living."""
 
-    rows: Rows
+    rows: VectorRows
     alive: list[NDArray[np.bool_]]
 
 
@@ -80,11 +80,11 @@ def unpack_rest(parts: Parts) -> Rest:
     vectors, text, ends, revisions, offsets, *alive = _read(parts["rest"])
     ids = Ids(text, ends)
     names = [ids[row] for row in range(len(vectors))]
-    return Rest(Rows(np.arange(len(vectors)), vectors, names, revisions, offsets), alive)
+    return Rest(VectorRows(np.arange(len(vectors)), vectors, names, revisions, offsets), alive)
 
 
-def _arrays(roster: Roster) -> tuple[NDArray[Any], ...]:
-    return roster.hashes, roster.revisions, roster.offsets
+def _arrays(id_table: IdTable) -> tuple[NDArray[Any], ...]:
+    return id_table.hashes, id_table.revisions, id_table.offsets
 
 
 def _write(file: BinaryIO, *arrays: NDArray[Any]) -> None:

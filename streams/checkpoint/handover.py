@@ -8,7 +8,7 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
 from streams.checkpoint.lease import Lease, LeaseLostError
-from streams.checkpoint.manifest import Compacted, Manifest, UnusableError
+from streams.checkpoint.manifest import CompactedSegment, Manifest, UnusableError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,20 +45,20 @@ class Inbox:
         self._remove = redis.register_script(_REMOVE)
         self._unlink = redis.register_script(_UNLINK)
 
-    def entries(self) -> dict[bytes, Compacted]:
+    def entries(self) -> dict[bytes, CompactedSegment]:
         """What lies in it, by its value there. What cannot be read is removed."""
         found = {}
         for field, value in self._redis.hgetall(self.key).items():
             assert isinstance(field, bytes)
             assert isinstance(value, bytes)
             try:
-                found[value] = Compacted.from_bytes(value)
+                found[value] = CompactedSegment.from_bytes(value)
             except UnusableError as error:
                 log.warning("a compacted segment is not used", of=field.decode(), because=str(error))
                 self._remove(keys=[self.key], args=[field, value])
         return found
 
-    def put(self, compacted: Compacted, lease: Lease) -> None:
+    def put(self, compacted: CompactedSegment, lease: Lease) -> None:
         """Leave a segment whose chunks are there, in the place of an earlier one.
 
         Raises LeaseLostError if the lease is another's by now, LostChunksError if Redis lost a chunk; then nothing is
@@ -74,7 +74,7 @@ class Inbox:
         if outcome == "missing":
             raise LostChunksError("Redis lost a part of the segment before it was complete")
 
-    def remove(self, value: bytes, compacted: Compacted) -> None:
+    def remove(self, value: bytes, compacted: CompactedSegment) -> None:
         """Remove an entry, unless it was replaced."""
         self._remove(keys=[self.key], args=[field_of(compacted), value])
 
@@ -106,6 +106,6 @@ class Inbox:
             return value, None  # the matcher finds out, and removes whatever belongs to it
 
 
-def field_of(compacted: Compacted) -> bytes:
+def field_of(compacted: CompactedSegment) -> bytes:
     """Where in the inbox it lies."""
     return f"{compacted.collection}/{compacted.encoder}".encode()

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from streams.gallery.segment import Quality
+from streams.gallery.segment import IndexQuality
 
 
 class UnusableError(Exception):
@@ -17,7 +17,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Part(_Model):
+class BlobPart(_Model):
     """A file, cut into chunks, each with its SHA-256."""
 
     checksums: tuple[str, ...]
@@ -27,7 +27,7 @@ class Blob(_Model):
     """Files that belong together, by name. Written once, never changed."""
 
     id: str
-    parts: dict[str, Part]
+    parts: dict[str, BlobPart]
 
     def chunks(self) -> list[str]:
         """The names of all chunks."""
@@ -48,7 +48,7 @@ class SegmentEntry(_Model):
 
     blob: Blob
     rows: int
-    quality: Quality
+    quality: IndexQuality
 
 
 class ScopeEntry(_Model):
@@ -114,7 +114,7 @@ class Manifest(_Document):
             raise UnusableError(f"it is {age.days} days old, and Kafka keeps tombstones for {longest.days}")
 
 
-class Compacted(_Document):
+class CompactedSegment(_Document):
     """A segment that compaction made of all there was of an encoder in a collection below an offset of the log."""
 
     collection: str

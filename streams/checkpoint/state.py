@@ -7,11 +7,11 @@ import numpy as np
 
 from schemas.shard import Shard
 from streams.checkpoint.files import Rest
-from streams.gallery.absent import Absent
 from streams.gallery.collection import Collection
 from streams.gallery.gallery import Gallery
 from streams.gallery.scope import Scope
 from streams.gallery.segment import Segment
+from streams.gallery.without_vector import WithoutVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class State:
 
     offset: int
     scopes: list[ScopeState]
-    absent: list[tuple[str, Absent]]
+    absent: list[tuple[str, WithoutVector]]
 
 
 def state_of(gallery: Gallery, offset: int) -> State:

@@ -18,10 +18,18 @@ from schemas.topics import ENCODINGS
 from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
 from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
 from streams.checkpoint.handover import Inbox, field_of
-from streams.checkpoint.manifest import AbsentEntry, Blob, Compacted, Manifest, ScopeEntry, SegmentEntry, UnusableError
+from streams.checkpoint.manifest import (
+    AbsentEntry,
+    Blob,
+    CompactedSegment,
+    Manifest,
+    ScopeEntry,
+    SegmentEntry,
+    UnusableError,
+)
 from streams.checkpoint.state import ScopeState, State
-from streams.gallery.absent import Absent
 from streams.gallery.segment import Segment
+from streams.gallery.without_vector import WithoutVector
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,9 +56,9 @@ class CheckpointStore:
         self._manifest_key = key(settings, "manifest", shard, partition)
         self._chunks = Chunks(redis, key(settings, "chunk", shard, partition))
         self._inbox = Inbox(settings, redis, shard, partition)
-        self._taken: dict[bytes, Compacted] = {}
+        self._taken: dict[bytes, CompactedSegment] = {}
         self._publish = redis.register_script(_PUBLISH)
-        self._stored: WeakKeyDictionary[Segment | Absent, Blob] = WeakKeyDictionary()
+        self._stored: WeakKeyDictionary[Segment | WithoutVector, Blob] = WeakKeyDictionary()
 
     def load(self, log_end: int) -> State | None:
         """The state of the checkpoint, None where there is none or it cannot be used; the log says why.
@@ -74,11 +82,11 @@ class CheckpointStore:
                 self._chunks.remove_others({chunk for one in left for chunk in one.segment.blob.chunks()})
                 return None
 
-    def compacted(self) -> dict[bytes, Compacted]:
+    def compacted(self) -> dict[bytes, CompactedSegment]:
         """What compaction left to be taken, by its value in Redis."""
         return self._inbox.entries()
 
-    def take(self, value: bytes, compacted: Compacted) -> Segment | None:
+    def take(self, value: bytes, compacted: CompactedSegment) -> Segment | None:
         """A segment that compaction made, None where it cannot be used; the log says why.
 
         It is removed from where it lay once a state that has it is saved.
@@ -120,7 +128,7 @@ class CheckpointStore:
             del self._stored[sealed]
 
     def _write(self, state: State, written: list[Blob]) -> Manifest:
-        def stored(sealed: Segment | Absent) -> Blob:
+        def stored(sealed: Segment | WithoutVector) -> Blob:
             if sealed not in self._stored:
                 parts = pack_segment(sealed) if isinstance(sealed, Segment) else pack_absent(sealed)
                 blob = self._stored[sealed] = self._chunks.put(parts)
@@ -192,7 +200,7 @@ class CheckpointStore:
         self._stored[segment] = entry.blob
         return segment
 
-    def _absent(self, blob: Blob) -> Absent:
+    def _absent(self, blob: Blob) -> WithoutVector:
         with self._chunks.files_of(blob) as parts:
             absent = unpack_absent(parts)
         self._stored[absent] = blob

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from schemas.events.pairs import RetractionReason
 from schemas.shard import Shard
 from streams.compaction.census import ERASED, Census
-from streams.compaction.findings import Words
-from streams.gallery.exact import Rows, exact_distances, nearest_of_each
-from streams.gallery.id_table import Roster, falling_to
+from streams.compaction.findings import Statements
+from streams.gallery.exact import VectorRows, exact_distances, nearest_of_each
+from streams.gallery.id_table import IdTable, falling_to
 from streams.gallery.segment import Segment, search_index
 
 _FIRST_PROBES, _MOST_PROBES, _HITS_AT_ONCE = 256, 2048, 2_000_000
@@ -24,7 +24,7 @@ REASONS = tuple(RetractionReason)
 _IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.THRESHOLD
 
 
-class Due(NamedTuple):
+class RequiredPairs(NamedTuple):
     """Pairs that must hold, (n,) of each: codes, ascending, and exact distances.
 
     `totals`, (people,) int64: with how many before it each row has a pair, more than are due where it has too many.
@@ -35,14 +35,19 @@ class Due(NamedTuple):
     totals: NDArray[np.int64]
 
     @classmethod
-    def nothing(cls, people: int) -> "Due":
+    def nothing(cls, people: int) -> "RequiredPairs":
         """No pair of so many people."""
         return cls(np.empty(0, np.int64), np.empty(0, np.float64), np.zeros(people, np.int64))
 
 
 def due(
-    segment: Segment, ours: NDArray[np.int64], rows: Rows, threshold: float, limit: int, progress: Callable[[int], None]
-) -> Due:
+    segment: Segment,
+    ours: NDArray[np.int64],
+    rows: VectorRows,
+    threshold: float,
+    limit: int,
+    progress: Callable[[int], None],
+) -> RequiredPairs:
     """All pairs of `rows` within the threshold whose earlier member is in the segment, as the index finds them.
 
     `ours` are the positions in `rows` of the segment's rows, in the segment's order. Of each newcomer those who stand
@@ -50,15 +55,15 @@ def due(
     of the rows have been compared.
     """
     people = len(rows.ids)
-    first = ours[segment.bearers.rows[segment.bearers.begins[:-1]]]  # of each node a row that has its vector
-    most_alike = int(np.diff(segment.bearers.begins).max())
+    first = ours[segment.shared.rows[segment.shared.begins[:-1]]]  # of each node a row that has its vector
+    most_alike = int(np.diff(segment.shared.begins).max())
     codes, distances, totals = [np.empty(0, np.int64)], [np.empty(0, np.float64)], np.zeros(people, np.int64)
     begin, count = 0, _FIRST_PROBES
     while begin < people:
         count = max(1, min(count, _HITS_AT_ONCE // most_alike))
         probes = rows.vectors[begin : begin + count]
         of_nodes = search_index(segment.index, probes, threshold, lambda nodes: rows.vectors[first[nodes]])
-        at, found, apart = segment.bearers.hits(of_nodes)
+        at, found, apart = segment.shared.hits(of_nodes)
         at, found = at + begin, ours[found]
         earlier = rows.offsets[found] < rows.offsets[at]
         at, found, apart = at[earlier], found[earlier], apart[earlier]
@@ -71,7 +76,7 @@ def due(
         count = count // 2 if len(earlier) > _HITS_AT_ONCE // 2 else min(2 * count, _MOST_PROBES)
     pairs, measured = np.concatenate(codes), np.concatenate(distances)
     order = np.argsort(pairs)
-    return Due(pairs[order], measured[order], totals)
+    return RequiredPairs(pairs[order], measured[order], totals)
 
 
 class Difference(NamedTuple):
@@ -95,13 +100,13 @@ class Difference(NamedTuple):
 def difference(
     census: Census,
     encoder: str,
-    rows: Rows,
-    due: Due,
-    words: Words,
-    checked: Roster,
+    rows: VectorRows,
+    due: RequiredPairs,
+    words: Statements,
+    checked: IdTable,
     threshold: float,
     matched: int,
-    changed: Roster,
+    changed: IdTable,
     shard: Shard = Shard(),
 ) -> Difference:
     """Judge pairs whose members have not changed since the census.
@@ -113,7 +118,7 @@ def difference(
     """
     judged = _judged(census, encoder, rows, words, threshold, changed)
     mine = judged.is_ours & falling_to(shard, words.counts.a)
-    hashes = census.roster.hashes[rows.numbers]
+    hashes = census.id_table.hashes[rows.numbers]
     is_open = (changed.find(hashes) < 0) & (rows.offsets < matched)
 
     sides = np.stack(np.divmod(due.codes, max(len(rows.ids), 1)))
@@ -152,11 +157,13 @@ class _Judged(NamedTuple):
     is_right: NDArray[np.bool_]
 
 
-def _judged(census: Census, encoder: str, rows: Rows, words: Words, threshold: float, changed: Roster) -> _Judged:
+def _judged(
+    census: Census, encoder: str, rows: VectorRows, words: Statements, threshold: float, changed: IdTable
+) -> _Judged:
     known, last = words
-    at = np.stack([census.roster.find(known.a), census.roster.find(known.b)])  # (2, n), -1 of who is not in it
+    at = np.stack([census.id_table.find(known.a), census.id_table.find(known.b)])  # (2, n), -1 of who is not in it
     revisions = np.stack([known.revisions_a, known.revisions_b])
-    now = np.where(at >= 0, np.append(census.roster.revisions, 0)[at], revisions)
+    now = np.where(at >= 0, np.append(census.id_table.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
     stands = ((encoders == census.code_of(encoder)) & (revisions == now)).all(axis=0)
     row_of = np.full(len(census.ids) + 1, -1)

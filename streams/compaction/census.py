@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from schemas.envelope import Record, UnreadableError, decode_as_sent
 from schemas.erased import NOBODY, Erased
 from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, EncodingErased, embeddings_of
-from streams.gallery.exact import Rows
-from streams.gallery.id_table import Roster, hashes_of, last_of_each
+from streams.gallery.exact import VectorRows
+from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
 ERASED = -1
@@ -29,7 +29,7 @@ class Census(NamedTuple):
     """
 
     collection: str
-    roster: Roster
+    id_table: IdTable
     ids: list[str]
     encoders: NDArray[np.int64]
     names: list[str]
@@ -39,7 +39,7 @@ class Census(NamedTuple):
     def empty(cls, collection: str) -> "Census":
         """Of a collection of whom the log knows nobody."""
         return cls(
-            collection, Roster.empty(), [], np.empty(0, np.int64), [], np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+            collection, IdTable.empty(), [], np.empty(0, np.int64), [], np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
         )
 
     def code_of(self, encoder: str) -> int:
@@ -50,17 +50,17 @@ class Census(NamedTuple):
         """The encoders of which anyone's latest vector is."""
         return [self.names[code] for code in np.unique(self.encoders).tolist() if code != ERASED]
 
-    def living(self, encoder: str) -> Rows:
+    def living(self, encoder: str) -> VectorRows:
         """Those whose latest vector is of that encoder, numbered as they stand here."""
         code = self.code_of(encoder)
         rows = np.flatnonzero(self.encoders == code)
         everyone = len(rows) == len(self.ids)
-        return Rows(
+        return VectorRows(
             rows,
             self.vectors if everyone else self.vectors[rows],  # spares a copy
             self.ids if everyone else [self.ids[row] for row in rows.tolist()],
-            self.roster.revisions[rows],
-            self.roster.offsets[rows],
+            self.id_table.revisions[rows],
+            self.id_table.offsets[rows],
         )
 
 
@@ -142,7 +142,7 @@ class Fold:
                 continue
             yield Census(
                 name,
-                Roster(hashes[here], latest.revisions[here], latest.offsets[here]),
+                IdTable(hashes[here], latest.revisions[here], latest.offsets[here]),
                 latest.ids[here],
                 latest.encoders[here],
                 list(self._encoders),

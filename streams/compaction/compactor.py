@@ -18,17 +18,17 @@ from schemas.shard import Shard
 from streams.checkpoint.files import pack_segment
 from streams.checkpoint.handover import Inbox, LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
-from streams.checkpoint.manifest import Blob, Compacted, SegmentEntry
-from streams.compaction.audit import Due, difference, due
+from streams.checkpoint.manifest import Blob, CompactedSegment, SegmentEntry
+from streams.compaction.audit import RequiredPairs, difference, due
 from streams.compaction.census import Census
 from streams.compaction.correction import Correction
 from streams.compaction.sources import Sources
 from streams.compaction.stopwatch import OnProgress, Stopwatch
 from streams.gallery.build import build_segment
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import falling_to
 from streams.gallery.reach import check_reach, others_in_reach
-from streams.gallery.segment import Quality, Segment
+from streams.gallery.segment import IndexQuality, Segment
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class UnknownCollectionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompactionPlan:
     """What is to be compacted: everything, unless a collection or an encoder is named.
 
     A dry run publishes and stores nothing; it alone may suppose another threshold or recall floor.
@@ -65,7 +65,7 @@ class Compactor:
         self.redis = connect(settings)
         self.inbox = Inbox(settings, self.redis, shard, partition)
 
-    def run(self, plan: Plan = Plan()) -> Iterator[CompactionCertified]:
+    def run(self, plan: CompactionPlan = CompactionPlan()) -> Iterator[CompactionCertified]:
         """Compact each encoder of each collection by itself, and hand out its certificate once that is published.
 
         Raises HeldError where another compaction is under way, LeaseLostError if another took over,
@@ -92,7 +92,7 @@ class Compactor:
 class _Run:
     """One compaction of a partition, under a lease unless it is a dry run."""
 
-    def __init__(self, compactor: Compactor, plan: Plan, lease: Lease | None) -> None:
+    def __init__(self, compactor: Compactor, plan: CompactionPlan, lease: Lease | None) -> None:
         self._compactor, self._plan, self._lease = compactor, plan, lease
         self._settings, self._sources = compactor.settings, compactor.sources
         self._watch = Stopwatch(compactor.progress)
@@ -123,7 +123,7 @@ class _Run:
         compactor, plan = self._compactor, self._plan
         threshold = plan.threshold or self._settings.threshold_for(census.collection)
         floor = plan.recall_floor or self._settings.recall_floor
-        done = _Done()
+        done = _ScopeResult()
         if encoder is not None:
             done = self._compact(census, encoder, threshold, floor)
         self._watch.pause()
@@ -151,7 +151,7 @@ class _Run:
             self._correction.publish_certificate(certificate)
         return certificate
 
-    def _compact(self, census: Census, encoder: str, threshold: float, floor: float) -> "_Done":
+    def _compact(self, census: Census, encoder: str, threshold: float, floor: float) -> "_ScopeResult":
         rows, findings = census.living(encoder), self._sources.findings
         segment, must = self._rebuild(census, encoder, rows, threshold, floor)
         self._watch("comparing", len(rows.ids), len(rows.ids))
@@ -174,7 +174,7 @@ class _Run:
             self._watch("publishing", 1, 1)
             if segment is not None and segment.quality.recall >= floor:
                 blob = self._put_into_service(census.collection, encoder, segment, self._lease)
-        return _Done(
+        return _ScopeResult(
             0 if segment is None else len(segment),
             None if segment is None else segment.quality,
             PairCounts(kept=judged.kept, found=len(judged.found), retracted=len(judged.retracted)),
@@ -183,13 +183,13 @@ class _Run:
         )
 
     def _rebuild(
-        self, census: Census, encoder: str, rows: Rows, threshold: float, floor: float
-    ) -> tuple[Segment | None, Due]:
+        self, census: Census, encoder: str, rows: VectorRows, threshold: float, floor: float
+    ) -> tuple[Segment | None, RequiredPairs]:
         """A segment of those that fall to the shard, None where nobody does, and the pairs that must hold."""
-        ours = np.flatnonzero(falling_to(self._compactor.shard, census.roster.hashes[rows.numbers]))
+        ours = np.flatnonzero(falling_to(self._compactor.shard, census.id_table.hashes[rows.numbers]))
         people, threads = len(rows.ids), self._compactor.threads
         if not len(ours):
-            return None, Due.nothing(people)
+            return None, RequiredPairs.nothing(people)
         if self._plan.threshold is not None:
             check_reach(threshold, others_in_reach(rows, threshold))
         needed = self._needed_before(census.collection, encoder, len(ours))
@@ -210,7 +210,7 @@ class _Run:
         blob = inbox.chunks.put(pack_segment(segment))
         try:
             self._watch("storing", len(segment), len(segment))
-            compacted = Compacted(
+            compacted = CompactedSegment(
                 collection=collection,
                 encoder=encoder,
                 offset=self._sources.end,
@@ -223,7 +223,7 @@ class _Run:
             raise
         return blob
 
-    def _needed_before(self, collection: str, encoder: str, people: int) -> Quality | None:
+    def _needed_before(self, collection: str, encoder: str, people: int) -> IndexQuality | None:
         """What the densest segment needed that is not much larger."""
         manifest = self._compactor.inbox.manifest()
         scopes = () if manifest is None else manifest.scopes
@@ -240,21 +240,21 @@ _NO_PAIRS = PairCounts(kept=0, found=0, retracted=0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class _ScopeResult:
     """What came of an encoder's embeddings; nothing where nobody ever had one."""
 
     people: int = 0
-    quality: Quality | None = None
+    quality: IndexQuality | None = None
     pairs: PairCounts = _NO_PAIRS
     checked: int = 0
     blob: Blob | None = None
 
 
-def _index_of(quality: Quality) -> IndexParameters:
+def _index_of(quality: IndexQuality) -> IndexParameters:
     return IndexParameters(m=quality.m, ef_construction=quality.ef_construction, ef=quality.ef)
 
 
-def _recall_of(quality: Quality, floor: float) -> MeasuredRecall:
+def _recall_of(quality: IndexQuality, floor: float) -> MeasuredRecall:
     return MeasuredRecall(
         recall=quality.recall,
         low=quality.recall_low,

@@ -26,10 +26,10 @@ from schemas.identity import uuid_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.checkpoint.lease import SURE_FOR_S
-from streams.compaction.audit import REASONS, Difference, Due
+from streams.compaction.audit import REASONS, Difference, RequiredPairs
 from streams.compaction.findings import in_microseconds
 from streams.compaction.sources import Sources
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import hashes_of
 
 SOURCE = "facematch/compaction"
@@ -66,8 +66,8 @@ class Correction:
         self,
         collection: str,
         encoder: str,
-        rows: Rows,
-        due: Due,
+        rows: VectorRows,
+        due: RequiredPairs,
         judged: Difference,
         threshold: float,
     ) -> None:
@@ -101,7 +101,7 @@ class Correction:
         self,
         collection: str,
         encoder: str,
-        rows: Rows,
+        rows: VectorRows,
         judged: Difference,
         threshold: float,
     ) -> Iterator[Message[Event]]:
@@ -137,7 +137,7 @@ class Correction:
                     yield self._message(retracted, f"{retracted.key}/{message.id}", message.time)
 
     def _checks(
-        self, collection: str, encoder: str, rows: Rows, due: Due, judged: Difference
+        self, collection: str, encoder: str, rows: VectorRows, due: RequiredPairs, judged: Difference
     ) -> Iterator[Message[Event]]:
         for row in judged.unchecked.tolist():
             checked = IndividualChecked(

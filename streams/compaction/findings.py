@@ -11,7 +11,7 @@ from schemas.envelope import Message, Record, UnreadableError, decode
 from schemas.events.base import Event
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from schemas.shard import Shard
-from streams.gallery.id_table import Roster, hashes_of, last_of_each
+from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ class Known(NamedTuple):
         return cls._make(np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
 
 
-class Words(NamedTuple):
+class Statements(NamedTuple):
     """Of each pair what counts: the word of the highest revisions, of several the latest by its time, else the first.
 
     That is what Postgres shows (`consumers.projection`). Who keeps the `last` record of each pair, as Kafka does, sees
@@ -74,8 +74,8 @@ class Findings:
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
         self._held = 0
         self._limit = _FIRST_LIMIT
-        self._words: tuple[NDArray[np.int64], Words] | None = None
-        self._checks: dict[tuple[str, str], list[Roster]] = {}
+        self._words: tuple[NDArray[np.int64], Statements] | None = None
+        self._checks: dict[tuple[str, str], list[IdTable]] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Take records in; what cannot be read is a dead letter already."""
@@ -124,11 +124,11 @@ class Findings:
         for name, checks in by_scope.items():
             ids, revisions, offsets = zip(*checks, strict=True)
             parts = self._checks.setdefault(name, [])
-            parts.append(Roster(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64)))
+            parts.append(IdTable(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64)))
             if sum(map(len, parts[1:])) > max(_FIRST_LIMIT, len(parts[0])):
                 self._checks[name] = [_latest(parts)]
 
-    def checked(self, collection: str, encoder: str) -> Roster:
+    def checked(self, collection: str, encoder: str) -> IdTable:
         """Who was compared with all before, of which revision."""
         return _latest(self._checks.get((collection, encoder), []))
 
@@ -142,13 +142,13 @@ class Findings:
                 found.setdefault(collection, set()).add(encoder)
         return found
 
-    def words(self, collection: str, encoder: str) -> Words:
+    def words(self, collection: str, encoder: str) -> Statements:
         """What is said of each pair."""
         scopes, words = self._settled()
         here = np.flatnonzero(scopes == self._scopes.get((collection, encoder), -1))
-        return Words(words.counts.chosen(here), words.last.chosen(here))
+        return Statements(words.counts.chosen(here), words.last.chosen(here))
 
-    def _settled(self) -> tuple[NDArray[np.int64], Words]:
+    def _settled(self) -> tuple[NDArray[np.int64], Statements]:
         """By the pairs' ids the scope of each, and what is said of it; other records are forgotten."""
         if self._words is None:
             parts, self._parts = self._parts, []
@@ -160,17 +160,17 @@ class Findings:
             last = last_of_each(keys, known.offsets)
             kept = np.unique(np.concatenate([counts, last]))
             self._parts, self._held = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)
-            self._words = scopes[last], Words(known.chosen(counts), known.chosen(last))
+            self._words = scopes[last], Statements(known.chosen(counts), known.chosen(last))
         return self._words
 
 
-def _latest(parts: Sequence[Roster]) -> Roster:
+def _latest(parts: Sequence[IdTable]) -> IdTable:
     """All of several in one, of each individual the last."""
     hashes = np.concatenate([_NO_HASH, *(part.hashes for part in parts)])
     revisions = np.concatenate([_NO_NUMBER, *(part.revisions for part in parts)])
     offsets = np.concatenate([_NO_NUMBER, *(part.offsets for part in parts)])
     kept = last_of_each(hashes, offsets)
-    return Roster(hashes[kept], revisions[kept], offsets[kept])
+    return IdTable(hashes[kept], revisions[kept], offsets[kept])
 
 
 def in_microseconds(time: datetime) -> int:

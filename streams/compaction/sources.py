@@ -13,7 +13,7 @@ from streams.checkpoint.progress import Progress
 from streams.compaction.census import Census, Fold
 from streams.compaction.findings import Findings
 from streams.compaction.stopwatch import OnProgress
-from streams.gallery.id_table import Roster
+from streams.gallery.id_table import IdTable
 
 
 class Sources:
@@ -63,12 +63,14 @@ class Sources:
         gone = self.in_use.keys() - {census.collection for census in known}
         return known + [Census.empty(name) for name in sorted(gone)]
 
-    def changed(self, collection: str) -> Roster:
+    def changed(self, collection: str) -> IdTable:
         """Who of a collection came, changed or was erased since the log was read."""
         begin, self._read_on = self._read_on, self.log.end(self._partition)
         for batch in self.log.read(self._partition, begin, self._read_on):
             self._since.add(batch)
-        return next((one.roster for one in self._since.collections() if one.collection == collection), Roster.empty())
+        return next(
+            (one.id_table for one in self._since.collections() if one.collection == collection), IdTable.empty()
+        )
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
-from streams.gallery.exact import Rows, half_norms, search_block
-from streams.gallery.id_table import Roster, hashes_of, order_of
-from streams.gallery.identical import Bearers
+from streams.gallery.exact import VectorRows, half_norms, search_block
+from streams.gallery.id_table import IdTable, hashes_of, order_of
 from streams.gallery.recall import recall_of
-from streams.gallery.segment import Ids, Quality, Segment, search_index
-from streams.gallery.trial import is_in_vain
+from streams.gallery.segment import Ids, IndexQuality, Segment, search_index
+from streams.gallery.shared_vectors import SharedVectors
+from streams.gallery.trial import will_miss_floor
 
 _SAMPLE = 4000
 _HELD_OUT = 10  # one of so many at most
@@ -40,11 +40,11 @@ _EFS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def build_segment(
-    rows: Rows,
+    rows: VectorRows,
     threshold: float,
     floor: float,
     threads: int,
-    at_least: Quality | None = None,
+    at_least: IndexQuality | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Segment:
     """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
@@ -55,9 +55,9 @@ def build_segment(
     """
     hashes = hashes_of(rows.ids)
     order = order_of(hashes)
-    roster = Roster(hashes[order], rows.revisions[order], rows.offsets[order])
+    id_table = IdTable(hashes[order], rows.revisions[order], rows.offsets[order])
     ids = Ids.of([rows.ids[row] for row in order])
-    bearers, vectors = Bearers.of(rows.vectors[order])
+    shared, vectors = SharedVectors.of(rows.vectors[order])
     progress("measuring", 0, 1)
     sample = _sample(vectors, threshold)
     densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
@@ -68,7 +68,7 @@ def build_segment(
         if len(vectors) >= _TRIAL_FROM and density is not densities[-1]:
             _add(index, vectors, sample.nodes // _TRIAL_PART, progress)
             progress("measuring", 0, 1)
-            if is_in_vain(index, density.most_ef, vectors, sample.probes, sample.in_reach(), floor):
+            if will_miss_floor(index, density.most_ef, vectors, sample.probes, sample.in_reach(), floor):
                 continue
         _add(index, vectors, sample.nodes, progress)
         progress("measuring", 0, 1)
@@ -76,7 +76,7 @@ def build_segment(
         if quality.recall >= floor:
             break
     _add(index, vectors, len(vectors), progress)
-    return Segment(roster, ids, bearers, index, quality)
+    return Segment(id_table, ids, shared, index, quality)
 
 
 def _add(
@@ -105,7 +105,7 @@ class Sample(NamedTuple):
         return np.bincount(self.pairs // self.nodes, minlength=len(self.probes))
 
 
-def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> Quality:
+def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> IndexQuality:
     """With the smallest ef that reaches the floor, else with the largest that is tried."""
     for ef in (ef for ef in _EFS if ef <= density.most_ef):
         index.set_ef(ef)
@@ -114,7 +114,7 @@ def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: 
         recall = recall_of(sample.pairs // sample.nodes, hit)
         if recall.share >= floor:
             break
-    return Quality(
+    return IndexQuality(
         m=density.m,
         ef_construction=density.ef_construction,
         ef=ef,

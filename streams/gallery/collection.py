@@ -6,12 +6,12 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.gallery.absent import Absent
 from streams.gallery.delta import Delta
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdHash, hash_of, hashes_of
 from streams.gallery.scope import Scope
 from streams.gallery.segment import Segment
+from streams.gallery.without_vector import WithoutVector
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Collection:
     in_delta: dict[str, Latest] = field(default_factory=dict)
     lately_absent: dict[str, Latest] = field(default_factory=dict)
     scopes: dict[str, Scope] = field(default_factory=dict)
-    absent: list[Absent] = field(default_factory=list)
+    absent: list[WithoutVector] = field(default_factory=list)
 
     def find(self, individual_id: str) -> Latest | None:
         """The latest record of an individual, None of one never seen."""
@@ -58,24 +58,24 @@ class Collection:
     def _in_segments(self, wanted: IdHash) -> Latest | None:
         for encoder, scope in self.scopes.items():
             for segment in scope.segments:
-                row = segment.roster.row_of(wanted)
+                row = segment.id_table.row_of(wanted)
                 if row is not None and segment.is_living(row):  # masked ones have a later record elsewhere
-                    revision, offset = segment.roster.revisions[row], segment.roster.offsets[row]
+                    revision, offset = segment.id_table.revisions[row], segment.id_table.offsets[row]
                     return Latest(int(revision), int(offset), encoder=encoder, place=segment, row=row)
         return None
 
     def _in_absent(self, wanted: IdHash) -> Latest | None:
         found: Latest | None = None
         for absent in self.absent:
-            row = absent.roster.row_of(wanted)
-            if row is not None and (found is None or absent.roster.offsets[row] > found.offset):
-                revision, offset = absent.roster.revisions[row], absent.roster.offsets[row]
+            row = absent.id_table.row_of(wanted)
+            if row is not None and (found is None or absent.id_table.offsets[row] > found.offset):
+                revision, offset = absent.id_table.revisions[row], absent.id_table.offsets[row]
                 found = Latest(int(revision), int(offset), erased=bool(absent.erased[row]))
         return found
 
     # how they are held
 
-    def adopt(self, encoder: str, sealed: Rows, segment: Segment) -> None:
+    def adopt(self, encoder: str, sealed: VectorRows, segment: Segment) -> None:
         """Put a segment in the place of the rows of the delta that it was built from."""
         scope = self.scopes[encoder]
         alive = scope.delta.is_living(sealed.numbers)
@@ -97,8 +97,10 @@ class Collection:
 
         def lacking(hashes: NDArray[np.uint64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
             """Which of those records, each of whom is living, it lacks. Those it has are living in it."""
-            _, here, there = np.intersect1d(compacted.roster.offsets, offsets, assume_unique=True, return_indices=True)
-            same = (compacted.roster.hashes[here] == hashes[there]).all(axis=1)
+            _, here, there = np.intersect1d(
+                compacted.id_table.offsets, offsets, assume_unique=True, return_indices=True
+            )
+            same = (compacted.id_table.hashes[here] == hashes[there]).all(axis=1)
             is_living[here[same]] = True
             lacks = np.ones(len(offsets), dtype=np.bool_)
             lacks[there[same]] = False
@@ -108,7 +110,7 @@ class Collection:
         kept = []
         for segment in scope.segments:
             rows = np.flatnonzero(segment.alive)
-            lacks = lacking(segment.roster.hashes[rows], segment.offsets_of(rows))
+            lacks = lacking(segment.id_table.hashes[rows], segment.offsets_of(rows))
             if 2 * lacks.sum() > len(rows):
                 segment.remove_rows(rows[~lacks])
                 kept.append(segment)
@@ -118,9 +120,9 @@ class Collection:
         for individual_id in delta.ids:
             del self.in_delta[individual_id]
         scope.segments, scope.compacted_at = [compacted, *kept], made_at
-        self.hold(encoder, Rows.together(rest))
+        self.hold(encoder, VectorRows.together(rest))
 
-    def hold(self, encoder: str, rows: Rows) -> None:
+    def hold(self, encoder: str, rows: VectorRows) -> None:
         """Begin the delta of an encoder anew, with these rows alone."""
         self.scopes.setdefault(encoder, Scope()).delta = Delta()
         records = zip(rows.vectors, rows.ids, rows.revisions.tolist(), rows.offsets.tolist(), strict=True)
@@ -133,17 +135,17 @@ class Collection:
             self.add_absent(self.absent_lately())
             self.lately_absent.clear()
 
-    def absent_lately(self) -> Absent:
+    def absent_lately(self) -> WithoutVector:
         """Those of `lately_absent`."""
         found = self.lately_absent.values()
-        return Absent.of(
+        return WithoutVector.of(
             list(self.lately_absent),
             [latest.revision for latest in found],
             [latest.offset for latest in found],
             [latest.erased for latest in found],
         )
 
-    def add_absent(self, absent: Absent) -> None:
+    def add_absent(self, absent: WithoutVector) -> None:
         """Add records later than those in `absent`; it stays a short list of ever larger ones."""
         while self.absent and len(self.absent[-1]) <= 2 * len(absent):
             absent = absent.with_earlier(self.absent.pop())

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from schemas.events.base import Member
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
-from streams.gallery.exact import Hits, Rows, search_block
+from streams.gallery.exact import Hits, VectorRows, search_block
 
 _FIRST_CAPACITY = 1024
 
@@ -70,12 +70,12 @@ class Delta:
         del self._ids[:count]
         self._dropped += count
 
-    def living_rows(self) -> Rows:
+    def living_rows(self) -> VectorRows:
         """All that is not masked."""
         count = len(self._ids)
         alive = np.flatnonzero(np.isfinite(self._half_norms[:count]))
         everyone = len(alive) == count
-        return Rows(
+        return VectorRows(
             numbers=alive + self._dropped,
             # Rows are only ever appended: a view of those that are there stays as it is.
             vectors=self._vectors[:count] if everyone else self._vectors[alive],

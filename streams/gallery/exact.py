@@ -20,7 +20,7 @@ class Hits(NamedTuple):
     distances: NDArray[np.float64]
 
 
-class Rows(NamedTuple):
+class VectorRows(NamedTuple):
     """Living rows, of a delta in the order of their arrival. The arrays are not written to any more."""
 
     numbers: NDArray[np.int64]
@@ -29,13 +29,13 @@ class Rows(NamedTuple):
     revisions: NDArray[np.int64]
     offsets: NDArray[np.int64]
 
-    def chosen(self, which: NDArray[np.intp]) -> "Rows":
+    def chosen(self, which: NDArray[np.intp]) -> "VectorRows":
         """Some of them, by their positions here, in that order."""
         ids = [self.ids[position] for position in which.tolist()]
-        return Rows(self.numbers[which], self.vectors[which], ids, self.revisions[which], self.offsets[which])
+        return VectorRows(self.numbers[which], self.vectors[which], ids, self.revisions[which], self.offsets[which])
 
     @classmethod
-    def together(cls, parts: "Sequence[Rows]") -> "Rows":
+    def together(cls, parts: "Sequence[VectorRows]") -> "VectorRows":
         """All of several, in the order of the log."""
         numbers, vectors, ids, revisions, offsets = zip(*parts, strict=True)
         names = [name for some in ids for name in some]

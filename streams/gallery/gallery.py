@@ -14,9 +14,9 @@ import numpy as np
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.gallery.collection import Collection, Latest
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import hash_of
-from streams.gallery.scope import Found, Scope
+from streams.gallery.scope import CandidateList, Scope
 
 EncodingEvent = EncodingComputed | EncodingErased
 
@@ -28,13 +28,13 @@ class Applied(Enum):
     """It is now the individual's latest record."""
     AGAIN = auto()
     """It already was: the same record was handed over again."""
-    PAST = auto()
+    SUPERSEDED = auto()
     """It once was, and a later record has taken its place."""
     STALE = auto()
     """It came after a record of a higher revision, which stays the latest."""
 
 
-class Change(NamedTuple):
+class AppliedRecord(NamedTuple):
     """What applying a record did, and the individual's latest record until then, None of one never seen."""
 
     applied: Applied
@@ -70,30 +70,30 @@ class Gallery:
         """Whether the individual's vector is kept in this shard."""
         return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
 
-    def apply(self, event: EncodingEvent, offset: int) -> Change:
+    def apply(self, event: EncodingEvent, offset: int) -> AppliedRecord:
         """Take in the record at an offset of the log."""
         collection = self.collections.setdefault(event.collection, Collection())
         latest = collection.find(event.individual_id)
         if latest is not None:
             if offset <= latest.offset:
-                return Change(Applied.AGAIN if offset == latest.offset else Applied.PAST, latest)
+                return AppliedRecord(Applied.AGAIN if offset == latest.offset else Applied.SUPERSEDED, latest)
             if _outranks(latest, event):
-                return Change(Applied.STALE, latest)
+                return AppliedRecord(Applied.STALE, latest)
             if latest.place is not None:
                 latest.place.remove(latest.row)
         if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
             collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
         else:
             collection.note(event.individual_id, event.revision, offset, erased=isinstance(event, EncodingErased))
-        return Change(Applied.NEW, latest)
+        return AppliedRecord(Applied.NEW, latest)
 
-    def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[Found]:
+    def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[CandidateList]:
         """For each newcomer those who stand before it in the log, are living, and lie within the threshold.
 
         Newcomers have been applied, are the latest of their individuals, and share one collection. Nearest first, at
         most `limit` of each.
         """
-        found: list[Found] = [Found(0, [])] * len(newcomers)
+        found: list[CandidateList] = [CandidateList(0, [])] * len(newcomers)
         by_encoder: dict[str, list[int]] = {}
         for position, newcomer in enumerate(newcomers):
             by_encoder.setdefault(newcomer.encoding.encoder, []).append(position)
@@ -110,7 +110,7 @@ class Gallery:
 
     # how it is held
 
-    def full(self, limit: int) -> tuple[str, str, Rows] | None:
+    def full(self, limit: int) -> tuple[str, str, VectorRows] | None:
         """A scope whose delta has reached the limit, if any: collection, encoder, and what is to be sealed."""
         for name, encoder, scope in self.scopes():
             if len(scope.delta) >= limit:

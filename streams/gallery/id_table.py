@@ -39,7 +39,7 @@ def hashes_of(ids: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
 
 
-class Roster:
+class IdTable:
     """Ids by their hash, each with the revision and the offset of its record. Immutable.
 
     `hashes` is (n, 2) uint64 in ascending order, `revisions` and `offsets` (n,) int64.
@@ -53,7 +53,7 @@ class Roster:
         return len(self.hashes)
 
     @classmethod
-    def empty(cls) -> "Roster":
+    def empty(cls) -> "IdTable":
         """Of nobody."""
         return cls(np.empty((0, 2), np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from streams.gallery.exact import Rows, half_norms, search_block
+from streams.gallery.exact import VectorRows, half_norms, search_block
 
 _REACH_SAMPLE = 10_000
 _MOST_IN_REACH = 5_000
 
 
-def others_in_reach(rows: Rows, threshold: float) -> float:
+def others_in_reach(rows: VectorRows, threshold: float) -> float:
     """How many others lie within the threshold of one of `rows`, by a sample."""
     random = np.random.default_rng(len(rows.ids))
     some = rows.vectors[random.choice(len(rows.ids), min(len(rows.ids), _REACH_SAMPLE), replace=False)]

@@ -21,7 +21,7 @@ class Candidate(NamedTuple):
     offset: int
 
 
-class Found(NamedTuple):
+class CandidateList(NamedTuple):
     """Of one newcomer: how many candidates there are, and the nearest of them."""
 
     total: int
@@ -43,7 +43,7 @@ class Scope:
 
     def search(
         self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float, limit: int
-    ) -> list[Found]:
+    ) -> list[CandidateList]:
         """For each probe those who stand before it in the log and lie within the threshold, the nearest by name.
 
         `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first; of those equally near the
@@ -63,4 +63,6 @@ class Scope:
                 nearest[probe].append(candidate)
         for candidates in nearest:
             candidates.sort(key=lambda candidate: (candidate.distance, candidate.offset))
-        return [Found(int(total), candidates[:limit]) for total, candidates in zip(totals, nearest, strict=True)]
+        return [
+            CandidateList(int(total), candidates[:limit]) for total, candidates in zip(totals, nearest, strict=True)
+        ]

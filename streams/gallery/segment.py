@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from runtime.process.cores import cores
 from schemas.events.base import Member
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
-from streams.gallery.exact import SLACK, Hits, Rows, distances_of_pairs, half_norms, search_block
-from streams.gallery.id_table import Roster, hash_of
-from streams.gallery.identical import Bearers
+from streams.gallery.exact import SLACK, Hits, VectorRows, distances_of_pairs, half_norms, search_block
+from streams.gallery.id_table import IdTable, hash_of
+from streams.gallery.shared_vectors import SharedVectors
 
 _SCAN_ROWS = 16_384
 
 
-class Quality(BaseModel):
+class IndexQuality(BaseModel):
     """How an index was built, and what it finds: measured against exact search when it was built."""
 
     model_config = ConfigDict(frozen=True)
@@ -62,15 +62,17 @@ class Segment:
     Queries run without Python's lock. `remove` masks a row; the index stays as it is.
     """
 
-    def __init__(self, roster: Roster, ids: Ids, bearers: Bearers, index: hnswlib.Index, quality: Quality) -> None:
-        self.roster, self.ids, self.bearers, self.index, self.quality = roster, ids, bearers, index, quality
-        self.alive = np.ones(len(roster), dtype=np.bool_)
-        self.living = len(roster)
+    def __init__(
+        self, id_table: IdTable, ids: Ids, shared: SharedVectors, index: hnswlib.Index, quality: IndexQuality
+    ) -> None:
+        self.id_table, self.ids, self.shared, self.index, self.quality = id_table, ids, shared, index, quality
+        self.alive = np.ones(len(id_table), dtype=np.bool_)
+        self.living = len(id_table)
         index.set_ef(quality.ef)
         index.set_num_threads(cores())
 
     def __len__(self) -> int:
-        return len(self.roster)
+        return len(self.id_table)
 
     def remove(self, row: int) -> None:
         """Mask a living row: it is found no more."""
@@ -84,7 +86,7 @@ class Segment:
 
     def remove_ids(self, ids: Iterable[str]) -> None:
         """Mask the rows of those ids."""
-        rows = (self.roster.row_of(hash_of(individual_id)) for individual_id in ids)
+        rows = (self.id_table.row_of(hash_of(individual_id)) for individual_id in ids)
         self.remove_rows(np.array([row for row in rows if row is not None], dtype=np.int64))
 
     def is_living(self, row: int) -> bool:
@@ -94,29 +96,29 @@ class Segment:
     def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
         """Whose those rows are, and of which revision."""
         for row in rows:
-            yield Member(individual_id=self.ids[row], revision=int(self.roster.revisions[row]))
+            yield Member(individual_id=self.ids[row], revision=int(self.id_table.revisions[row]))
 
     def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in the log those rows stand: (n,) int64."""
-        return self.roster.offsets[rows]
+        return self.id_table.offsets[rows]
 
     def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The embeddings of rows, masked or not: (n, 128) float32."""
-        return _vectors(self.index, self.bearers.nodes_of(rows))
+        return _vectors(self.index, self.shared.nodes_of(rows))
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
+    def take(self, rows: NDArray[np.int64]) -> VectorRows:
         """Those rows, as a delta has them."""
         vectors = self.vectors_of(rows)
         ids = [self.ids[row] for row in rows.tolist()]
-        return Rows(rows, vectors, ids, self.roster.revisions[rows], self.roster.offsets[rows])
+        return VectorRows(rows, vectors, ids, self.id_table.revisions[rows], self.id_table.offsets[rows])
 
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
 
         `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
         """
-        at, rows, distances = self.bearers.hits(search_index(self.index, probes, threshold))
-        good = self.alive[rows] & (self.roster.offsets[rows] < offsets[at])
+        at, rows, distances = self.shared.hits(search_index(self.index, probes, threshold))
+        good = self.alive[rows] & (self.id_table.offsets[rows] < offsets[at])
         return Hits(at[good], rows[good], distances[good])
 
 

@@ -28,7 +28,7 @@ _TIMES_AS_MANY, _MOST_OF_A_PROBE = 3, 30
 _SCANNED_AT_ONCE = 5_000_000  # pairs of 12 bytes
 
 
-def is_in_vain(
+def will_miss_floor(
     index: hnswlib.Index,
     ef: int,
     vectors: NDArray[np.float32],

@@ -14,7 +14,7 @@ from runtime.telemetry.metrics import (
     MATCHER_EVENTS,
     RECALL_FLOOR,
     SINCE_REGISTRATION_S,
-    AskedGauge,
+    CallbackGauge,
     Series,
 )
 from schemas.envelope import Message, ages_of
@@ -41,7 +41,7 @@ def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVi
     RECALL_FLOOR.set(settings.recall_floor)
     DELTA_LIMIT.set(settings.delta_limit)
 
-    def say(gauge: AskedGauge, value: Callable[[ScopeVitals], float | None]) -> None:
+    def say(gauge: CallbackGauge, value: Callable[[ScopeVitals], float | None]) -> None:
         def ask() -> Series:
             found = {
                 (scope.collection, scope.encoder, one.shard): value(scope)

@@ -11,11 +11,11 @@ _STILL_S = 0.8 * SESSION_TIMEOUT_S
 _TICK_S = 0.25
 
 
-class LostError(Exception):
+class PartitionLostError(Exception):
     """A partition has gone to another process, which does what is left to do."""
 
 
-class StoodStillError(Exception):
+class ProcessWasFrozenError(Exception):
     """The process was stopped for so long that its partitions may be another's: it must be started again."""
 
 
@@ -53,14 +53,14 @@ class Ownership:
         return partition in self._partitions and not self._stood_still
 
     def check(self, partition: int) -> None:
-        """Raise LostError or StoodStillError unless it is this process's."""
+        """Raise PartitionLostError or ProcessWasFrozenError unless it is this process's."""
         if self.owns(partition):
             return
         if self._stood_still:
-            raise StoodStillError(
+            raise ProcessWasFrozenError(
                 f"this process stood still for over {_STILL_S:.0f} s: its partitions may be another's"
             )
-        raise LostError(f"partition {partition} has gone to another process")
+        raise PartitionLostError(f"partition {partition} has gone to another process")
 
     def _keep_ticking(self) -> None:
         while True:

@@ -34,7 +34,7 @@ _VITALS_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class MatcherContext:
     """What the matchers of a process's partitions share."""
 
     settings: Settings
@@ -51,11 +51,11 @@ class PartitionMatcher:
     """Whatever part of the log a batch hands over, everything before it has been applied and matched.
 
     `position` is the offset up to which records are matched. The state is that of the log: what the stream skips is
-    read from it, what it repeats is matched again, harmlessly. Raises LostError and StoodStillError
+    read from it, what it repeats is matched again, harmlessly. Raises PartitionLostError and ProcessWasFrozenError
     where the partition is another process's: before it says or stores anything.
     """
 
-    def __init__(self, partition: int, around: Surroundings) -> None:
+    def __init__(self, partition: int, around: MatcherContext) -> None:
         self.partition = partition
         self._around = around
         self._redis = connect_patiently(around.settings)

@@ -23,8 +23,8 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
 from streams.checkpoint.progress import Progress
 from streams.matcher.metering import show_galleries
-from streams.matcher.ownership import LostError, Ownership
-from streams.matcher.partition import PartitionMatcher, Surroundings
+from streams.matcher.ownership import Ownership, PartitionLostError
+from streams.matcher.partition import MatcherContext, PartitionMatcher
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Matcher:
     def __init__(self, settings: Settings, shard: Shard) -> None:
         group = matcher_of(shard).name
         self._ownership = Ownership()
-        self._around = Surroundings(
+        self._around = MatcherContext(
             settings,
             shard,
             PartitionLog(settings, ENCODINGS, group),
@@ -111,7 +111,7 @@ class Matcher:
             try:
                 self._ownership.check(partition)
                 self._process_in(partition, list(group))
-            except LostError:
+            except PartitionLostError:
                 log.info("gone to another process", partition=partition)
                 lost.add(partition)
         self._flow.moved()
@@ -121,7 +121,7 @@ class Matcher:
         matcher = self._matcher_of(partition)
         try:
             matcher.process(records)
-        except LostError:
+        except PartitionLostError:
             del self._partitions[partition]  # it has applied what it has not said the consequences of
             raise
 

@@ -10,12 +10,12 @@ import structlog
 
 from runtime.process.cores import cores
 from schemas.settings import Settings
-from streams.checkpoint.manifest import Compacted
+from streams.checkpoint.manifest import CompactedSegment
 from streams.checkpoint.state import state_of
 from streams.checkpoint.store import CheckpointStore
 from streams.gallery.build import build_segment
 from streams.gallery.collection import Collection
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
 from streams.gallery.segment import Segment
 
@@ -65,7 +65,7 @@ class Sealer:
         elif (full := self._gallery.full(limit)) is not None:
             self._begin_segment(*full)
 
-    def _left_by_compaction(self, position: int) -> tuple[bytes, Compacted] | None:
+    def _left_by_compaction(self, position: int) -> tuple[bytes, CompactedSegment] | None:
         """A segment to be taken over, of a part of the log that is matched."""
         if time.monotonic() < self._look_again:
             return None
@@ -76,7 +76,7 @@ class Sealer:
                 return value, one
         return None
 
-    def _begin_to_take(self, value: bytes, compacted: Compacted) -> None:
+    def _begin_to_take(self, value: bytes, compacted: CompactedSegment) -> None:
         taken: list[Segment] = []
 
         def work() -> None:
@@ -117,7 +117,7 @@ class Sealer:
 
         self._begin(work, finish)
 
-    def _begin_segment(self, collection: str, encoder: str, rows: Rows) -> None:
+    def _begin_segment(self, collection: str, encoder: str, rows: VectorRows) -> None:
         settings = self._settings
         before = reversed(self._gallery.collections[collection].scopes[encoder].segments)
         # Of a segment that is far larger it says nothing.

@@ -10,7 +10,7 @@ from runtime.servers.redis import key
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.gallery.gallery import Gallery
-from streams.gallery.segment import Quality
+from streams.gallery.segment import IndexQuality
 
 
 class _Model(BaseModel):
@@ -22,7 +22,7 @@ class SegmentVitals(_Model):
 
     rows: int
     living: int
-    quality: Quality
+    quality: IndexQuality
 
 
 class ScopeVitals(_Model):

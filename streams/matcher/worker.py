@@ -7,7 +7,7 @@ import faust
 import mode
 import structlog
 
-from runtime.process.stopping import stop_in_any_case
+from runtime.process.stopping import exit_within
 from runtime.servers.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
@@ -89,11 +89,11 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
 
 class _Worker(faust.Worker):
     def _schedule_shutdown(self, number: Any) -> None:
-        stop_in_any_case()
+        exit_within()
         super()._schedule_shutdown(number)
 
     def _crash(self, reason: BaseException) -> None:
-        stop_in_any_case()  # one of its threads may end while the others wait for it: then it would never end
+        exit_within()  # one of its threads may end while the others wait for it: then it would never end
         super()._crash(reason)
 
 

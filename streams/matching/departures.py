@@ -58,7 +58,7 @@ class _Pair(NamedTuple):
     offset: int
 
 
-def farewells(
+def events_of_departed(
     gallery: Gallery,
     departed: Sequence[Departed],
     threshold_for: Callable[[str], float],

@@ -13,8 +13,8 @@ from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
 from schemas.letters import dead_letter
 from schemas.shard import Shard
 from streams.gallery.gallery import Applied, Gallery, Newcomer
-from streams.gallery.scope import Found
-from streams.matching.departures import Departed, EncodingAt, encode_once, farewells
+from streams.gallery.scope import CandidateList
+from streams.matching.departures import Departed, EncodingAt, encode_once, events_of_departed
 
 ThresholdFor = Callable[[str], float]
 
@@ -75,7 +75,7 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
 
     Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
     batch itself updates or erases is not compared: what takes its place is. Pairs of those who are updated or erased
-    are found again or retracted: see `farewells`.
+    are found again or retracted: see `events_of_departed`.
     """
     consequences = Consequences()
     newcomers: dict[str, tuple[Message[Event], Newcomer]] = {}
@@ -102,13 +102,13 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
                 consequences.renew.append(before.offset)
                 if message.is_replayed:
                     consequences.replays[before.offset] = message.context
-        elif applied is not Applied.PAST:
+        elif applied is not Applied.SUPERSEDED:
             newcomers.pop(event.key, None)
             if isinstance(event, EncodingComputed):
                 newcomers[event.key] = message, Newcomer(event, offset)
             if applied is Applied.NEW and before is not None and not before.erased:
                 departed.append(Departed(before, message, offset))
-    said = farewells(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
+    said = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
     said += _compared(gallery, newcomers.values(), rules)
     consequences.publish += encode_once(said)
     consequences.said = said
@@ -149,7 +149,7 @@ def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
     return newcomer[1].encoding.collection
 
 
-def _findings(message: Message[Event], found: Found, threshold: float, shard: Shard) -> list[Message[Event]]:
+def _findings(message: Message[Event], found: CandidateList, threshold: float, shard: Shard) -> list[Message[Event]]:
     event = message.event
     assert isinstance(event, EncodingComputed)
     newcomer = Member(individual_id=event.individual_id, revision=event.revision)

@@ -19,7 +19,7 @@ from streams.matching.match import Rules, match, restore
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LogSlice:
     """A part of a partition's log: from `begin` or the first record that is of `since`, to before `end` or `until`.
 
     Offsets and times of Kafka. Only the records of `collection`, where one is named.
@@ -46,7 +46,7 @@ class Part:
                 yield record, begun
 
 
-class Pair(NamedTuple):
+class SupposedPair(NamedTuple):
     """Two individuals, the smaller id first."""
 
     collection: str
@@ -54,7 +54,7 @@ class Pair(NamedTuple):
     b: str
 
 
-class Found(NamedTuple):
+class SupposedFinding(NamedTuple):
     """How near the two are, by which encoder."""
 
     encoder: str
@@ -62,31 +62,31 @@ class Found(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class SupposedOutcome:
     """What came of a run. `pairs`: those that a newcomer of the part was found to be in, and that hold at its end.
 
     By collection: how many `newcomers` were compared; how many were `truncated`, in reach of more than are published.
     """
 
-    pairs: dict[Pair, Found] = field(default_factory=dict)
+    pairs: dict[SupposedPair, SupposedFinding] = field(default_factory=dict)
     newcomers: Counter[str] = field(default_factory=Counter)
     truncated: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: "Outcome") -> None:
+    def add(self, other: "SupposedOutcome") -> None:
         """Take in that of another partition."""
         self.pairs |= other.pairs
         self.newcomers += other.newcomers
         self.truncated += other.truncated
 
 
-class Run:
+class SupposedRun:
     """A matcher's core, under some rules. `encoder`: embeddings of others are left out."""
 
     def __init__(self, rules: Rules, encoder: str | None = None) -> None:
         self._rules, self._encoder = rules, encoder
         self._gallery = Gallery()
         self._words: dict[
-            tuple[Pair, str], tuple[int, float | None]
+            tuple[SupposedPair, str], tuple[int, float | None]
         ] = {}  # by encoder: revisions, and distance if found
         self._newcomers: Counter[str] = Counter()
         self._truncated: Counter[str] = Counter()
@@ -112,17 +112,17 @@ class Run:
         if in_reach:
             check_reach(threshold, sum(in_reach) / len(in_reach))
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SupposedOutcome:
         """What came of it so far."""
         pairs = {
-            pair: Found(encoder, distance)
+            pair: SupposedFinding(encoder, distance)
             for (pair, encoder), (_, distance) in self._words.items()
             if distance is not None
         }
-        return Outcome(pairs, self._newcomers, self._truncated)
+        return SupposedOutcome(pairs, self._newcomers, self._truncated)
 
     def _hear(self, event: PairEvent) -> None:
-        at = Pair(event.collection, event.a.individual_id, event.b.individual_id), event.encoder
+        at = SupposedPair(event.collection, event.a.individual_id, event.b.individual_id), event.encoder
         revisions = event.a.revision + event.b.revision
         if at not in self._words or revisions >= self._words[at][0]:
             self._words[at] = revisions, event.distance if isinstance(event, DuplicateFound) else None
@@ -141,19 +141,19 @@ class Run:
         return event.encoder == self._encoder
 
 
-class Change(NamedTuple):
+class PairChange(NamedTuple):
     """A pair that only one of two runs found."""
 
     gained: bool
-    pair: Pair
-    found: Found
+    pair: SupposedPair
+    found: SupposedFinding
 
 
-def changes(now: Outcome, then: Outcome) -> list[Change]:
+def changes(now: SupposedOutcome, then: SupposedOutcome) -> list[PairChange]:
     """The pairs gained and lost from one to the other, the nearest first."""
     found = [
-        *(Change(True, pair, then.pairs[pair]) for pair in then.pairs.keys() - now.pairs.keys()),
-        *(Change(False, pair, now.pairs[pair]) for pair in now.pairs.keys() - then.pairs.keys()),
+        *(PairChange(True, pair, then.pairs[pair]) for pair in then.pairs.keys() - now.pairs.keys()),
+        *(PairChange(False, pair, now.pairs[pair]) for pair in now.pairs.keys() - then.pairs.keys()),
     ]
     return sorted(found, key=lambda change: (change.found.distance, change.pair))
 

@@ -24,8 +24,8 @@ from consumers.encoder.answers import Task
 from consumers.encoder.metering import Answers
 from consumers.encoder.process import Pool, load_encoding
 from consumers.sink import worker as sink
-from consumers.sink.certificates import Certified
-from consumers.sink.erasing import Events, Sieved
+from consumers.sink.certificates import CertificateGauges
+from consumers.sink.erasing import Events, Remaining
 from deploy.demo.photos import fetch_demo_photos
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.lag import Positions
@@ -42,7 +42,7 @@ from schemas.topics import ENCODINGS
 from streams.checkpoint.progress import Progress
 from streams.matcher import partition
 from streams.matcher.ownership import Ownership
-from streams.matcher.partition import PartitionMatcher, Surroundings
+from streams.matcher.partition import MatcherContext, PartitionMatcher
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import computed
 from tests.integration.world import World, running_servers
@@ -66,7 +66,7 @@ METRICS = (
     (Health, "beat"),
     (Health, "still_waiting"),
     (Positions, "processed"),
-    (Certified, "look"),
+    (CertificateGauges, "look"),
     (sink, "count_written"),
     (partition, "count_matched"),
 )
@@ -117,7 +117,7 @@ def matcher(world: World) -> Row:
     settings, ownership = world.settings, Ownership()
     ownership.set([0])
     ownership.start()
-    around = Surroundings(
+    around = MatcherContext(
         settings,
         Shard(),
         PartitionLog(settings, ENCODINGS, "bench"),
@@ -152,7 +152,7 @@ def the_sink(world: World) -> Row:
     counts: list[int] = []
     write = sink.write
 
-    def counting(engine: Engine, events: Events, *more: Any) -> Sieved:
+    def counting(engine: Engine, events: Events, *more: Any) -> Remaining:
         counts.append(len(events))
         return write(engine, events, *more)
 

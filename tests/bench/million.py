@@ -19,10 +19,10 @@ from schemas.envelope import Record
 from schemas.settings import Settings
 from streams.gallery.build import DENSITIES, build_segment, measured, pairs_of
 from streams.gallery.collection import Collection
-from streams.gallery.exact import Rows, half_norms, search_block
+from streams.gallery.exact import VectorRows, half_norms, search_block
 from streams.gallery.gallery import Gallery
 from streams.gallery.scope import Scope
-from streams.gallery.segment import Quality, Segment
+from streams.gallery.segment import IndexQuality, Segment
 from streams.matching.match import Rules, match
 from tests.bench.bare_index import memory_alone
 from tests.bench.machine import print_table, say
@@ -31,7 +31,7 @@ from tests.population import embeddings, individual_id
 
 MILLION, FEW = 1_000_000, 10_000
 # Sparser ones miss the recall floor at this size, and the sealer ends here; to find it out anew takes 10 minutes.
-DENSE_ENOUGH = Quality(m=32, ef_construction=200, ef=0, recall=0, sample_pairs=0)
+DENSE_ENOUGH = IndexQuality(m=32, ef_construction=200, ef=0, recall=0, sample_pairs=0)
 THRESHOLDS = (0.45, 0.40)
 PROBES = 2000
 BATCHES, DELTA = 11, 25_000
@@ -59,7 +59,7 @@ def million(matching: Matching, settings: Settings) -> None:
 
 def enough_for(segment: Segment, vectors: NDArray[np.float32], floor: float) -> int:
     """The ef with which the graph reaches the floor at the lower threshold, as sealing finds it out."""
-    in_order = vectors[segment.roster.offsets]  # of a row the offset is the number of its vector
+    in_order = vectors[segment.id_table.offsets]  # of a row the offset is the number of its vector
     sample = pairs_of(newcomers(MILLION, 2 * PROBES, PROBES), in_order, min(THRESHOLDS))
     (density,) = [density for density in DENSITIES if density.m == segment.quality.m]
     return measured(segment.index, density, sample, min(THRESHOLDS), floor).ef
@@ -69,7 +69,7 @@ def recall(segment: Segment, vectors: NDArray[np.float32], efs: dict[float, int]
     """Pairs of newcomers and the sealed million, against exact search."""
     probes = newcomers(MILLION, PROBES)
     halves, offsets = half_norms(vectors), np.full(PROBES, 2 * MILLION)
-    order = segment.roster.offsets  # of a segment's row the offset, which is the number of the vector
+    order = segment.id_table.offsets  # of a segment's row the offset, which is the number of the vector
     table = []
     for threshold, ef in efs.items():
         segment.index.set_ef(ef)
@@ -141,13 +141,13 @@ def restart_and_memory(matching: Matching, alone: dict[str, float]) -> None:
     print_table(("after a restart", "memory, MB", "most, MB"), rows)
 
 
-def rows_of(vectors: NDArray[np.float32], first: int) -> Rows:
+def rows_of(vectors: NDArray[np.float32], first: int) -> VectorRows:
     """Individuals `first`, `first + 1` …, each at the offset of its number."""
     numbers = np.arange(first, first + len(vectors))
-    return Rows(numbers, vectors, [individual_id(i) for i in numbers.tolist()], np.ones_like(numbers), numbers)
+    return VectorRows(numbers, vectors, [individual_id(i) for i in numbers.tolist()], np.ones_like(numbers), numbers)
 
 
-def gallery_of(segment: Segment | None, rest: Rows) -> Gallery:
+def gallery_of(segment: Segment | None, rest: VectorRows) -> Gallery:
     """A gallery of a sealed segment and the rest in the delta."""
     gallery, collection = Gallery(), Collection()
     scope = Scope(segments=[] if segment is None else [segment])

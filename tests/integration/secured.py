@@ -44,7 +44,7 @@ from runtime.servers.postgres import postgres_engine
 from runtime.servers.redis import connect_once
 from schemas.settings import Settings
 from schemas.topics import DUPLICATES
-from streams.compaction.compactor import Plan
+from streams.compaction.compactor import CompactionPlan
 from tests.integration.world import Lines, World
 
 ADMIN, PASSWORD = "admin", "of-the-admin"
@@ -313,7 +313,9 @@ def each_role_does_its_work(world: SecuredWorld, photos: Path, tmp_path: Path) -
     assert decided.exit_code == 0, decided.output
 
     made = io.StringIO()
-    assert run_compaction(Console(file=made), world.settings_of("compaction"), Plan(collection="default")), made
+    assert run_compaction(Console(file=made), world.settings_of("compaction"), CompactionPlan(collection="default")), (
+        made
+    )
     assert "in service" in made.getvalue()
     world.wait(lambda: world.redis(f"KEYS {world.name}:*:manifest"), "the matcher has saved what compaction made")
 

@@ -98,7 +98,7 @@ def test_status_shows_what_a_matcher_holds(make_world: MakeWorld, embedding: Mak
     world.start("match")
     world.publish(messages([*people(embedding, 800), EncodingErased(collection="c", individual_id="p1", revision=2)]))
 
-    def shown() -> list[workers.Gallery]:
+    def shown() -> list[workers.GalleryStatus]:
         return [one for one in galleries(world.settings) if one.matched == 801 and one.vitals.segments]
 
     world.wait(lambda: bool(shown()), "status shows the segment and everyone matched")

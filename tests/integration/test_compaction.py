@@ -34,7 +34,7 @@ from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
 from streams.checkpoint import lease as leases
 from streams.checkpoint.handover import Inbox, LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
-from streams.compaction.compactor import Compactor, Plan
+from streams.compaction.compactor import CompactionPlan, Compactor
 from streams.compaction.stopwatch import OnProgress
 from streams.gallery import build
 from streams.matcher.vitals import ScopeVitals
@@ -95,7 +95,7 @@ def sides(pair: Pair) -> dict[str, Any]:
     return {"collection": pair.collection, "encoder": pair.encoder, "a": a, "b": b}
 
 
-def current(world: World) -> list[queries.Pair]:
+def current(world: World) -> list[queries.CurrentPair]:
     with world.connect() as connection:
         return queries.current_pairs(connection)
 
@@ -251,7 +251,7 @@ def test_one_that_is_killed_leaves_all_as_it_was_and_the_next_removes_its_litter
     assert all(0 < redis.ttl(name) <= 3600 for name in chunk_keys(world) if name.partition(":chunk:")[2] in litter)
     if phase != "reading":
         redis.delete(lease_key(world))  # as it is after half a minute: once it is waited for
-    (result,) = compactor(world).run(Plan("c"))
+    (result,) = compactor(world).run(CompactionPlan("c"))
     assert result.in_service
     assert chunks(world) == named(world)
     assert all(redis.ttl(name) == -1 for name in chunk_keys(world))  # it waits for the matcher, however long

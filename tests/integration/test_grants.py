@@ -29,7 +29,7 @@ from deploy.access.grants import kafka_lines
 from deploy.access.roles import ROLES, Role
 from deploy.local.jars import class_path
 from deploy.local.servers import KAFKA
-from runtime.servers.kafka import client_config, consumer_config, patiently
+from runtime.servers.kafka import client_config, consumer_config, retry_while_away
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.servers.redis import connect_once, key
@@ -105,7 +105,7 @@ def test_keda_may_ask_how_far_a_pool_is_behind(world: SecuredWorld, group: Consu
     (topic,) = group.reads
     places = [TopicPartition(full_name(topic.name, world.name), number) for number in range(topic.partitions)]
     with closing(Consumer(consumer_config(world.settings_of("scaler"), group.name))) as asking:
-        assert len(patiently(lambda: asking.committed(places, timeout=5), "test")) == len(places)
+        assert len(retry_while_away(lambda: asking.committed(places, timeout=5), "test")) == len(places)
         for place in places:
             begin, end = asking.get_watermark_offsets(place, timeout=5)
             assert 0 <= begin <= end

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from redis import Redis
 from sqlalchemy import select
 
-from consumers.views.pairs import Pair, current_pairs
-from deploy.erasure.erase import Erasure
-from deploy.erasure.places import Place
+from consumers.views.pairs import CurrentPair, current_pairs
+from deploy.erasure.erase import ErasureRun
+from deploy.erasure.places import Trace
 from schemas.envelope import Message, Record, announce
 from schemas.erased import ErasureKey
 from schemas.events.base import Event
@@ -74,7 +74,7 @@ def places_of(needle: bytes, texts: list[tuple[str, bytes]]) -> set[str]:
     return {place for place, text in texts if needle in text}
 
 
-def named(places: list[Place]) -> set[str]:
+def named(places: list[Trace]) -> set[str]:
     return {place.name for place in places if place.there}
 
 
@@ -109,7 +109,7 @@ def test_nothing_of_an_erased_person_is_anywhere_but_where_the_receipt_says(
     assert "2 records, 1 inline photo" in done.stdout
 
     def assert_gone() -> None:
-        receipt = Erasure(world.settings, "c", NAME, lambda _: None).again()
+        receipt = ErasureRun(world.settings, "c", NAME, lambda _: None).again()
         places = named(receipt.now)
         texts = everything(world)
         assert places_of(NAME.encode(), texts) <= places
@@ -155,7 +155,7 @@ def without_place(record: Record) -> Record:
     return Record(record.topic, record.key, record.value, record.headers, partition=record.partition)
 
 
-def pairs_of(world: World) -> list[Pair]:
+def pairs_of(world: World) -> list[CurrentPair]:
     with world.connect() as connection:
         return current_pairs(connection)
 

@@ -26,7 +26,7 @@ from tests.integration.conftest import MakeWorld
 from tests.integration.test_compaction import compacted
 from tests.integration.world import ERASURE_KEY, World
 from tests.unit.test_gallery import THRESHOLD, Holder
-from tests.unit.test_matching import POINTS
+from tests.unit.test_match import POINTS
 
 KEY = ErasureKey(ERASURE_KEY)
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from deploy.setup.topics import create_topics
 from producers.outbox.table import create_outbox
 from schemas.envelope import Record
 from schemas.topics import INDIVIDUALS
-from streams.compaction.compactor import Plan
+from streams.compaction.compactor import CompactionPlan
 from tests.integration.world import World
 from tests.unit.test_board import declared
 
@@ -87,7 +87,7 @@ def test_every_worker_says_what_the_board_and_the_alerts_ask_for(world: World, p
     assert not any(scraped.value(one, "facematch_lag_seconds") for one in readers)
     world.wait(lambda: scraped.value("match", "facematch_gallery_delta_embeddings", collection="c") == 4, "four held")
 
-    assert run_compaction(Console(quiet=True), world.settings, Plan())
+    assert run_compaction(Console(quiet=True), world.settings, CompactionPlan())
     world.wait(lambda: scraped.value("sink", "facematch_certificate_people") == 4, "the certificate is written")
     world.wait(lambda: scraped.value("match", "facematch_gallery_recall_ratio") > 0.9, "the index is in use")
     assert scraped.value("match", "facematch_gallery_delta_embeddings") == 0

@@ -12,7 +12,7 @@ from deploy.cli import app
 from schemas.envelope import announce
 from schemas.topics import ENCODINGS, TOPICS, partition_of
 from tests.integration.world import World
-from tests.unit.test_matching import computed, erased
+from tests.unit.test_match import computed, erased
 
 Run = Callable[..., Result]
 

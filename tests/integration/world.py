@@ -24,7 +24,7 @@ from deploy.setup.topics import create_topics
 from deploy.status.workers import lags
 from producers.submit.entries import Entry
 from producers.submit.publish import submit
-from runtime.servers.kafka import consumer_config, patiently, record_of
+from runtime.servers.kafka import consumer_config, record_of, retry_while_away
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
 from schemas.envelope import Message, Record, decode, encode, full_name
@@ -236,7 +236,7 @@ class World:
         try:
             places = [TopicPartition(name, partition) for partition in range(topic.partitions)]
             return {
-                place.partition: patiently(partial(consumer.get_watermark_offsets, place, timeout=10), "read")[1]
+                place.partition: retry_while_away(partial(consumer.get_watermark_offsets, place, timeout=10), "read")[1]
                 for place in places
             }
         finally:

@@ -13,17 +13,17 @@ from schemas.events.base import Member
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
 from schemas.shard import Shard
-from streams.compaction.audit import REASONS, Difference, Due, difference, due
+from streams.compaction.audit import REASONS, Difference, RequiredPairs, difference, due
 from streams.compaction.census import Census, Fold
 from streams.compaction.findings import Findings
 from streams.gallery.build import build_segment
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
-from streams.gallery.id_table import Roster, falling_to
+from streams.gallery.id_table import IdTable, falling_to
 from streams.matching.match import Rules, match
 from tests import oracle
 from tests.encodings import EncodingEvent, crowd, twins
-from tests.unit.test_matching import log_of
+from tests.unit.test_match import log_of
 
 THRESHOLD, LIMIT = 0.45, 1000
 ALL = 10**9
@@ -67,17 +67,17 @@ def audited(
     threshold: float = THRESHOLD,
     limit: int = LIMIT,
     matched: int = ALL,
-    changed: Roster | None = None,
-) -> tuple[Rows, Difference]:
+    changed: IdTable | None = None,
+) -> tuple[VectorRows, Difference]:
     findings = Findings(shard=shard)
     for begin in range(0, len(records), 100):
         findings.add(records[begin : begin + 100])
     rows = census.living("test")
-    ours = np.flatnonzero(falling_to(shard, census.roster.hashes[rows.numbers]))
+    ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[rows.numbers]))
     segment = build_segment(rows.chosen(ours), threshold, 0.999, 1)
     must = due(segment, ours, rows, threshold, limit, lambda _: None)
     said = findings.words("c", "test"), findings.checked("c", "test")
-    changed = Roster.empty() if changed is None else changed
+    changed = IdTable.empty() if changed is None else changed
     return rows, difference(census, "test", rows, must, *said, threshold, matched, changed, shard)
 
 
@@ -124,7 +124,7 @@ def said(records: list[Record]) -> Pairs:
     return seen(words(records))
 
 
-def pairs_in(rows: Rows, judged: Difference) -> Pairs:
+def pairs_in(rows: VectorRows, judged: Difference) -> Pairs:
     pairs = {}
     for code, distance in zip(judged.found.tolist(), judged.distances.tolist(), strict=True):
         one, other = divmod(code, len(rows.ids))
@@ -133,7 +133,7 @@ def pairs_in(rows: Rows, judged: Difference) -> Pairs:
     return pairs
 
 
-def after(records: list[Record], *audits: tuple[Rows, Difference]) -> Pairs:
+def after(records: list[Record], *audits: tuple[VectorRows, Difference]) -> Pairs:
     """What `duplicates` says once a difference is published."""
     said = words(records)
     by_offset = {record.offset: word for record, word in zip(records, said, strict=True)}
@@ -220,7 +220,7 @@ def test_what_the_matcher_has_not_reached_is_its_business(events: list[EncodingE
 def test_of_whom_changed_since_nothing_is_said(events: list[EncodingEvent]) -> None:
     """Not retracted, not found: neither who came, nor who was updated or erased between the census and now."""
     records = matched(events, THRESHOLD)
-    census, since = census_of(events[:1000]), census_of(events[1000:]).roster
+    census, since = census_of(events[:1000]), census_of(events[1000:]).id_table
     _, judged = audited(census, records, changed=since)
     changed = {event.individual_id for event in events[1000:]}
     touched = {record.offset for record in records if _members(record) & changed}
@@ -295,7 +295,7 @@ def test_of_each_newcomer_the_nearest_are_due(events: list[EncodingEvent], limit
 @pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)])
 def test_whoever_was_not_said_to_be_compared_is_known(events: list[EncodingEvent], shard: Shard) -> None:
     records = published(events, shard=shard)
-    census, since = census_of(events[:1400]), census_of(events[1400:]).roster
+    census, since = census_of(events[:1400]), census_of(events[1400:]).id_table
     assert unchecked(census, records, shard, since) == set()
     lost = [at for at, record in enumerate(records) if isinstance(decode(record).event, IndividualChecked)][:300:3]
     left = [record for at, record in enumerate(records) if at not in lost]
@@ -312,7 +312,7 @@ def key_of(record: Record) -> str:
     return (record.key or b"").decode().rpartition("/")[2]
 
 
-def unchecked(census: Census, records: list[Record], shard: Shard, changed: Roster) -> set[str]:
+def unchecked(census: Census, records: list[Record], shard: Shard, changed: IdTable) -> set[str]:
     rows, judged = audited(census, records, shard, changed=changed)
     return {rows.ids[row] for row in judged.unchecked.tolist()}
 
@@ -346,7 +346,7 @@ def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEven
     rows = census.living("test")
     assert rows.ids == []
     said = findings.words("c", "test"), findings.checked("c", "test")
-    judged = difference(census, "test", rows, Due.nothing(0), *said, THRESHOLD, ALL, Roster.empty())
+    judged = difference(census, "test", rows, RequiredPairs.nothing(0), *said, THRESHOLD, ALL, IdTable.empty())
     assert after(records, (rows, judged)) == {}
     assert judged.kept == 0
 

@@ -32,7 +32,7 @@ def declared() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in OF_THE_PROCESS}
     for metric in (*vars(metrics).values(), *metrics.QUALITY.values()):
         match metric:
-            case metrics.AskedGauge():
+            case metrics.CallbackGauge():
                 found[metric.name] = set(metric.labels)
             case metrics.ManyHistogram():
                 found[f"{metric.name}_bucket"] = {metric.label, "le"}

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streams.checkpoint.manifest import AbsentEntry, Blob, Manifest, Part, ScopeEntry, SegmentEntry, UnusableError
-from streams.gallery.segment import Quality
+from streams.checkpoint.manifest import AbsentEntry, Blob, BlobPart, Manifest, ScopeEntry, SegmentEntry, UnusableError
+from streams.gallery.segment import IndexQuality
 
-QUALITY = Quality(m=16, ef_construction=100, ef=32, recall=0.9991, sample_pairs=4321)
+QUALITY = IndexQuality(m=16, ef_construction=100, ef=32, recall=0.9991, sample_pairs=4321)
 
 
 def blob(name: str, *parts: str) -> Blob:
     """Of two chunks each part."""
-    return Blob(id=name, parts={part: Part(checksums=("a", "b")) for part in parts})
+    return Blob(id=name, parts={part: BlobPart(checksums=("a", "b")) for part in parts})
 
 
 def manifest(age: timedelta = timedelta()) -> Manifest:
@@ -25,8 +25,8 @@ def manifest(age: timedelta = timedelta()) -> Manifest:
                 collection="名前",
                 encoder="e",
                 segments=(
-                    SegmentEntry(blob=blob("s1", "roster", "index"), rows=7, quality=QUALITY),
-                    SegmentEntry(blob=blob("s2", "roster"), rows=8, quality=QUALITY),
+                    SegmentEntry(blob=blob("s1", "id_table", "index"), rows=7, quality=QUALITY),
+                    SegmentEntry(blob=blob("s2", "id_table"), rows=8, quality=QUALITY),
                 ),
                 rest=blob("r", "rest"),
             ),
@@ -41,7 +41,9 @@ def test_what_is_read_is_what_was_written() -> None:
 
 
 def test_every_chunk_of_everything_is_named_once() -> None:
-    expected = [f"{part}:{number}" for part in ("s1:roster", "s1:index", "s2:roster", "r:rest") for number in (0, 1)]
+    expected = [
+        f"{part}:{number}" for part in ("s1:id_table", "s1:index", "s2:id_table", "r:rest") for number in (0, 1)
+    ]
     assert manifest().chunks() == [*expected, "a:absent:0", "a:absent:1"]
 
 

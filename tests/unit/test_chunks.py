@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from streams.checkpoint.chunks import Chunks
-from streams.checkpoint.manifest import Blob, Part
+from streams.checkpoint.manifest import Blob, BlobPart
 
 
 class SilentRedis:
@@ -26,6 +26,6 @@ def test_who_waits_for_a_checkpoint_to_be_read_says_so(monkeypatch: pytest.Monke
     redis = SilentRedis()
     monkeypatch.setattr("streams.checkpoint.chunks._SAID_EVERY_S", 0.01)
     monkeypatch.setattr("streams.checkpoint.chunks.HEALTH.still_waiting", redis.answer.set)
-    part = Part(checksums=(hashlib.sha256(b"value").hexdigest(),))
+    part = BlobPart(checksums=(hashlib.sha256(b"value").hexdigest(),))
     with Chunks(cast(Redis, redis), "here").files_of(Blob(id="one", parts={"file": part})) as files:
         assert files["file"].read() == b"value"

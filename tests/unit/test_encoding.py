@@ -14,7 +14,7 @@ from consumers.encoder.answers import ESCALATION_REASON, Task, given_up
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.intake import Intake
 from consumers.faces.encoder import Aligned, FaceEncoder
-from consumers.faces.found import Found
+from consumers.faces.found import FoundFace
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import Record, announce, decode, encode
@@ -48,22 +48,22 @@ class Faces:
     def __init__(self, kind: Detector) -> None:
         self.kind = kind
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[Found] | RejectedError]:
-        answers: list[list[Found] | RejectedError] = []
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[FoundFace] | RejectedError]:
+        answers: list[list[FoundFace] | RejectedError] = []
         for photo in photos:
             try:
                 count = round(float(photo.at_least(64).mean()) / 10)
             except RejectedError as error:
                 answers.append(error)
                 continue
-            answers.append([Found(0, 40 - i, 40 - i, 0, 1.0) for i in range(count)])
+            answers.append([FoundFace(0, 40 - i, 40 - i, 0, 1.0) for i in range(count)])
         return answers
 
 
 class Encoder:
     id = "test"
 
-    def align(self, photo: PhotoFile, _face: Found) -> Aligned:
+    def align(self, photo: PhotoFile, _face: FoundFace) -> Aligned:
         grey = round(float(photo.at_least(64).mean()))
         chip = np.full((150, 150, 3), grey, np.uint8)
         return Aligned(chip, np.array([(0, 0), (2, 0), (4, 0), (6, 0), (3, 3)], dtype=np.float64))

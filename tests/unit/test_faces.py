@@ -10,7 +10,7 @@ from rich.console import Console
 
 from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
-from consumers.faces.found import Found, those_that_count
+from consumers.faces.found import FoundFace, those_that_count
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from deploy.verify.compare import verify
@@ -41,7 +41,7 @@ def detector(request: pytest.FixtureRequest) -> FaceDetector:
     return HogDetector(CACHE) if request.param == "hog" else CnnDetector(models_folder(), CACHE)
 
 
-def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[Found]:
+def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[FoundFace]:
     (faces,) = detector.find([photo])
     assert not isinstance(faces, RejectedError)
     return faces
@@ -73,7 +73,7 @@ def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, 
 
 
 def test_a_face_counts_from_half_the_area_of_the_largest() -> None:
-    sizes = [Found(0, width, width, 0, 1.0) for width in (100, 71, 70)]
+    sizes = [FoundFace(0, width, width, 0, 1.0) for width in (100, 71, 70)]
     assert [face.width for face in those_that_count(sizes)] == [100, 71]
     assert those_that_count([]) == []
 

@@ -21,13 +21,13 @@ from streams.checkpoint.state import ScopeState, State, gallery_of, state_of
 from streams.compaction.census import Fold
 from streams.gallery.build import build_segment
 from streams.gallery.collection import Collection
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Applied, Gallery
 from streams.gallery.id_table import falling_to
 from streams.gallery.segment import Segment
 from streams.matching.match import Consequences, Rules, match
 from tests.encodings import crowd
-from tests.unit.test_matching import Logged, computed, erased, log_of
+from tests.unit.test_match import Logged, computed, erased, log_of
 
 THRESHOLD = 0.3
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ class Holder:
     limit: int = FEW
     said: Consequences = field(default_factory=Consequences)
     offset: int = 0
-    under_way: list[tuple[str, str, Rows]] = field(default_factory=list)
+    under_way: list[tuple[str, str, VectorRows]] = field(default_factory=list)
     log: dict[int, Record] = field(default_factory=dict)
     compacted: list[tuple[str, str, Segment]] = field(default_factory=list)
 
@@ -80,7 +80,7 @@ class Holder:
         for census in fold.collections():
             for encoder in census.in_use():
                 rows = census.living(encoder)
-                ours = rows.chosen(np.flatnonzero(falling_to(self.gallery.shard, census.roster.hashes[rows.numbers])))
+                ours = rows.chosen(np.flatnonzero(falling_to(self.gallery.shard, census.id_table.hashes[rows.numbers])))
                 if ours.ids:
                     self.compacted.append((census.collection, encoder, build_segment(ours, THRESHOLD, 0.999, 1)))
 

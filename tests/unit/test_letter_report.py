@@ -8,7 +8,7 @@ from rich.console import Console
 from deploy.letters.box import Filed, file
 from deploy.letters.redrive import Verdict
 from deploy.letters.report import print_letter, print_letters, print_verdicts
-from schemas.letters import Letter, Outcome, Settled, settled_record
+from schemas.letters import Letter, LetterOutcome, Settled, settled_record
 from tests.unit.test_letters import CREATED, letter_of, read
 
 
@@ -40,7 +40,9 @@ def test_nothing_of_a_letter_is_obeyed() -> None:
 
 
 def test_who_discarded_a_letter_and_why_is_shown() -> None:
-    mark = settled_record(Settled(letter="individuals/3/41", outcome=Outcome.DISCARDED, by="Ana", note="[a] test"))
+    mark = settled_record(
+        Settled(letter="individuals/3/41", outcome=LetterOutcome.DISCARDED, by="Ana", note="[a] test")
+    )
     (one,) = file([letter_of(CREATED), replace(mark, offset=1, timestamp=0)])
     assert "discarded 1970-01-01 00:00:00 UTC by Ana: [a] test" in printed((one, read(letter_of(CREATED))))
 

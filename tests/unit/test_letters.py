@@ -10,12 +10,12 @@ from pydantic import SecretStr
 from deploy.commands.app import UserError
 from deploy.commands.times import parse_period, parse_time
 from deploy.letters.box import Choice, UnknownLetterError, choose, file
-from deploy.letters.fix import Fix, FixError, RefusedError
+from deploy.letters.fix import FixError, FixRefusedError, LetterFix
 from deploy.printable import escaped
 from schemas.envelope import Message, Record, UnreadableError, decode
 from schemas.erased import Erased, ErasureKey
 from schemas.generate import examples
-from schemas.letters import Letter, Outcome, Settled, dead_letter, read_letter, settled_record
+from schemas.letters import Letter, LetterOutcome, Settled, dead_letter, read_letter, settled_record
 
 CREATED = replace(examples()["IndividualCreated"], partition=3, offset=41, timestamp=17)
 FIELDS = json.loads(CREATED.value or b"")
@@ -64,7 +64,7 @@ def test_what_others_wrote_is_no_letter() -> None:
 
 
 def test_what_was_done_stands_behind_the_letter_under_its_name() -> None:
-    settled = Settled(letter="individuals/3/41", outcome=Outcome.DISCARDED, by="Ana", note="a test")
+    settled = Settled(letter="individuals/3/41", outcome=LetterOutcome.DISCARDED, by="Ana", note="a test")
     record = settled_record(settled)
     assert (record.topic, record.key) == ("dead-letters", b"individuals/3/41")
     assert read_letter(record) == settled
@@ -72,12 +72,15 @@ def test_what_was_done_stands_behind_the_letter_under_its_name() -> None:
 
 def test_a_letter_written_twice_is_one_and_what_was_done_last_counts() -> None:
     other = replace(CREATED, offset=42)
-    marks = [Settled(letter="individuals/3/41", outcome=outcome) for outcome in (Outcome.DISCARDED, Outcome.REDRIVEN)]
+    marks = [
+        Settled(letter="individuals/3/41", outcome=outcome)
+        for outcome in (LetterOutcome.DISCARDED, LetterOutcome.REDRIVEN)
+    ]
     records = [
         letter_of(CREATED, "first", at=1),
         letter_of(other, at=2),
         *map(settled_record, marks),
-        settled_record(Settled(letter="individuals/0/0", outcome=Outcome.DISCARDED)),  # whose letter is gone
+        settled_record(Settled(letter="individuals/0/0", outcome=LetterOutcome.DISCARDED)),  # whose letter is gone
         letter_of(CREATED, "again", at=5),  # a consumer that was killed says it once more
     ]
     stood = [replace(record, offset=offset, timestamp=offset) for offset, record in enumerate(records)]
@@ -111,20 +114,20 @@ def test_letters_are_chosen_by_reason_topic_and_time() -> None:
 
 
 def test_a_message_is_sent_as_it_came_but_for_the_count() -> None:
-    sent = Fix().message(of_value(CREATED.value))
+    sent = LetterFix().message(of_value(CREATED.value))
     assert (sent.topic, sent.key, sent.value) == (CREATED.topic, CREATED.key, CREATED.value)
     assert sent.headers == (*CREATED.headers, ("redriven", b"1"), ("replay_id", b"redrive"))
     replayed = replace(CREATED, headers=(*CREATED.headers, ("replay_id", b"r7")))
-    assert dict(Fix().message(read(letter_of(replayed))).headers)["replay_id"] == b"r7"
+    assert dict(LetterFix().message(read(letter_of(replayed))).headers)["replay_id"] == b"r7"
     assert (sent.partition, sent.partition_by) == (None, None)
 
 
 def test_a_message_that_fails_again_is_a_letter_that_counts_on() -> None:
-    sent = Fix().message(of_value(CREATED.value))
+    sent = LetterFix().message(of_value(CREATED.value))
     again = letter_of(replace(sent, partition=3, offset=50, timestamp=18))
     (filed,) = file([again])
     assert (filed.name, filed.failed) == ("individuals/3/50", 2)
-    thrice = Fix().message(read(again))
+    thrice = LetterFix().message(read(again))
     assert [value for name, value in thrice.headers if name == "redriven"] == [b"2"]
     nonsense = replace(CREATED, headers=(*CREATED.headers, ("redriven", b"-1")))
     assert read(letter_of(nonsense)).redriven == 0
@@ -132,7 +135,7 @@ def test_a_message_that_fails_again_is_a_letter_that_counts_on() -> None:
 
 def test_what_is_partitioned_by_collection_goes_to_its_collection() -> None:
     encoding = replace(examples()["EncodingComputed"], partition=1, offset=2, timestamp=3)
-    assert Fix().message(read(letter_of(encoding))).partition_by == "camp-a"
+    assert LetterFix().message(read(letter_of(encoding))).partition_by == "camp-a"
 
 
 @pytest.mark.parametrize(
@@ -146,8 +149,8 @@ def test_what_is_partitioned_by_collection_goes_to_its_collection() -> None:
     ],
 )
 def test_what_would_be_a_letter_again_is_refused(record: Record, why: str) -> None:
-    with pytest.raises(RefusedError, match=why):
-        Fix().message(read(letter_of(record)))
+    with pytest.raises(FixRefusedError, match=why):
+        LetterFix().message(read(letter_of(record)))
 
 
 def test_who_was_erased_is_not_sent_again() -> None:
@@ -156,23 +159,23 @@ def test_who_was_erased_is_not_sent_again() -> None:
     when = datetime(2026, 1, 31, tzinfo=UTC)
     letter = of_value(CREATED.value)
     erased.add(Message(key.erasure_of("camp-a", "A-1001", 1), "id", when, "t"))
-    with pytest.raises(RefusedError, match="erased"):
-        Fix().message(letter, erased)
+    with pytest.raises(FixRefusedError, match="erased"):
+        LetterFix().message(letter, erased)
     later = of_value(json.dumps(FIELDS | {"revision": 2}).encode())
-    assert Fix().message(later, erased).value == later.record.value
+    assert LetterFix().message(later, erased).value == later.record.value
 
 
 def test_a_patch_puts_a_value_right() -> None:
     wrong = {("id" if name == "individual_id" else name): value for name, value in FIELDS.items()}
     patch = '[{"op": "move", "from": "/id", "path": "/individual_id"}, {"op": "test", "path": "/revision", "value": 1}]'
-    sent = Fix.of(patch, [], rekey=False).message(of_value(json.dumps(wrong).encode()))
+    sent = LetterFix.of(patch, [], rekey=False).message(of_value(json.dumps(wrong).encode()))
     assert decode(sent).event == decode(CREATED).event
 
 
 def test_headers_and_the_key_are_put_right() -> None:
     headers = tuple(header for header in CREATED.headers if header[0] != "ce_time")
     letter = read(letter_of(replace(CREATED, headers=headers, key=b"A-1001")))
-    fix = Fix.of(None, ["ce_time=2026-01-31T09:30:00+00:00", "ce_source=a=b"], rekey=True)
+    fix = LetterFix.of(None, ["ce_time=2026-01-31T09:30:00+00:00", "ce_source=a=b"], rekey=True)
     sent = fix.message(letter)
     message = decode(sent)
     assert (sent.key, message.source, message.time.hour) == (CREATED.key, "a=b", 9)
@@ -183,9 +186,9 @@ def test_a_null_value_stays_one() -> None:
     erased = replace(examples()["EncodingErased"], partition=1, offset=2, timestamp=3)
     headers = tuple(header for header in erased.headers if header[0] != "revision")
     letter = read(letter_of(replace(erased, headers=headers)))
-    with pytest.raises(RefusedError, match="a header revision, a whole number"):
-        Fix().message(letter)
-    sent = Fix.of(None, ["revision=3"], rekey=False).message(letter)
+    with pytest.raises(FixRefusedError, match="a header revision, a whole number"):
+        LetterFix().message(letter)
+    sent = LetterFix.of(None, ["revision=3"], rekey=False).message(letter)
     assert (sent.value, decode(sent).event) == (None, decode(erased).event)
 
 
@@ -203,13 +206,13 @@ def test_a_null_value_stays_one() -> None:
 )
 def test_what_is_no_patch_is_said(patch: str, why: str) -> None:
     with pytest.raises(FixError, match=why):
-        Fix.of(patch, [], rekey=False)
+        LetterFix.of(patch, [], rekey=False)
 
 
 def test_what_is_no_header_is_said() -> None:
     for header in ("ce_time", "=x", ""):
         with pytest.raises(FixError, match="NAME=VALUE"):
-            Fix.of(None, [header], rekey=False)
+            LetterFix.of(None, [header], rekey=False)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +233,8 @@ def test_what_is_no_header_is_said() -> None:
 def test_a_patch_that_does_not_apply_is_refused_and_shows_no_value(
     value: bytes | None, operation: dict[str, object], why: str
 ) -> None:
-    with pytest.raises(RefusedError, match=why) as refused:
-        Fix.of(json.dumps([operation]), [], rekey=False).message(of_value(value))
+    with pytest.raises(FixRefusedError, match=why) as refused:
+        LetterFix.of(json.dumps([operation]), [], rekey=False).message(of_value(value))
     assert "secret" not in str(refused.value)
 
 
@@ -261,4 +264,4 @@ def test_a_time_is_a_moment_or_how_long_ago() -> None:
 
 def test_fields_that_nobody_here_knows_are_sent_too() -> None:
     value = json.dumps(FIELDS | {"of_theirs": [1.50, "é"]}, ensure_ascii=False).encode()
-    assert Fix().message(of_value(value)).value == value
+    assert LetterFix().message(of_value(value)).value == value

@@ -27,7 +27,7 @@ from schemas.settings import LogFormat
 from tests.conftest import Make
 
 PHOTO = np.random.default_rng(1).bytes(3000)
-BEGIN = "from schemas import logs; logs.configure(logs.Log()); logs.become_worker('w', 'n')\n"
+BEGIN = "from runtime.telemetry import logs; logs.configure(logs.Log()); logs.become_worker('w', 'n')\n"
 TEXT = base64.b64encode(PHOTO).decode()
 
 
@@ -227,7 +227,7 @@ def test_a_worker_that_crashes_says_so_in_a_line_as_its_threads_and_warnings_do(
 
 def test_processes_of_a_pool_log_as_the_one_that_started_them() -> None:
     (line,) = run(
-        "import logging; from consumers.task_pool import process_pool\n"
+        "import logging; from consumers.encoder.pool.task_pool import process_pool\n"
         "if __name__ == '__main__':\n"
         "    process_pool(1, logging.getLogger('consumers.anything').info, 'in a process of the pool').shutdown()"
     )

@@ -17,7 +17,7 @@ def test_one_that_crashed_ends_whatever_its_shutdown_waits_for(tmp_path: Path, m
     settings = Settings(_env_file=None, data_folder=tmp_path, erasure_key=SecretStr("0" * 32))
     worker = _Worker(build_app(settings, Shard()), override_logging=False, redirect_stdouts=False, quiet=True)
     ends: list[str] = []
-    monkeypatch.setattr(matcher, "stop_in_any_case", lambda: ends.append("in any case"))
+    monkeypatch.setattr(matcher, "exit_within", lambda: ends.append("in any case"))
 
     async def crash() -> None:
         worker.app.beacon.reattach(worker.beacon)  # as it does when it starts

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 
-from runtime.telemetry.metrics import AskedGauge, ManyHistogram
+from runtime.telemetry.metrics import CallbackGauge, ManyHistogram
 
 BOUNDS = (0.1, 1, 2.5)
 VALUES = (0, 0.1, 0.1000001, 1, 2, 2.5, 3, 1e9)
@@ -31,7 +31,7 @@ def test_many_values_at_once_are_what_they_are_one_by_one(histogram: ManyHistogr
 
 
 def test_a_gauge_is_asked_whenever_it_is_scraped() -> None:
-    gauge = AskedGauge("for_a_test_people", "Some.", ("collection",))
+    gauge = CallbackGauge("for_a_test_people", "Some.", ("collection",))
     try:
         assert b"for_a_test_people{" not in generate_latest()
         held: dict[tuple[str, ...], float] = {("c",): 3.0}

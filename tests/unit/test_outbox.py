@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from deploy.status.settings import print_settings
-from producers.outbox.record import Row, record_from
+from producers.outbox.record import OutboxRow, record_from
 from runtime.telemetry.tracing import traced
 from schemas.envelope import Message, UnreadableError, decode
 from schemas.events.registrations import IndividualCreated, Photo
@@ -17,7 +17,7 @@ from schemas.settings import Settings
 
 SECRET = "QUJD" * 100
 EVENT = {"collection": "c", "individual_id": "a", "revision": 1, "photo": {"inline": SECRET}}
-ROW = Row(7, "id-7", "IndividualCreated", "c/a", "camp", "2026-01-31T09:30:00.5Z", json.dumps(EVENT))
+ROW = OutboxRow(7, "id-7", "IndividualCreated", "c/a", "camp", "2026-01-31T09:30:00.5Z", json.dumps(EVENT))
 
 
 def test_a_row_becomes_the_event_in_its_envelope() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.servers.kafka import SESSION_TIMEOUT_S
-from streams.matcher.ownership import LostError, Ownership, StoodStillError
+from streams.matcher.ownership import Ownership, PartitionLostError, ProcessWasFrozenError
 from tests.conftest import Clock
 
 
@@ -16,7 +16,7 @@ def ownership(clock: Clock) -> Ownership:
 
 
 def test_nothing_is_owned_before_it_is_given() -> None:
-    with pytest.raises(LostError, match="partition 0 has gone"):
+    with pytest.raises(PartitionLostError, match="partition 0 has gone"):
         Ownership().check(0)
 
 
@@ -31,7 +31,7 @@ def test_what_was_given_is_owned_as_long_as_the_process_runs(ownership: Ownershi
 def test_a_partition_that_was_revoked_is_lost_and_the_others_stay(ownership: Ownership) -> None:
     ownership.set([2])
     assert not ownership.owns(1)
-    with pytest.raises(LostError, match="partition 1 has gone to another process"):
+    with pytest.raises(PartitionLostError, match="partition 1 has gone to another process"):
         ownership.check(1)
     ownership.check(2)
     ownership.set([1, 2])
@@ -48,14 +48,14 @@ def test_that_the_process_stood_still_is_noticed_by_whoever_asks_first_and_for_g
         case "owns":
             assert not ownership.owns(1)
         case "check":
-            with pytest.raises(StoodStillError):
+            with pytest.raises(ProcessWasFrozenError):
                 ownership.check(1)
         case "tick":
             ownership.tick()
     for _ in range(3):
         ownership.tick()
         assert not ownership.owns(1)
-        with pytest.raises(StoodStillError, match="stood still"):
+        with pytest.raises(ProcessWasFrozenError, match="stood still"):
             ownership.check(2)
         ownership.set([1, 2])  # what it heard of the group before it stood still may be said afterwards
 

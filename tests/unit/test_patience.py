@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from runtime.servers.kafka import patiently
+from runtime.servers.kafka import retry_while_away
 
 AWAY = (
     KafkaError._TRANSPORT,
@@ -28,7 +28,7 @@ def test_who_is_away_is_asked_again(code: int) -> None:
             raise answer
         return answer
 
-    assert patiently(ask, "test") == "here"
+    assert retry_while_away(ask, "test") == "here"
 
 
 def test_what_is_refused_for_good_is_raised() -> None:
@@ -36,4 +36,4 @@ def test_what_is_refused_for_good_is_raised() -> None:
         raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
 
     with pytest.raises(KafkaException):
-        patiently(ask, "test")
+        retry_while_away(ask, "test")

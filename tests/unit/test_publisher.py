@@ -16,7 +16,7 @@ FORBIDDEN = KafkaError.TOPIC_AUTHORIZATION_FAILED
 RECORDS = [Record("duplicates", key, b"value", ()) for key in (b"a", b"b", b"c")]
 
 
-class LostError(Exception):
+class PartitionLostError(Exception):
     pass
 
 
@@ -58,7 +58,7 @@ class Broker:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
-    monkeypatch.setattr("runtime.servers.kafka.Producer", lambda _: broker)
+    monkeypatch.setattr("runtime.servers.publisher.Producer", lambda _: broker)
     return broker
 
 
@@ -94,9 +94,9 @@ def test_nothing_is_published_again_once_it_is_not_allowed(broker: Broker) -> No
     def check() -> None:
         asked.append(len(broker.published))
         if asked.count(3) == 2:
-            raise LostError
+            raise PartitionLostError
 
-    with pytest.raises(LostError):
+    with pytest.raises(PartitionLostError):
         publish(check)
     assert broker.published == [b"a", b"b", b"c"]
 
@@ -104,9 +104,9 @@ def test_nothing_is_published_again_once_it_is_not_allowed(broker: Broker) -> No
 def test_who_is_stopped_in_the_middle_publishes_nothing_more(broker: Broker) -> None:
     def check() -> None:
         if broker.published:
-            raise LostError
+            raise PartitionLostError
 
-    with pytest.raises(LostError):
+    with pytest.raises(PartitionLostError):
         publish(check)
     assert broker.published == [b"a"] == broker.purged  # it was handed over perhaps after the process was stopped
 
@@ -116,9 +116,9 @@ def test_what_was_handed_over_last_is_asked_for_too(broker: Broker) -> None:
 
     def check() -> None:
         if len(broker.published) == 3:
-            raise LostError
+            raise PartitionLostError
 
-    with pytest.raises(LostError):
+    with pytest.raises(PartitionLostError):
         publish(check)
     assert broker.purged == [b"a", b"b", b"c"]
 
@@ -132,9 +132,9 @@ def test_who_waited_for_a_full_queue_is_asked_again(broker: Broker) -> None:
 
 def test_nothing_leaves_if_it_is_not_allowed_at_first(broker: Broker) -> None:
     def check() -> None:
-        raise LostError
+        raise PartitionLostError
 
-    with pytest.raises(LostError):
+    with pytest.raises(PartitionLostError):
         publish(check)
     assert broker.published == []
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from runtime.servers.refusals import RefusedError, ask_redis, refused_by_postgres
+from runtime.servers.refusals import AccessRefusedError, ask_redis, refused_by_postgres
 from schemas.settings import Settings
 
 Present = Callable[[trustme.LeafCert], int]
@@ -78,7 +78,7 @@ def test_a_certificate_that_expired_or_is_not_valid_yet(
     said = " ".join(done.output.replace("│", " ").split())
     assert done.exit_code == 2
     assert f"Kafka at 127.0.0.1:{port} is not trusted: {problem}" in said
-    with pytest.raises(RefusedError, match=problem):
+    with pytest.raises(AccessRefusedError, match=problem):
         ask_redis(Settings(redis=f"rediss://127.0.0.1:{port}", redis_ca=tmp_path / "ca.pem"))
 
 
@@ -95,7 +95,7 @@ def test_a_server_that_hangs_up_or_speaks_no_tls(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor() as threads:
             threads.submit(answer, b"-ERR what?\r\n")
-            with pytest.raises(RefusedError, match="does not speak TLS as we do"):
+            with pytest.raises(AccessRefusedError, match="does not speak TLS as we do"):
                 ask_redis(settings)
             threads.submit(answer, b"")
             with pytest.raises(redis.exceptions.ConnectionError):  # it may be starting

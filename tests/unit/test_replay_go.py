@@ -11,7 +11,7 @@ from rich.console import Console
 from deploy.replay import run as replay
 from deploy.replay.bar import Bar
 from producers.replay.chooser import Chosen
-from producers.replay.plan import Plan
+from producers.replay.plan import ReplayPlan
 from producers.replay.selection import Selection, SelectionError
 from producers.replay.survey import Survey
 from schemas.envelope import Record
@@ -33,7 +33,7 @@ def test_nothing_is_sent_where_one_of_the_individuals_is_unknown(
         pytest.fail("something is sent")
 
     monkeypatch.setattr(replay, "_send", send)
-    plan = Plan(
+    plan = ReplayPlan(
         replay_id="r1",
         began_at=datetime.now(UTC),
         selection=Selection(individuals=("a", "typo")),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from producers.replay.pace import TARGET_S, TICK_S, Delay, Pace
+from producers.replay.pace import TARGET_S, TICK_S, BacklogAge, Pace
 
 STEP_S = 0.005
 COMMIT_S = 0.2
@@ -19,7 +19,7 @@ class Group:
         self.capacity = capacity
         self.end = self.done = 0.0
         self.committed = 0
-        self.delay = Delay()
+        self.delay = BacklogAge()
 
     def step(self, now: float) -> None:
         self.done = min(self.end, self.done + self.capacity * STEP_S)
@@ -113,7 +113,7 @@ def test_at_once_there_is_no_limit_but_that_which_is_asked_for() -> None:
 
 
 def test_a_delay_is_the_age_of_what_is_not_processed_yet() -> None:
-    delay = Delay()
+    delay = BacklogAge()
     assert delay.note(0.0, {PLACE: 10}, {PLACE: 10}) == 0
     assert delay.note(1.0, {PLACE: 20}, {PLACE: 10}) == 0
     assert delay.note(2.0, {PLACE: 30}, {PLACE: 19}) == 1.0
@@ -122,6 +122,6 @@ def test_a_delay_is_the_age_of_what_is_not_processed_yet() -> None:
 
 
 def test_a_group_that_never_committed_is_behind() -> None:
-    delay = Delay()
+    delay = BacklogAge()
     assert delay.note(0.0, {PLACE: 1, ("encodings", 1): 0}, {}) == 0
     assert delay.note(9.0, {PLACE: 1, ("encodings", 1): 0}, {}) == 9.0

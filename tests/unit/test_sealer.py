@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from schemas.events.encodings import EncodingErased
 from schemas.settings import Settings
-from streams.checkpoint.manifest import Blob, Compacted, SegmentEntry
+from streams.checkpoint.manifest import Blob, CompactedSegment, SegmentEntry
 from streams.checkpoint.state import State
 from streams.checkpoint.store import CheckpointStore
 from streams.gallery.build import build_segment
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
-from streams.gallery.segment import Quality, Segment
+from streams.gallery.segment import IndexQuality, Segment
 from streams.matcher import sealer as module
 from streams.matcher.sealer import Sealer
 from tests.encodings import computed
@@ -35,13 +35,13 @@ class Store:
         self.answers: list[bool | Exception] = []
         self.is_asked, self.may_go_on = threading.Event(), threading.Event()
         self.may_go_on.set()
-        self.left: dict[bytes, Compacted] = {}
+        self.left: dict[bytes, CompactedSegment] = {}
         self.made: dict[bytes, Segment] = {}
 
-    def compacted(self) -> dict[bytes, Compacted]:
+    def compacted(self) -> dict[bytes, CompactedSegment]:
         return self.left
 
-    def take(self, value: bytes, compacted: Compacted) -> Segment | None:
+    def take(self, value: bytes, compacted: CompactedSegment) -> Segment | None:
         assert self.left[value] == compacted
         if value not in self.made:
             del self.left[value]
@@ -110,11 +110,11 @@ def world(embedding: Make, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def what_is_asked(monkeypatch: pytest.MonkeyPatch) -> list[Quality | None]:
+def what_is_asked(monkeypatch: pytest.MonkeyPatch) -> list[IndexQuality | None]:
     """The quality that each segment built from now on is to have at least."""
-    asked: list[Quality | None] = []
+    asked: list[IndexQuality | None] = []
 
-    def build(rows: Rows, threshold: float, floor: float, threads: int, at_least: Quality | None) -> Segment:
+    def build(rows: VectorRows, threshold: float, floor: float, threads: int, at_least: IndexQuality | None) -> Segment:
         asked.append(at_least)
         return build_segment(rows, threshold, floor, threads, at_least)
 
@@ -265,7 +265,9 @@ def leave(world: World, offset: int, days_from_now: int = 0) -> Segment:
     entry = SegmentEntry(blob=Blob(id="b", parts={}), rows=len(segment), quality=segment.quality)
     value = f"value {offset}".encode()
     world.store.left.clear()
-    world.store.left[value] = Compacted(collection="c", encoder="test", offset=offset, made_at=made_at, segment=entry)
+    world.store.left[value] = CompactedSegment(
+        collection="c", encoder="test", offset=offset, made_at=made_at, segment=entry
+    )
     world.store.made[value] = segment
     return segment
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from streams.gallery import build
 from streams.gallery import segment as segments
 from streams.gallery.build import build_segment
-from streams.gallery.exact import Hits, Rows, exact_distances, half_norms, search_block
+from streams.gallery.exact import Hits, VectorRows, exact_distances, half_norms, search_block
 from streams.gallery.recall import recall_of
-from streams.gallery.segment import Quality, Segment, search_index
+from streams.gallery.segment import IndexQuality, Segment, search_index
 from tests.population import again, embeddings
 
 Make = Callable[[], NDArray[np.float32]]
@@ -22,13 +22,13 @@ LATER = 10**9
 Pairs = set[tuple[int, int]]
 
 
-def rows_of(vectors: NDArray[np.float32]) -> Rows:
+def rows_of(vectors: NDArray[np.float32]) -> VectorRows:
     """Row i is of p<i>, of revision i + 1, at offset i."""
     numbers = np.arange(len(vectors), dtype=np.int64)
-    return Rows(numbers, vectors, [f"p{i}" for i in numbers], numbers + 1, numbers)
+    return VectorRows(numbers, vectors, [f"p{i}" for i in numbers], numbers + 1, numbers)
 
 
-def sealed(vectors: NDArray[np.float32], floor: float = 0.999, at_least: Quality | None = None) -> Segment:
+def sealed(vectors: NDArray[np.float32], floor: float = 0.999, at_least: IndexQuality | None = None) -> Segment:
     return build_segment(rows_of(vectors), THRESHOLD, floor, 1, at_least)  # one thread: always the same graph
 
 
@@ -105,7 +105,7 @@ def test_masked_rows_are_never_found(
     assert segment.living == len(people) - len(gone)
     assert found(segment, newcomers) == {(at, row) for at, row in before if row not in gone}
     last = next(iter({row for _, row in before} - gone))
-    segment.remove(int(np.flatnonzero(segment.roster.revisions == last + 1)[0]))
+    segment.remove(int(np.flatnonzero(segment.id_table.revisions == last + 1)[0]))
     assert segment.living == len(people) - len(gone) - 1
     assert last not in {row for _, row in found(segment, newcomers)}
 
@@ -194,7 +194,7 @@ def test_the_first_index_that_reaches_the_floor_is_taken(
 
 def test_no_sparser_index_is_tried_than_an_earlier_segment_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Tried(monkeypatch, lambda *_: 1.0)
-    earlier = Quality(m=8, ef_construction=80, ef=40, recall=1, sample_pairs=1)
+    earlier = IndexQuality(m=8, ef_construction=80, ef=40, recall=1, sample_pairs=1)
     assert sealed(embeddings(300, seed=1), 0.95, earlier).quality.m == 8
     assert steps.order == [(8, 10)]
 

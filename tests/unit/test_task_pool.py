@@ -121,7 +121,7 @@ def test_what_waits_is_handed_over_in_batches_and_a_death_in_one_is_of_one_task(
 
 _STARTS_A_POOL = """
 import multiprocessing, os, signal, sys
-from consumers.task_pool import process_pool
+from consumers.encoder.pool.task_pool import process_pool
 from tests.unit.test_task_pool import _nothing
 if __name__ == "__main__":
     pool = process_pool(2, _nothing)

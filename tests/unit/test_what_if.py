@@ -9,24 +9,33 @@ from schemas.envelope import Record
 from streams.gallery import reach
 from streams.gallery.reach import TooManyPairsError
 from streams.matching.match import Rules
-from streams.matching.what_if import Change, Found, Outcome, Pair, Part, Run, batches, changes
+from streams.matching.what_if import (
+    LogSlice,
+    PairChange,
+    SupposedFinding,
+    SupposedOutcome,
+    SupposedPair,
+    SupposedRun,
+    batches,
+    changes,
+)
 from tests import oracle
 from tests.encodings import crowd
-from tests.unit.test_matching import Logged, computed, erased, log_of
+from tests.unit.test_match import Logged, computed, erased, log_of
 
 
 def rules(threshold: float, limit: int = 100) -> Rules:
     return Rules(lambda _: threshold, limit)
 
 
-def outcome(run: Run, records: list[Record], begin: int = 0, most: int = 64) -> Outcome:
+def outcome(run: SupposedRun, records: list[Record], begin: int = 0, most: int = 64) -> SupposedOutcome:
     run.apply(records[:begin])
     for batch in batches(records[begin:], most):
         run.match(batch)
     return run.outcome()
 
 
-def names(run: Outcome) -> set[tuple[str, str]]:
+def names(run: SupposedOutcome) -> set[tuple[str, str]]:
     return {(pair.a, pair.b) for pair in run.pairs}
 
 
@@ -35,14 +44,14 @@ def test_the_pairs_are_those_of_comparing_all_with_all_at_that_threshold(thresho
     events = crowd(600, seed=5, collections=("c", "d"))
     truth = oracle.pairs(oracle.living(events).values(), lambda _: threshold)
     assert len(truth) > 20
-    assert set(outcome(Run(rules(threshold)), log_of(events)).pairs) == oracle.ids(truth)
+    assert set(outcome(SupposedRun(rules(threshold)), log_of(events)).pairs) == oracle.ids(truth)
 
 
 def test_what_stands_before_the_part_counts_and_is_not_compared_itself() -> None:
     events = crowd(600, seed=6)
     late = {event.individual_id for event in events[400:]}
     truth = oracle.ids(oracle.pairs(oracle.living(events).values(), lambda _: 0.45))
-    found = outcome(Run(rules(0.45)), log_of(events), begin=400)
+    found = outcome(SupposedRun(rules(0.45)), log_of(events), begin=400)
     assert {pair for pair in found.pairs if {pair.a, pair.b} & late} == {
         pair for pair in truth if {pair[1], pair[2]} & late
     }
@@ -51,7 +60,7 @@ def test_what_stands_before_the_part_counts_and_is_not_compared_itself() -> None
 
 def test_pairs_gained_and_lost_are_told_apart_the_nearest_first() -> None:
     log = log_of([computed("a", 1, 0), computed("b", 1, 1), computed("c", 1, 3)])  # 0.2, 0.4 and 0.6 apart
-    narrow, wide = (outcome(Run(rules(threshold)), log) for threshold in (0.3, 0.7))
+    narrow, wide = (outcome(SupposedRun(rules(threshold)), log) for threshold in (0.3, 0.7))
     gained = changes(narrow, wide)
     assert [(one.gained, one.pair.a, one.pair.b) for one in gained] == [(True, "b", "c"), (True, "a", "c")]
     assert [round(one.found.distance, 6) for one in gained] == [0.4, 0.6]
@@ -66,28 +75,28 @@ def test_an_encoder_is_supposed_to_be_the_only_one_and_pairs_are_of_people() -> 
             *(computed(who, 1, place, encoder="new") for who, place in (("a", 0), ("b", 7), ("z", 7))),
         ]
     )
-    now, then = outcome(Run(rules(0.3)), log), outcome(Run(rules(0.3), "old"), log)
+    now, then = outcome(SupposedRun(rules(0.3)), log), outcome(SupposedRun(rules(0.3), "old"), log)
     assert (names(now), names(then)) == ({("b", "z")}, {("a", "b")})
     gained, lost = sorted(changes(now, then), reverse=True)
-    assert (gained.pair, gained.found.encoder) == (Pair("c", "a", "b"), "old")
-    assert (lost.pair, lost.found.encoder) == (Pair("c", "b", "z"), "new")
+    assert (gained.pair, gained.found.encoder) == (SupposedPair("c", "a", "b"), "old")
+    assert (lost.pair, lost.found.encoder) == (SupposedPair("c", "b", "z"), "new")
     assert then.newcomers == {"c": 3}
-    unknown = Run(rules(0.3), "none")
+    unknown = SupposedRun(rules(0.3), "none")
     assert outcome(unknown, log).pairs == {}
     assert not unknown.has_seen_encoder
 
 
 def test_who_has_more_than_are_published_keeps_the_nearest() -> None:
     log = log_of([computed("a", 1, 0), computed("b", 1, 0), computed("c", 1, 1)])
-    few = outcome(Run(rules(0.3, limit=1)), log)
+    few = outcome(SupposedRun(rules(0.3, limit=1)), log)
     assert (names(few), few.truncated, few.newcomers) == ({("a", "b"), ("a", "c")}, {"c": 1}, {"c": 3})
 
 
 def test_who_is_erased_in_the_part_is_in_no_pair_at_its_end() -> None:
     events: list[Logged] = [computed("a", 1, 0), computed("b", 1, 1), erased("a", 2), computed("b", 2, 1)]
-    assert outcome(Run(rules(0.3)), log_of(events), most=1).pairs == {}
+    assert outcome(SupposedRun(rules(0.3)), log_of(events), most=1).pairs == {}
     back: list[Logged] = [*events, computed("a", 3, 0)]
-    assert names(outcome(Run(rules(0.3)), log_of(back), most=1)) == {("a", "b")}
+    assert names(outcome(SupposedRun(rules(0.3)), log_of(back), most=1)) == {("a", "b")}
 
 
 def test_of_what_is_said_of_a_pair_in_one_batch_the_highest_revisions_count() -> None:
@@ -99,7 +108,7 @@ def test_of_what_is_said_of_a_pair_in_one_batch_the_highest_revisions_count() ->
         computed("c", 3, 1),
         computed("a", 1, 2),
     ]
-    run = Run(rules(0.3))
+    run = SupposedRun(rules(0.3))
     run.match(log_of(events))
     assert names(run.outcome()) == {("a", "c")}
 
@@ -107,7 +116,7 @@ def test_of_what_is_said_of_a_pair_in_one_batch_the_highest_revisions_count() ->
 def test_a_threshold_that_everyone_is_within_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "_MOST_IN_REACH", 5)
     log = log_of([computed(f"p{number:02}", 1, 0) for number in range(30)])
-    run = Run(rules(1.9))
+    run = SupposedRun(rules(1.9))
     with pytest.raises(TooManyPairsError, match=r"threshold of 1\.9"):
         outcome(run, log)
 
@@ -118,16 +127,16 @@ def test_a_part_is_cut_out_by_offset_time_and_collection() -> None:
         for number, record in enumerate(log_of([computed(f"p{n}", 1, 0, "c" if n % 2 else "cc") for n in range(6)]))
     ]
 
-    def cut(part: Part) -> list[tuple[int | None, bool]]:
+    def cut(part: LogSlice) -> list[tuple[int | None, bool]]:
         return [(record.offset, is_in) for record, is_in in part.split(log)]
 
     def at(second: int) -> datetime:
         return datetime.fromtimestamp(second, UTC)
 
-    assert cut(Part()) == [(n, True) for n in range(6)]
-    assert cut(Part("c")) == [(1, True), (3, True), (5, True)]
-    assert cut(Part(begin=2, end=4)) == [(0, False), (1, False), (2, True), (3, True)]
-    assert cut(Part("c", since=at(2), until=at(5))) == [(1, False), (3, True)]
+    assert cut(LogSlice()) == [(n, True) for n in range(6)]
+    assert cut(LogSlice("c")) == [(1, True), (3, True), (5, True)]
+    assert cut(LogSlice(begin=2, end=4)) == [(0, False), (1, False), (2, True), (3, True)]
+    assert cut(LogSlice("c", since=at(2), until=at(5))) == [(1, False), (3, True)]
 
 
 def test_batches_grow_and_lose_nothing() -> None:
@@ -138,9 +147,11 @@ def test_batches_grow_and_lose_nothing() -> None:
 
 
 def test_partitions_are_added_up() -> None:
-    both = Outcome()
+    both = SupposedOutcome()
     for collection in ("c", "d"):
-        pair = {Pair(collection, "a", "b"): Found("e", 0.1)}
-        both.add(Outcome(pair, newcomers=type(both.newcomers)({collection: 2})))
+        pair = {SupposedPair(collection, "a", "b"): SupposedFinding("e", 0.1)}
+        both.add(SupposedOutcome(pair, newcomers=type(both.newcomers)({collection: 2})))
     assert (len(both.pairs), both.newcomers) == (2, {"c": 2, "d": 2})
-    assert changes(Outcome(), both)[0] == Change(True, Pair("c", "a", "b"), Found("e", 0.1))
+    assert changes(SupposedOutcome(), both)[0] == PairChange(
+        True, SupposedPair("c", "a", "b"), SupposedFinding("e", 0.1)
+    )

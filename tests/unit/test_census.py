@@ -11,12 +11,12 @@ from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.compaction import census as module
 from streams.compaction.census import ERASED, Fold
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
 from streams.gallery.id_table import falling_to, hashes_of
 from streams.matching.match import restore
 from tests.encodings import computed, crowd
-from tests.unit.test_matching import log_of
+from tests.unit.test_match import log_of
 
 NAN = base64.b64encode(b"\xff" * 512)
 Standing = dict[str, tuple[int, int, bytes]]
@@ -48,15 +48,17 @@ def told(log: list[Record], shard: Shard) -> dict[tuple[str, str], Standing]:
 def folded(fold: Fold, shard: Shard = Shard()) -> dict[tuple[str, str], Standing]:
     found = {}
     for census in fold.collections():
-        assert census.roster.hashes.tolist() == hashes_of(census.ids).tolist() == sorted(census.roster.hashes.tolist())
+        assert (
+            census.id_table.hashes.tolist() == hashes_of(census.ids).tolist() == sorted(census.id_table.hashes.tolist())
+        )
         for encoder in census.in_use():
             rows = census.living(encoder)
-            ours = np.flatnonzero(falling_to(shard, census.roster.hashes[rows.numbers]))
+            ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[rows.numbers]))
             found[census.collection, encoder] = standing(rows.chosen(ours))
     return found
 
 
-def standing(rows: Rows) -> Standing:
+def standing(rows: VectorRows) -> Standing:
     facts = zip(rows.revisions.tolist(), rows.offsets.tolist(), map(bytes, rows.vectors), strict=True)
     return dict(zip(rows.ids, facts, strict=True))
 
@@ -92,7 +94,7 @@ def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[
         for row in np.flatnonzero(census.encoders == ERASED):
             latest = gallery.collections[census.collection].find(census.ids[row])
             assert latest is not None
-            assert (latest.revision, latest.erased) == (census.roster.revisions[row], True)
+            assert (latest.revision, latest.erased) == (census.id_table.revisions[row], True)
             assert not census.vectors[row].any()
             erased += 1
     assert erased > 10

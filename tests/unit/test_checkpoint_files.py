@@ -15,9 +15,9 @@ from streams.checkpoint.files import (
     unpack_rest,
     unpack_segment,
 )
-from streams.gallery.absent import Absent
 from streams.gallery.build import build_segment
-from streams.gallery.exact import Rows
+from streams.gallery.exact import VectorRows
+from streams.gallery.without_vector import WithoutVector
 from tests.population import again, embeddings
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def unpacked(parts: Mapping[str, BinaryIO], unpack: Callable[[Mapping[str, Binar
 
 def test_a_segment_that_was_packed_gives_the_same_answers() -> None:
     numbers = np.arange(2000, dtype=np.int64)
-    rows = Rows(numbers, embeddings(2000, seed=1), [f"名前-{i}" for i in numbers], numbers + 1, numbers + 100)
+    rows = VectorRows(numbers, embeddings(2000, seed=1), [f"名前-{i}" for i in numbers], numbers + 1, numbers + 100)
     segment = build_segment(rows, 0.45, 0.99, 2)
     after = unpacked(pack_segment(segment), lambda parts: unpack_segment(parts, segment.quality))
     probes, offsets = again(numbers, seed=1), np.full(2000, 1100)
@@ -48,11 +48,11 @@ def test_a_segment_that_was_packed_gives_the_same_answers() -> None:
 
 
 def test_the_absent_who_were_packed_are_the_same() -> None:
-    absent = Absent.of(["a", "ü", "c"], [1, 2, 3], [7, 8, 9], [True, False, True])
+    absent = WithoutVector.of(["a", "ü", "c"], [1, 2, 3], [7, 8, 9], [True, False, True])
     after = unpacked(pack_absent(absent), unpack_absent)
-    assert np.array_equal(after.roster.hashes, absent.roster.hashes)
-    assert np.array_equal(after.roster.revisions, absent.roster.revisions)
-    assert np.array_equal(after.roster.offsets, absent.roster.offsets)
+    assert np.array_equal(after.id_table.hashes, absent.id_table.hashes)
+    assert np.array_equal(after.id_table.revisions, absent.id_table.revisions)
+    assert np.array_equal(after.id_table.offsets, absent.id_table.offsets)
     assert np.array_equal(after.erased, absent.erased)
 
 
@@ -60,7 +60,7 @@ def test_the_absent_who_were_packed_are_the_same() -> None:
 def test_the_rest_that_was_packed_is_the_same_but_for_the_numbers_of_its_rows(count: int) -> None:
     ids = ["a", "名前/ü", "c"][:count]
     numbers = np.arange(count, dtype=np.int64)
-    rows = Rows(numbers + 50, embeddings(count, seed=1), ids, numbers + 1, numbers + 100)
+    rows = VectorRows(numbers + 50, embeddings(count, seed=1), ids, numbers + 1, numbers + 100)
     alive = [np.array([True, False, True]), np.array([], np.bool_)]
     after = unpacked(pack_rest(Rest(rows, alive)), unpack_rest)
     assert after.rows.ids == ids

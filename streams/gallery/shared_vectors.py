@@ -13,15 +13,15 @@ from streams.gallery.exact import Hits
 
 
 @dataclass(frozen=True, slots=True)
-class Bearers:
+class SharedVectors:
     """Of each node the rows with its embedding: `rows[begins[node] : begins[node + 1]]`, int32 both."""
 
     rows: NDArray[np.int32]
     begins: NDArray[np.int32]
 
     @classmethod
-    def of(cls, vectors: NDArray[np.float32]) -> "tuple[Bearers, NDArray[np.float32]]":
-        """Bearers of the different ones among rows (n, 128), and those: nodes in the order of their first rows."""
+    def of(cls, vectors: NDArray[np.float32]) -> "tuple[SharedVectors, NDArray[np.float32]]":
+        """Shared vectors: the different ones among rows (n, 128), and those: nodes in the order of their first rows."""
         whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1]))).ravel()
         _, first, of_unique = np.unique(whole, return_index=True, return_inverse=True)
         node_of_unique = np.empty(len(first), dtype=np.int64)

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from schemas.shard import Shard
-from streams.gallery.absent import Absent
-from streams.gallery.id_table import IdHash, Roster, hash_of, hashes_of, order_of
+from streams.gallery.id_table import IdHash, IdTable, hash_of, hashes_of, order_of
+from streams.gallery.without_vector import WithoutVector
 
 LARGEST = 2**64 - 1
 # Three share the high half, two the low one; the ends of the range are among them.
@@ -17,13 +17,13 @@ def as_array(hashes: list[tuple[int, int]]) -> NDArray[np.uint64]:
     return np.array(hashes, dtype=np.uint64).reshape(-1, 2)
 
 
-def roster_of(hashes: list[tuple[int, int]]) -> Roster:
+def roster_of(hashes: list[tuple[int, int]]) -> IdTable:
     """In the order given, which is to be ascending; revisions from 1, offsets from 100."""
     numbers = np.arange(len(hashes), dtype=np.int64)
-    return Roster(as_array(hashes), numbers + 1, numbers + 100)
+    return IdTable(as_array(hashes), numbers + 1, numbers + 100)
 
 
-def shared(one: Roster, other: Roster) -> set[tuple[int, int]]:
+def shared(one: IdTable, other: IdTable) -> set[tuple[int, int]]:
     rows = one.find(other.hashes)
     return {(row, there) for there, row in enumerate(rows.tolist()) if row >= 0}
 
@@ -33,28 +33,28 @@ def test_an_id_is_found_if_and_only_if_it_is_there() -> None:
     hashes = hashes_of(there)
     order = order_of(hashes)
     numbers = np.arange(2000, dtype=np.int64)
-    roster = Roster(hashes[order], numbers[order], numbers[order])
-    rows = [roster.row_of(hash_of(name)) for name in there]
-    assert [None if row is None else int(roster.revisions[row]) for row in rows] == numbers.tolist()
-    assert {roster.row_of(hash_of(name)) for name in others} == {None}
+    id_table = IdTable(hashes[order], numbers[order], numbers[order])
+    rows = [id_table.row_of(hash_of(name)) for name in there]
+    assert [None if row is None else int(id_table.revisions[row]) for row in rows] == numbers.tolist()
+    assert {id_table.row_of(hash_of(name)) for name in others} == {None}
     assert roster_of([]).row_of(hash_of("A-1")) is None
 
 
 def test_ids_with_the_same_half_of_a_hash_are_told_apart() -> None:
-    roster = roster_of(HASHES)
-    assert [roster.row_of(IdHash(*one)) for one in HASHES] == list(range(len(HASHES)))
+    id_table = roster_of(HASHES)
+    assert [id_table.row_of(IdHash(*one)) for one in HASHES] == list(range(len(HASHES)))
     for absent in [(7, 0), (7, 3), (5, 1), (9, 1), (0, 1), (LARGEST, 1), (8, 2)]:
-        assert roster.row_of(IdHash(*absent)) is None
+        assert id_table.row_of(IdHash(*absent)) is None
 
 
 def test_the_ids_that_two_rosters_share_are_found_in_both() -> None:
-    roster = roster_of(HASHES)
+    id_table = roster_of(HASHES)
     everyone = {(row, row) for row in range(len(HASHES))}
-    assert shared(roster, roster_of(HASHES)) == everyone
+    assert shared(id_table, roster_of(HASHES)) == everyone
     other = [(0, 1), (5, LARGEST), (7, 0), (7, 2), (7, 3), (7, LARGEST), (9, 1), (LARGEST, LARGEST)]
-    assert shared(roster, roster_of(other)) == {(1, 1), (3, 3), (4, 5), (7, 7)}
-    assert shared(roster_of(other), roster) == {(1, 1), (3, 3), (5, 4), (7, 7)}
-    assert shared(roster_of([]), roster) == shared(roster, roster_of([])) == set()
+    assert shared(id_table, roster_of(other)) == {(1, 1), (3, 3), (4, 5), (7, 7)}
+    assert shared(roster_of(other), id_table) == {(1, 1), (3, 3), (5, 4), (7, 7)}
+    assert shared(roster_of([]), id_table) == shared(id_table, roster_of([])) == set()
 
 
 def test_a_hash_is_the_same_in_every_process_and_release() -> None:
@@ -85,19 +85,19 @@ def test_an_id_falls_to_the_same_shard_in_every_process_and_release() -> None:
     assert np.flatnonzero(falls).tolist() == [427]
 
 
-def known(absent: Absent, names: list[str]) -> dict[str, tuple[int, int, bool] | None]:
-    rows = {name: absent.roster.row_of(hash_of(name)) for name in names}
+def known(absent: WithoutVector, names: list[str]) -> dict[str, tuple[int, int, bool] | None]:
+    rows = {name: absent.id_table.row_of(hash_of(name)) for name in names}
     return {
         name: None
         if row is None
-        else (int(absent.roster.revisions[row]), int(absent.roster.offsets[row]), bool(absent.erased[row]))
+        else (int(absent.id_table.revisions[row]), int(absent.id_table.offsets[row]), bool(absent.erased[row]))
         for name, row in rows.items()
     }
 
 
 def test_of_the_absent_the_later_record_is_kept() -> None:
-    earlier = Absent.of(["d", "a", "c"], [1, 1, 4], [10, 11, 12], [True, False, True])
-    later = Absent.of(["c", "b", "d"], [5, 1, 1], [22, 20, 21], [False, True, False])
+    earlier = WithoutVector.of(["d", "a", "c"], [1, 1, 4], [10, 11, 12], [True, False, True])
+    later = WithoutVector.of(["c", "b", "d"], [5, 1, 1], [22, 20, 21], [False, True, False])
     both = later.with_earlier(earlier)
     assert len(both) == 4
     assert known(both, ["a", "b", "c", "d", "e"]) == {
@@ -107,12 +107,12 @@ def test_of_the_absent_the_later_record_is_kept() -> None:
         "d": (1, 21, False),
         "e": None,
     }
-    assert np.array_equal(order_of(both.roster.hashes), np.arange(4))
+    assert np.array_equal(order_of(both.id_table.hashes), np.arange(4))
     assert known(earlier, ["c"]) == {"c": (4, 12, True)}  # neither of the two is changed
     assert known(later, ["c"]) == {"c": (5, 22, False)}
 
 
 def test_nobody_is_absent_from_nothing() -> None:
-    nobody, one = Absent.of([], [], [], []), Absent.of(["a"], [1], [0], [True])
+    nobody, one = WithoutVector.of([], [], [], []), WithoutVector.of(["a"], [1], [0], [True])
     assert len(nobody) == len(nobody.with_earlier(nobody)) == 0
     assert known(one.with_earlier(nobody), ["a"]) == known(nobody.with_earlier(one), ["a"]) == {"a": (1, 0, True)}

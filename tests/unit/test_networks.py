@@ -119,7 +119,7 @@ def test_what_is_no_chip_is_refused(embedder: Embedder, chips: Any) -> None:
 
 def test_onnxruntime_tells_nobody_what_it_runs(tmp_path: Path) -> None:
     """Whoever may be told is given an id, which is kept in the home folder. Under CI it tells nobody by itself."""
-    command = [sys.executable, "-W", "ignore", "-c", "import consumers.models.sessions"]
+    command = [sys.executable, "-W", "ignore", "-c", "import consumers.faces.networks.sessions"]
     subprocess.run(command, env={"HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []
 

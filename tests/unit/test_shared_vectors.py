@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.gallery.exact import Hits
-from streams.gallery.identical import Bearers
+from streams.gallery.shared_vectors import SharedVectors
 from tests.population import again, embeddings
 from tests.unit.test_segment import LATER, THRESHOLD, exactly, found, sealed
 
@@ -15,16 +15,16 @@ Make = Callable[[], NDArray[np.float32]]
 
 def test_nodes_are_the_different_embeddings_in_the_order_of_their_first_rows(embedding: Make) -> None:
     a, b, c = embedding(), embedding(), embedding()
-    bearers, nodes = Bearers.of(np.stack([b, a, b, c, a, b]))
+    shared, nodes = SharedVectors.of(np.stack([b, a, b, c, a, b]))
     assert np.array_equal(nodes, np.stack([b, a, c]))
     of_nodes = Hits(np.array([7, 7, 9]), np.array([0, 2, 1]), np.array([0.1, 0.2, 0.3]))
-    hits = bearers.hits(of_nodes)
+    hits = shared.hits(of_nodes)
     assert list(zip(hits.probes.tolist(), hits.rows.tolist(), hits.distances.tolist(), strict=True)) == [
         *((7, row, 0.1) for row in (0, 2, 5)),
         (7, 3, 0.2),
         *((9, row, 0.3) for row in (1, 4)),
     ]
-    assert len(bearers.hits(Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))).rows) == 0
+    assert len(shared.hits(Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))).rows) == 0
 
 
 def test_a_crowd_does_not_hide_the_others() -> None:
