@@ -1,4 +1,4 @@
-// The pairs that hold, from the topic `duplicates` alone. The rules: consumers/DOWNSTREAM.md.
+// The pairs that hold, from the topic `duplicates` alone. The rules: docs/using.md.
 // mvn dependency:copy-dependencies && java -cp 'target/dependency/*' Duplicates.java 127.0.0.1:9092 facematch [--once]
 // With --once it prints the pairs at the topic's end and stops; else what counts under a key when something was said.
 import com.fasterxml.jackson.databind.*;

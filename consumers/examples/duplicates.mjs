@@ -1,4 +1,4 @@
-// The pairs that hold, from the topic `duplicates` alone. The rules: consumers/DOWNSTREAM.md.
+// The pairs that hold, from the topic `duplicates` alone. The rules: docs/using.md.
 // npm ci && node duplicates.mjs 127.0.0.1:9092 facematch [--once]    (Node 22.22 or newer)
 // With --once it prints the pairs at the topic's end and stops; else what counts under a key when something was said.
 import { Consumer, stringDeserializers } from '@platformatic/kafka'

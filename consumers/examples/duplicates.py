@@ -1,4 +1,4 @@
-"""The pairs that hold, from the topic `duplicates` alone. The rules: consumers/DOWNSTREAM.md.
+"""The pairs that hold, from the topic `duplicates` alone. The rules: docs/using.md.
 
 pip install confluent-kafka && python duplicates.py 127.0.0.1:9092 facematch [--once: print the pairs at the end, stop]
 """

@@ -133,5 +133,5 @@ def test_every_alert_says_how_bad_it_is_what_happened_and_where_to_read_on() -> 
         anchor = re.sub(r"(?<!^)(?=[A-Z])", "-", rule["alert"]).lower()
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"]
-        assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{anchor}"
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{anchor}"
         assert promql.parse_duration(rule.get("for", "1m"))

@@ -12,7 +12,7 @@ from typer.main import get_command
 from deploy.cli import app
 
 ROOT = Path(__file__).parents[2]
-README, OPERATIONS, RUNBOOK = ROOT / "README.md", ROOT / "deploy" / "OPERATIONS.md", ROOT / "deploy" / "RUNBOOK.md"
+README, OPERATIONS, RUNBOOK = ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "runbook.md"
 ALERTS = ROOT / "deploy" / "monitoring" / "prometheus" / "alerts.yaml"
 
 
@@ -70,6 +70,6 @@ def test_links_within_lead_somewhere(file: Path) -> None:
 def test_every_alert_has_an_entry() -> None:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
     links = {rule["alert"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
-    entries = {f"deploy/RUNBOOK.md#{anchor}" for anchor in anchors(RUNBOOK)}
+    entries = {f"docs/runbook.md#{anchor}" for anchor in anchors(RUNBOOK)}
     assert {alert: link for alert, link in links.items() if link not in entries} == {}
     assert len(links) > 20
