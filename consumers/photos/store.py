@@ -9,6 +9,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ import structlog
 from consumers.photos.rejected import RejectedError
 from consumers.photos.web import HOW_TO_ASK, broken_rule, checked_client, forbidden
 from runtime.photo_roots import is_below, submitted_roots
+from runtime.servers.patience import growing_pauses
 from schemas.events.encodings import RejectionReason
 from schemas.events.registrations import Photo
 from schemas.settings import Settings
@@ -31,7 +33,7 @@ _FIRST_PAUSE_S = 0.5
 def longest_fetch_s(settings: Settings) -> float:
     """How long a photo takes whose store never answers: all attempts, and the pauses between them."""
     attempts = settings.photo_attempts
-    return attempts * settings.photo_timeout_s + _FIRST_PAUSE_S * (2.0 ** min(attempts - 1, 60) - 1)
+    return attempts * settings.photo_timeout_s + sum(islice(growing_pauses(_FIRST_PAUSE_S), attempts - 1))
 
 
 class PhotoStore:
@@ -48,6 +50,7 @@ class PhotoStore:
             return self._limited(_inline(photo.inline), "inline")
         assert photo.uri is not None
         self._check_allowed(photo.uri)
+        pauses = growing_pauses(_FIRST_PAUSE_S)
         for attempt in range(self._settings.photo_attempts):
             try:
                 return self._limited(self._fetch(photo.uri), photo.uri)
@@ -60,8 +63,8 @@ class PhotoStore:
                 if rule := broken_rule(error):
                     raise forbidden(rule) from None
                 trouble = type(error).__name__
-                pause = _FIRST_PAUSE_S * 2**attempt
                 if attempt + 1 < self._settings.photo_attempts:
+                    pause = next(pauses)
                     log.warning("photo store does not answer", error=trouble, again_in_s=pause)
                     self._pause(pause)
         raise RejectedError(

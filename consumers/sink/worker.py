@@ -29,6 +29,7 @@ from runtime.servers.erasures import ErasureLog
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config, is_transient, record_of
 from runtime.servers.lag import Positions, begins
+from runtime.servers.patience import growing_pauses
 from runtime.servers.postgres import is_away, postgres_engine
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS, server_is_away
@@ -50,7 +51,6 @@ log = structlog.stdlib.get_logger(__name__)
 # The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
 _LETTERS_OF = tuple(topic.name for topic in (REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
 _WAIT_S = 0.05
-_LONGEST_PAUSE_S = 10.0
 _WRITE_S = POSTGRES_S.labels("write")
 
 
@@ -194,7 +194,7 @@ def write(
     null values hide that is known to be newer. They are published before the transaction ends: afterwards nobody would
     know their keys any more.
     """
-    pause = 0.1
+    pauses = growing_pauses()
     while True:
         try:
             with _WRITE_S.time(), engine.begin() as connection:
@@ -207,10 +207,10 @@ def write(
         except DBAPIError as error:
             if not is_away(error):
                 raise
+            pause = next(pauses)
             log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=pause)
             server_is_away("postgres")
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _execute(connection: Connection, rows: TableRows) -> None:

@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.servers.patience import growing_pauses
+
 OnLine = Callable[[str, str], None]
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 15.0
+_LONG_RUN_S = 60.0  # what ran for so long does not die of how it starts
 _PR_SET_PDEATHSIG = 1
 
 
@@ -89,13 +91,15 @@ class Child:
             self._thread.join()
 
     def _keep(self, started: threading.Event) -> None:
-        pause = _FIRST_PAUSE_S
+        pauses = growing_pauses(_FIRST_PAUSE_S)
         while True:
             begun = time.monotonic()
             status = self._run_once(started)
             if self._stopping.is_set():
                 return
-            pause = _FIRST_PAUSE_S if time.monotonic() - begun > 60 else min(pause * 2, _LONGEST_PAUSE_S)
+            if time.monotonic() - begun > _LONG_RUN_S:
+                pauses = growing_pauses(_FIRST_PAUSE_S)
+            pause = next(pauses)
             self.on_line(self.name, f"ended with status {status}; started again in {pause:.1f} s")
             if self._stopping.wait(pause):
                 return

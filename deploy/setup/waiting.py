@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 from redis.exceptions import ConnectionError, TimeoutError
 
+from runtime.servers.patience import growing_pauses
 from runtime.servers.refusals import ask_redis
 from runtime.telemetry.health import HEALTH
 from schemas.settings import Settings
@@ -14,20 +15,19 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def wait_while(missing: Callable[[], str]) -> None:
-    """Ask, with growing pauses, until nothing is missing; say what is, whenever that changes."""
-    pause, said = 0.1, ""
+    """Ask, with growing pauses, until nothing is missing. What is missing is logged whenever it changes."""
+    pauses, logged = growing_pauses(), ""
     while what := missing():
-        if what != said:
+        if what != logged:
             log.warning("waiting", missing=what)
-            said = what
+            logged = what
             HEALTH.not_ready(what)
         HEALTH.beat()
-        time.sleep(pause)
-        pause = min(pause * 2, 10)
+        time.sleep(next(pauses))
 
 
 def wait_for_redis(settings: Settings) -> None:
-    """Wait, with growing pauses, for Redis. Raises RefusedError."""
+    """Wait, with growing pauses, for Redis. Raises AccessRefusedError."""
 
     def missing() -> str:
         try:

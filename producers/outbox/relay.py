@@ -16,6 +16,7 @@ from producers.outbox.gauges import OutboxGauges
 from producers.outbox.record import OutboxRow, record_from
 from producers.outbox.table import CHANNEL, delete, mark, outbox_engine, take
 from runtime.process.stopping import on_stop_signal
+from runtime.servers.patience import growing_pauses
 from runtime.servers.postgres import is_away
 from runtime.servers.publisher import Publisher, UnacknowledgedError
 from runtime.telemetry.health import HEALTH, server_is_away
@@ -31,7 +32,6 @@ _ROWS = 2000
 _POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
 _PATIENCE_S = 10.0
 _BATCH_BYTES = 100_000
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 
 
 def run(settings: Settings) -> None:
@@ -55,26 +55,28 @@ class Relay:
         self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
         self._tracer = tracer_of(settings, "outbox")
         self._gauges = OutboxGauges()
-        self._pause_s = _FIRST_PAUSE_S
+        self._pauses = growing_pauses()
         self._stopping = False
         self._woken, self._waker = socket.socketpair()
 
     def run(self) -> None:
         """Relay until `stop`, whatever is away meanwhile. Raises PublishError, and DBAPIError of what is not away."""
         while not self._stopping:
+            pause = 0.0
             try:
                 self._relay()
             except DBAPIError as error:
                 if not is_away(error):
                     raise
-                log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=self._pause_s)
+                pause = next(self._pauses)
+                log.warning("Postgres does not answer", error=type(error.orig).__name__, again_in_s=pause)
                 server_is_away("postgres")
                 HEALTH.not_ready("the Postgres that has the outbox does not answer")
             except UnacknowledgedError as error:
-                log.warning("the broker acknowledges nothing", error=str(error), again_in_s=self._pause_s)
+                pause = next(self._pauses)
+                log.warning("the broker acknowledges nothing", error=str(error), again_in_s=pause)
                 server_is_away("kafka")
-            self._wait(self._pause_s)
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._wait(pause)
 
     def stop(self) -> None:
         """Have `run` return after the round that it is in. For signal handlers and other threads."""
@@ -97,7 +99,7 @@ class Relay:
                 self._gauges.look(connection)
                 if not self._round(connection):
                     self._wait_for_rows(connection)
-                self._pause_s = _FIRST_PAUSE_S
+                self._pauses = growing_pauses()
 
     def _round(self, connection: Connection) -> int:
         """What waits in some lanes, in one transaction. Returns how many rows that was.

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # it is exported
 
 from producers.replay.pace import TICK_S, BacklogAge, Place
+from runtime.process.background import Background
 from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient
 from runtime.servers.log import CLIENT
 from schemas.envelope import full_name
@@ -108,29 +109,24 @@ class Watch:
         self._groups = groups
         self._tell = tell
         self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="groups", daemon=True)
+        self._background = Background(self._run, "groups")
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         return self
 
     def check(self) -> None:
-        """Raise what the thread failed of."""
-        if self._failure is not None:
-            raise self._failure
+        """Raise what the thread failed of, in the one that sends."""
+        self._background.check()
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join()
+        self._background.join()
         self._groups.close()
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.wait(TICK_S):
-                self._look()
-        except BaseException as error:  # noqa: BLE001 - check raises it, in the thread that sends
-            self._failure = error
+        while not self._stopping.wait(TICK_S):
+            self._look()
 
     def _look(self) -> None:
         try:

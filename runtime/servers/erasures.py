@@ -1,10 +1,10 @@
 """Reads the topic `erasures`: every worker that must not let an erased person come back has all of it in memory."""
 
 import contextlib
-import threading
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from runtime.process.background import Background
 from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import UnreadableError, decode, full_name
@@ -27,13 +27,12 @@ class ErasureLog:
         """Raises ErasureKeyError where no key is set."""
         self.key = ErasureKey(settings.erasure_key)
         self.erased = Erased(self.key)
-        self._failure: BaseException | None = None
         # No group is joined, and nothing is committed.
         config = {"enable.auto.commit": False, "enable.partition.eof": True}
         self._consumer = Consumer(consumer_config(settings, f"{client}-erasures") | config)
         self._place = TopicPartition(full_name(ERASURES.name, settings.namespace), 0, 0)
         self._next = 0
-        self._thread: threading.Thread | None = None
+        self._following: Background | None = None
 
     def catch_up(self) -> "ErasureLog":
         """Read all that there is by now. A broker that is away is waited for. Raises ErasureKeyError."""
@@ -48,27 +47,23 @@ class ErasureLog:
 
     def follow(self) -> "ErasureLog":
         """Catch up, and go on reading until the process ends; the first time that it is called."""
-        if self._thread is None:
+        if self._following is None:
             self.catch_up()
-            self._thread = threading.Thread(target=self._follow, name="erasures", daemon=True)
-            self._thread.start()
+            self._following = Background(self._follow, "erasures").start()
         return self
 
     def check(self) -> None:
         """Raise what the thread failed of: without it the registry would grow old."""
-        if self._failure is not None:
-            raise self._failure
+        if self._following is not None:
+            self._following.check()
 
     def close(self) -> None:
         """Let go of the broker; not while it follows."""
         self._consumer.close()
 
     def _follow(self) -> None:
-        try:
-            while True:
-                self._read()
-        except BaseException as error:  # noqa: BLE001 - check raises it, in the thread that can stop the process
-            self._failure = error
+        while True:
+            self._read()
 
     def _read(self) -> None:
         for message in self._consumer.consume(_BATCH, _WAIT_S):

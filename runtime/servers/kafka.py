@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as ConsumedMessage
 from confluent_kafka.admin import AdminClient
 
+from runtime.servers.patience import growing_pauses
 from runtime.telemetry.health import server_is_away
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
@@ -40,7 +41,7 @@ _AWAY = (
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
 )
-_LONGEST_PAUSE_S = 10.0
+_COMPLAINT_EVERY_S = 10.0
 SASL_MECHANISM = "SCRAM-SHA-512"
 COMMIT_EVERY_S = 0.2  # a replay sees by the committed offsets whether it delays anybody
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
@@ -99,7 +100,7 @@ def is_transient(error: KafkaError) -> bool:
 
 def retry_while_away(ask: Callable[[], T], what: str) -> T:
     """The answer of a broker; one that is away is asked again, with growing pauses."""
-    pause = 0.1
+    pauses = growing_pauses()
     while True:
         try:
             return ask()
@@ -108,8 +109,7 @@ def retry_while_away(ask: Callable[[], T], what: str) -> T:
                 raise
             log.warning("the broker does not answer", asked_for=what, error=error.args[0].name())
             server_is_away("kafka")
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        time.sleep(next(pauses))
 
 
 def groups_on(admin: AdminClient, namespace: str) -> list[str]:
@@ -135,7 +135,7 @@ def record_of(message: ConsumedMessage, topic: str) -> Record:
 
 
 class _ErrorLog:
-    """Takes librdkafka's errors. It recovers from all but fatal ones by itself: they are said every few seconds."""
+    """Takes librdkafka's errors. It recovers from all but fatal ones by itself: they are logged every few seconds."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0
@@ -144,6 +144,6 @@ class _ErrorLog:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             server_is_away("kafka")
         if error.fatal() or time.monotonic() > self._quiet_until:
-            self._quiet_until = time.monotonic() + _LONGEST_PAUSE_S
+            self._quiet_until = time.monotonic() + _COMPLAINT_EVERY_S
             level = logging.ERROR if error.fatal() else logging.WARNING
             log.log(level, "Kafka complains", error=error.name(), detail=error.str())

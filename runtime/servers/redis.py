@@ -9,6 +9,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ResponseError, TimeoutError
 from redis.retry import Retry
 
+from runtime.servers.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from runtime.telemetry.health import server_is_away
 from runtime.telemetry.metrics import REDIS_S
 from schemas.settings import Settings
@@ -20,11 +21,11 @@ _FOREVER = -1
 _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 
 
-class _SaidBackoff(ExponentialBackoff):
-    """Growing pauses, each said in the log."""
+class _LoggedBackoff(ExponentialBackoff):
+    """Growing pauses, each logged."""
 
     def __init__(self, complaint: str) -> None:
-        super().__init__(cap=5, base=0.1)
+        super().__init__(cap=LONGEST_PAUSE_S, base=FIRST_PAUSE_S / 2)  # the first failure is number 1
         self._complaint = complaint
 
     def compute(self, failures: int) -> float:
@@ -41,7 +42,7 @@ class _Retry(Retry):
     """Takes a Redis that cannot write to its disk for one that is full: the client has no exception for it."""
 
     def call_with_retry(self, do: Callable[[], T], *arguments: Any, **more: Any) -> T:
-        def told() -> T:
+        def attempt() -> T:
             try:
                 return do()
             except ResponseError as error:
@@ -49,7 +50,7 @@ class _Retry(Retry):
                     raise OutOfMemoryError(str(error)) from None
                 raise
 
-        return super().call_with_retry(told, *arguments, **more)
+        return super().call_with_retry(attempt, *arguments, **more)
 
 
 class _TimedRedis(Redis):
@@ -79,15 +80,15 @@ def connect(settings: Settings) -> Redis:
 
     Full is one without memory, and one that cannot write to its disk.
     """
-    return _connect(settings, _SaidBackoff("Redis does not answer"), _AWAY)
+    return _connect(settings, _LoggedBackoff("Redis does not answer"), _AWAY)
 
 
 def connect_patiently(settings: Settings) -> Redis:
     """A client that waits, with growing pauses, for a Redis that is away or full."""
-    return _connect(settings, _SaidBackoff("Redis does not answer or is full"), (*_AWAY, OutOfMemoryError))
+    return _connect(settings, _LoggedBackoff("Redis does not answer or is full"), (*_AWAY, OutOfMemoryError))
 
 
-def _connect(settings: Settings, backoff: _SaidBackoff, errors: tuple[type[Exception], ...]) -> Redis:
+def _connect(settings: Settings, backoff: _LoggedBackoff, errors: tuple[type[Exception], ...]) -> Redis:
     return connect_once(settings, retry=_Retry(backoff, _FOREVER, supported_errors=errors))
 
 

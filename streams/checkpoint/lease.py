@@ -14,6 +14,8 @@ from redis import Redis
 from redis.exceptions import LockError
 from redis.lock import Lock
 
+from runtime.process.background import Background
+
 log = structlog.stdlib.get_logger(__name__)
 
 _KEPT_S = 30.0  # without a sign of life
@@ -43,6 +45,7 @@ class Lease:
         self._lock = Lock(redis, key, timeout=_KEPT_S, blocking=False, thread_local=False)
         self._renewed = 0.0
         self._done = threading.Event()
+        self._renewing = Background(self._renew, "lease")
 
     def acquire(self) -> None:
         """Take it, from a process that died once it has run out. Raises HeldError if it is renewed meanwhile."""
@@ -56,10 +59,14 @@ class Lease:
             time.sleep(_ASKED_EVERY_S)
             begun = time.monotonic()
         self._renewed = begun
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._renewing.start()
 
     def check(self) -> None:
-        """Raise LeaseLostError unless it is certain that nobody else has it, now and for SURE_FOR_S."""
+        """Raise LeaseLostError unless it is certain that nobody else has it, now and for SURE_FOR_S.
+
+        Raises too what the thread that renews it failed of.
+        """
+        self._renewing.check()
         age = time.monotonic() - self._renewed
         if age == math.inf:
             raise LeaseLostError("Redis lost the lease, or gave it to another process")
@@ -74,7 +81,7 @@ class Lease:
         except LockError:
             log.warning("the lease was lost before it was given back")
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         while not self._done.wait(_RENEWED_EVERY_S):
             begun = time.monotonic()
             try:

@@ -4,10 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 
 import structlog
 
+from runtime.process.background import Background
 from runtime.process.cores import cores
 from schemas.settings import Settings
 from streams.checkpoint.manifest import CompactedSegment
@@ -44,15 +44,16 @@ class Sealer:
         self._is_unsaved = False
         self._not_before = 0.0
         self._look_again = 0.0
-        self._under_way: Future[Callable[[], None]] | None = None  # what is to be done with its outcome
+        self._under_way: tuple[Background, Callable[[], None]] | None = None  # work, and what to do once it is done
 
     def tend(self, position: int, is_ours: Callable[[], bool]) -> None:
         """Put in place what is finished, and begin what is due. Raises what the background raised."""
         if self._under_way is not None:
-            if not self._under_way.done():
+            background, finish = self._under_way
+            if background.is_running:
                 return
-            finish = self._under_way.result()
             self._under_way = None
+            background.check()
             finish()
         limit = self._settings.delta_limit
         self._gallery.put_away(limit)
@@ -150,17 +151,9 @@ class Sealer:
         self._begin(work, finish)
 
     def _begin(self, work: Callable[[], None], finish: Callable[[], None]) -> None:
-        outcome: Future[Callable[[], None]] = Future()
-
         def run() -> None:
-            try:
-                with _one_at_a_time:
-                    work()
-            except BaseException as error:  # noqa: BLE001 - raised again where the outcome is taken
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(finish)
+            with _one_at_a_time:
+                work()
 
-        self._under_way = outcome
-        # A daemon: a process that is told to stop does not wait for an index that takes minutes.
-        threading.Thread(target=run, name="sealer", daemon=True).start()
+        # A process that is told to stop does not wait for an index that takes minutes.
+        self._under_way = Background(run, "sealer").start(), finish

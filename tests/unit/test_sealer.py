@@ -89,7 +89,7 @@ class World:
     def wait(self) -> None:
         """Until what is under way is done, whatever comes of it."""
         assert self.sealer._under_way is not None, "nothing was begun"
-        self.sealer._under_way.exception(DEADLINE_S)
+        self.sealer._under_way[0].join(DEADLINE_S)
 
     def tend_until_idle(self) -> None:
         for _ in range(20):

@@ -8,9 +8,8 @@ other, and an answer that is not acknowledged by the broker stops the process wi
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
@@ -21,6 +20,7 @@ from arroyo.types import BrokerValue, Message
 from confluent_kafka import KafkaError
 
 from consumers.encoder.pool.task_pool import DiedError, Taken, TaskPool
+from runtime.process.background import Failure
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import Record
@@ -61,7 +61,7 @@ class _UnderWay:
     published: list[Record] = field(default_factory=list)
     answers: int | None = None  # not known before it is taken
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
-    failure: BaseException | None = None
+    failure: Failure = field(default_factory=Failure)  # of callbacks: executors swallow what these raise
 
     @property
     def is_published(self) -> bool:
@@ -70,15 +70,6 @@ class _UnderWay:
     @property
     def is_done(self) -> bool:
         return len(self.acknowledged) == self.answers
-
-
-@contextmanager
-def _failing(item: _UnderWay) -> Iterator[None]:
-    """Executors swallow what their callbacks raise: poll raises it, in the thread that can stop the process."""
-    try:
-        yield
-    except BaseException as error:  # noqa: BLE001 - see above
-        item.failure = error
 
 
 class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
@@ -126,7 +117,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
     def _taken(self, item: _UnderWay, future: "Future[Taken[T, Record]]") -> None:
         if future.cancelled():
             return
-        with _failing(item):
+        with item.failure:
             taken = future.result()
             item.answers = len(taken.answers) + (taken.task is not None)
             for answer in taken.answers:
@@ -135,7 +126,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
                 self._work.pool.submit(taken.task, partial(self._answered, item, taken.task))
 
     def _answered(self, item: _UnderWay, task: T, answer: Record | BaseException) -> None:
-        with _failing(item):
+        with item.failure:
             if isinstance(answer, DiedError):
                 answer = self._work.give_up(task)
             if isinstance(answer, BaseException):
@@ -144,8 +135,9 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
 
     def _publish(self, item: _UnderWay, answer: Record) -> None:
         def delivered(error: KafkaError | None) -> None:
-            if error is not None:
-                item.failure = PublishError(f"the broker refused an answer: {error.str()}")
+            with item.failure:
+                if error is not None:
+                    raise PublishError(f"the broker refused an answer: {error.str()}")
             item.acknowledged.append(None)
 
         item.published.append(answer)
@@ -163,8 +155,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             # Else a thread or a process has it, and may hang.
             if first.is_published or time.monotonic() - self._first_since < self._longest_s:
                 HEALTH.beat()
-            if first.failure is not None:
-                raise first.failure
+            first.failure.check()
             if not first.is_done:
                 break
             self._under_way.popleft()

@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Barrier
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from runtime.process.background import Background
 from runtime.telemetry import logs
 
 T = TypeVar("T")
@@ -70,10 +71,8 @@ class TaskPool(Generic[T, R]):
         self._running = 0
         self._trial = False  # of a suspect batch, the only one running
         self._broken = False
-        self._failure: BaseException | None = None
         self._executor = start()
-        self._thread = threading.Thread(target=self._run, name="task pool", daemon=True)
-        self._thread.start()
+        self._background = Background(self._run, "task pool").start()
 
     def submit(self, task: T, on_done: Callable[[R | BaseException], None]) -> None:
         """Have a task done. Thread-safe."""
@@ -81,13 +80,12 @@ class TaskPool(Generic[T, R]):
 
     def poll(self) -> None:
         """Raise what the pool itself failed of: BrokenProcessPool where no process can be started."""
-        if self._failure is not None:
-            raise self._failure
+        self._background.check()
 
     def close(self) -> None:
         """End the processes, after what is in work; the rest is dropped."""
         self._told.put(None)
-        self._thread.join()
+        self._background.join()
 
     def _run(self) -> None:
         try:
@@ -97,8 +95,6 @@ class TaskPool(Generic[T, R]):
                 else:
                     self._waiting.append(what)
                 self._dispatch()
-        except BaseException as error:  # noqa: BLE001 - poll raises it, in the thread that can stop
-            self._failure = error
         finally:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
