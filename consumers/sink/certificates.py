@@ -1,4 +1,4 @@
-"""What the last compactions certified, as Postgres knows it, for whoever is scraped: any sink says it, always."""
+"""Prometheus gauges of the latest certificates, read from Postgres by every sink: any of them may be scraped."""
 
 import time
 
@@ -24,15 +24,15 @@ from schemas.tables import certificates
 
 log = structlog.stdlib.get_logger(__name__)
 
-_EVERY_S = 60.0
+_REFRESH_S = 60.0
 
 
 class CertificateGauges:
-    """Of each encoder of each collection, and each shard, the last certificate. Looked for every minute at most."""
+    """The latest certificate of each collection, encoder and shard. Postgres is asked once a minute at most."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._look_at = 0.0
+        self._refresh_at = 0.0
         self._found: dict[tuple[str, ...], tuple[CompactionCertified, float]] = {}
         CERTIFICATE_TIME.ask = lambda: {key: at for key, (_, at) in self._found.items()}
         CERTIFICATE_PEOPLE.ask = lambda: {key: one.people for key, (one, _) in self._found.items()}
@@ -41,22 +41,27 @@ class CertificateGauges:
         CERTIFICATE_RECALL.ask = self._recalls
         CERTIFICATE_PAIRS.ask = self._pairs
 
-    def look(self, now: bool = False) -> None:
-        """Look for new ones if it is time, or now. A Postgres that is away is left to those who need it."""
-        if not now and time.monotonic() < self._look_at:
+    def refresh(self, force: bool = False) -> None:
+        """Read the latest certificates from Postgres: every minute, or at once by `force`.
+
+        A Postgres that is away is not waited for: the gauges stay as they are until the next time.
+        """
+        if not force and time.monotonic() < self._refresh_at:
             return
-        self._look_at = time.monotonic() + _EVERY_S
+        self._refresh_at = time.monotonic() + _REFRESH_S
         table, at = certificates.c, func.extract("epoch", certificates.c.certified_at)
         shard, shards = (table.certificate[name].as_string() for name in ("shard", "shards"))
-        whose = (table.collection, table.encoder, shard, shards)
-        latest = select(table.certificate, at).ext(distinct_on(*whose)).order_by(*whose, table.certified_at.desc())
+        series = (table.collection, table.encoder, shard, shards)
+        latest = select(table.certificate, at).ext(distinct_on(*series)).order_by(*series, table.certified_at.desc())
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(latest).all()
         except DBAPIError as error:
             if not is_away(error):
                 raise
-            log.debug("Postgres does not answer: certificates are those of before", error=type(error.orig).__name__)
+            log.debug(
+                "Postgres does not answer: the gauges of certificates stay as they are", error=type(error.orig).__name__
+            )
             server_is_away("postgres")
             return
         found = [(CompactionCertified.model_validate(one), float(when)) for one, when in rows]
@@ -69,7 +74,7 @@ class CertificateGauges:
 
     def _pairs(self) -> Series:
         return {
-            (*key, judged): count
+            (*key, outcome): count
             for key, (one, _) in self._found.items()
-            for judged, count in one.pairs.model_dump().items()
+            for outcome, count in one.pairs.model_dump().items()
         }

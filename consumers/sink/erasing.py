@@ -6,7 +6,6 @@ value behind it too.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, delete, exists, func, null, or_, select, tuple_, update
@@ -14,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
+from consumers.sink.batch import SOURCE, Events, Remaining
 from schemas.envelope import Message
 from schemas.erased import Erased, Erasure, ErasureKey, subjects_of
 from schemas.events.base import Event, IndividualEvent
@@ -31,7 +31,6 @@ from schemas.events.registrations import IndividualDeleted, IndividualErased
 from schemas.shard import Shard
 from schemas.tables import checks, decisions, duplicates, erased, individuals, retractions
 
-SOURCE = "facematch/sink"
 _LOCK = 0x6661_6365  # of Postgres' advisory locks, the one that orders erasures and everything else
 _GROUPS = {
     "registered_revision": ("photo", "attributes", "registered_at"),
@@ -39,15 +38,6 @@ _GROUPS = {
     "checked_revision": ("checked_at", "duplicates_found"),
     "rejected_revision": ("rejection_reason", "rejection_detail", "rejected_at"),
 }
-Events = list[tuple[Message[Event], int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Remaining:
-    """What of a batch counts, and null values for the keys of what does not, and of what was known of the erased."""
-
-    events: Events
-    nulls: list[Message[Event]]
 
 
 def apply_erasures(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Remaining:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Connection
 
+from consumers.sink.batch import SOURCE
 from schemas.envelope import Message
 from schemas.events.base import Event, Member
 from schemas.events.pairs import (
@@ -23,7 +24,6 @@ from schemas.events.pairs import (
 from schemas.shard import Shard
 from schemas.tables import checks, decisions, duplicates, individuals
 
-SOURCE = "facematch/sink"
 _PAIR = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHECK = re.compile(r"(?:@([0-9]+/[0-9]+)/)?[^/]+/(.+)", re.DOTALL)
 

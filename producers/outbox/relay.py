@@ -9,7 +9,7 @@ from contextlib import suppress
 import psycopg2
 import structlog
 from sqlalchemy import text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from producers.outbox.gauges import OutboxGauges
@@ -22,12 +22,13 @@ from runtime.servers.publisher import Publisher, UnacknowledgedError
 from runtime.telemetry.health import HEALTH, server_is_away
 from runtime.telemetry.log_fields import fields_of
 from runtime.telemetry.metrics import OUTBOX_ROWS, POSTGRES_S
-from runtime.telemetry.tracing import tracer_of
+from runtime.telemetry.tracing import Tracer, tracer_of
 from schemas.envelope import Record, UnreadableError, decode
 from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
+_CLIENT = "outbox"
 _ROWS = 2000
 _POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
 _PATIENCE_S = 10.0
@@ -36,10 +37,18 @@ _BATCH_BYTES = 100_000
 
 def run(settings: Settings) -> None:
     """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
-    relay = Relay(settings)
+    engine = outbox_engine(settings)
+    relay = build_relay(settings, engine)
     on_stop_signal(relay.stop)
     relay.run()
     relay.close()
+    engine.dispose()
+
+
+def build_relay(settings: Settings, engine: Engine, poll_s: float = _POLL_S, rows: int = _ROWS) -> "Relay":
+    """A relay on real servers, from the outbox that `engine` leads to. See `Relay` for `poll_s` and `rows`."""
+    publisher = Publisher(settings, _CLIENT, batch_bytes=_BATCH_BYTES)
+    return Relay(engine, publisher, tracer_of(settings, _CLIENT), poll_s, rows)
 
 
 class Relay:
@@ -49,11 +58,17 @@ class Relay:
     ids. Any number of relays may run.
     """
 
-    def __init__(self, settings: Settings, poll_s: float = _POLL_S, rows: int = _ROWS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        publisher: Publisher,
+        tracer: Tracer | None,
+        poll_s: float,
+        rows: int,
+    ) -> None:
+        """A round takes about `rows` rows; where nobody notifies it, the table is looked at every `poll_s` seconds."""
+        self._engine, self._publisher, self._tracer = engine, publisher, tracer
         self._poll_s, self._rows = poll_s, rows
-        self._engine = outbox_engine(settings)
-        self._publisher = Publisher(settings, "outbox", batch_bytes=_BATCH_BYTES)
-        self._tracer = tracer_of(settings, "outbox")
         self._gauges = OutboxGauges()
         self._pauses = growing_pauses()
         self._stopping = False
@@ -84,8 +99,7 @@ class Relay:
         self._waker.send(b"\0")
 
     def close(self) -> None:
-        """Give back what it holds, once `run` has returned."""
-        self._engine.dispose()
+        """Close its sockets, once `run` has returned."""
         self._woken.close()
         self._waker.close()
 

@@ -18,14 +18,13 @@ from unittest.mock import patch
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.context_managers import Timer
 from prometheus_client.metrics import MetricWrapperBase
-from sqlalchemy.engine import Engine
 
 from consumers.encoder.answers import Task
 from consumers.encoder.metering import Answers
 from consumers.encoder.process import Pool, load_encoding
-from consumers.sink import worker as sink
+from consumers.sink import worker as sink_worker
+from consumers.sink.batch import BatchWriter, WrittenBatch
 from consumers.sink.certificates import CertificateGauges
-from consumers.sink.erasing import Events, Remaining
 from deploy.demo.photos import fetch_demo_photos
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.lag import Positions
@@ -66,8 +65,8 @@ METRICS = (
     (Health, "beat"),
     (Health, "still_waiting"),
     (Positions, "processed"),
-    (CertificateGauges, "look"),
-    (sink, "count_written"),
+    (CertificateGauges, "refresh"),
+    (sink_worker, "count_written"),
     (partition, "count_matched"),
 )
 
@@ -147,26 +146,26 @@ def matcher(world: World) -> Row:
 
 def the_sink(world: World) -> Row:
     """What follows from registrations, from Kafka into Postgres: of each the registration, the check and a pair."""
-    writer = sink.Sink(world.settings)
+    sink = sink_worker.build_sink(world.settings, world.engine)
     world.publish_records(list(_said(world.settings.sink_batch * (SINK_BATCHES + SKIPPED) // 3)))
     counts: list[int] = []
-    write = sink.write
+    write = BatchWriter.write
 
-    def counting(engine: Engine, events: Events, *more: Any) -> Remaining:
-        counts.append(len(events))
-        return write(engine, events, *more)
+    def counting(writer: BatchWriter, records: Sequence[Record]) -> WrittenBatch:
+        counts.append(len(records))
+        return write(writer, records)
 
     def step() -> int:
         before = len(counts)
         while len(counts) == before:
-            writer.step()
+            sink.step()
         return counts[-1]
 
-    with patch.object(sink, "write", counting):
+    with patch.object(BatchWriter, "write", counting):
         for _ in range(SKIPPED):
             step()
         row = _measure(f"sink, one of {world.settings.sink_batch} or fewer", step, SINK_BATCHES)
-    writer.close()
+    sink.close()
     return row
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from consumers.sink.worker import write
+from consumers.sink.postgres import PostgresTables
 from deploy.status.workers import lags
 from schemas.envelope import Message, Record, decode, encode
 from schemas.erased import Erased, ErasureKey
@@ -183,7 +183,7 @@ class Lifecycle(RuleBasedStateMachine):
         name = topic.name  # type: ignore[attr-defined]
         batch = [record for record in self.topics[name] if (record.offset or 0) >= self.read[name]][:count]
         events = [(decode(record), 0) for record in batch]
-        write(self.world.engine, events, KEY, self.sink_knows, self.append_all)
+        PostgresTables(self.world.engine, KEY, self.sink_knows).write(events, self.append_all)
         if batch:
             self.read[name] = (batch[-1].offset or 0) + 1
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # they are exported
@@ -25,9 +26,10 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.status.report import print_status
 from producers.outbox import relay as outbox
-from producers.outbox.relay import Relay
+from producers.outbox.relay import Relay, build_relay
 from producers.outbox.table import create_outbox, outbox_engine, take
 from runtime.servers.kafka import client_config
+from runtime.servers.patience import growing_pauses
 from schemas.envelope import Record, decode, full_name
 from schemas.events.base import IndividualEvent
 from schemas.topics import INDIVIDUALS
@@ -50,10 +52,11 @@ def world(world: World) -> World:
 def start_relay(world: World) -> Iterator[StartRelay]:
     """Starts relays as threads, and sees that they end without an error."""
     relays: list[tuple[Relay, Future[None]]] = []
+    engine = outbox_engine(world.settings)
     with ThreadPoolExecutor() as threads:
 
         def start(poll_s: float = 5.0, rows: int = 2000) -> None:
-            relay = Relay(world.settings, poll_s, rows)
+            relay = build_relay(world.settings, engine, poll_s, rows)
             relays.append((relay, threads.submit(relay.run)))
 
         yield start
@@ -201,8 +204,9 @@ def test_it_wakes_when_rows_are_written_and_comes_back_when_its_connection_was_c
 
 
 def test_a_notification_that_came_with_the_last_answer_is_not_waited_for(world: World) -> None:
-    relay = Relay(world.settings, poll_s=NEVER_S)
-    with outbox_engine(world.settings).connect() as connection, ThreadPoolExecutor() as threads:
+    engine = outbox_engine(world.settings)
+    relay = build_relay(world.settings, engine, poll_s=NEVER_S)
+    with engine.connect() as connection, ThreadPoolExecutor() as threads:
         connection.execute(text("LISTEN facematch_outbox"))
         connection.commit()
         connection.execute(text("SELECT"))
@@ -229,7 +233,7 @@ def test_a_broker_that_is_away_is_waited_for_without_a_transaction(
     world: World, start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(outbox, "_PATIENCE_S", 0.5)
-    monkeypatch.setattr(outbox, "_FIRST_PAUSE_S", 2.0)
+    monkeypatch.setattr(outbox, "growing_pauses", partial(growing_pauses, 2.0))
     start_relay()
     write(world, [row("a", 1)])
     world.wait(lambda: is_empty(world), "the relay is at work")

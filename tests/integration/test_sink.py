@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
-from consumers.sink.worker import write
+from consumers.sink.postgres import PostgresTables
 from deploy import migrations as migrations_folder
 from deploy.status.workers import lags
 from runtime.servers.flow import is_behind
@@ -208,7 +208,7 @@ def test_reports_of_a_shard_under_another_number_of_shards_do_not_count_together
 
 def written(world: World, batch: list[tuple[Message[Event], int]]) -> None:
     assert world.settings.erasure_key is not None
-    write(world.engine, batch, ErasureKey(world.settings.erasure_key), NOBODY, world.publish_records)
+    PostgresTables(world.engine, ErasureKey(world.settings.erasure_key), NOBODY).write(batch, world.publish_records)
 
 
 def test_two_sinks_at_once_miss_no_report(world: World) -> None:

@@ -17,6 +17,6 @@ def test_a_postgres_that_is_away_is_counted_though_nothing_is_to_be_written(monk
     monkeypatch.setattr("runtime.telemetry.health.HEALTH.still_waiting", lambda: said.append(None))
     before = retries()
     certified = CertificateGauges(postgres_engine(Settings(_env_file=None, postgres="postgresql://u@127.0.0.1:1/none")))
-    certified.look()
-    certified.look()  # not again at once
+    certified.refresh()
+    certified.refresh()  # not again at once
     assert retries() - before == len(said) == 1

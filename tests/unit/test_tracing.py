@@ -111,7 +111,8 @@ def test_without_an_endpoint_the_exporter_is_not_even_imported(monkeypatch: pyte
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     assert tracer_of(Settings(_env_file=None), "test") is None
     code = (
-        "import sys; import consumers.sink.worker, streams.matcher.worker, producers.outbox.relay, producers.submit.publish\n"
+        "import sys; import consumers.sink.worker, streams.matcher.worker\n"
+        "import producers.outbox.relay, producers.submit.publish\n"
         "from schemas.settings import Settings; from runtime.telemetry.tracing import tracer_of\n"
         "tracer_of(Settings(), 'test'); sys.exit(any('opentelemetry.exporter' in name for name in sys.modules))"
     )
