@@ -2,30 +2,21 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import structlog
 
-from runtime.servers.erasures import ErasureLog
-from runtime.servers.partition_log import PartitionLog
-from runtime.servers.publisher import Publisher
-from runtime.servers.redis import connect, connect_patiently
+from runtime.servers.log import Span
 from runtime.telemetry.health import HEALTH
-from runtime.telemetry.tracing import Tracer
 from schemas.envelope import Headers, Record, decode, of_replay
 from schemas.events.encodings import EncodingComputed
-from schemas.settings import Settings
-from schemas.shard import Shard
-from streams.checkpoint.progress import Progress
 from streams.checkpoint.state import gallery_of
-from streams.checkpoint.store import CheckpointStore
 from streams.gallery.gallery import Gallery
+from streams.matcher.context import MatcherContext
 from streams.matcher.metering import count_matched
-from streams.matcher.ownership import Ownership
 from streams.matcher.reporting import say, trace
 from streams.matcher.sealer import Sealer
-from streams.matcher.vitals import PartitionVitals, vitals_of, write_vitals
+from streams.matcher.vitals import PartitionVitals, vitals_of
 from streams.matching.match import Rules, match, restore
 
 log = structlog.stdlib.get_logger(__name__)
@@ -33,71 +24,96 @@ log = structlog.stdlib.get_logger(__name__)
 _VITALS_EVERY_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class MatcherContext:
-    """What the matchers of a process's partitions share."""
-
-    settings: Settings
-    shard: Shard
-    log: PartitionLog
-    publisher: Publisher
-    progress: Progress
-    ownership: Ownership
-    erasures: ErasureLog
-    tracer: Tracer | None = None
+class SpentError(Exception):
+    """A PartitionMatcher was used after it had failed: its gallery is ahead of what was published."""
 
 
 class PartitionMatcher:
-    """Whatever part of the log a batch hands over, everything before it has been applied and matched.
+    """Matches the records of one partition.
 
-    `position` is the offset up to which records are matched. The state is that of the log: what the stream skips is
-    read from it, what it repeats is matched again, harmlessly. Raises PartitionLostError and ProcessWasFrozenError
-    where the partition is another process's: before it says or stores anything.
+    Invariant: every record below `position` is applied to the gallery and its findings are acknowledged by Kafka.
+    Records that the stream skipped are read from the log; records that come again are matched again, harmlessly.
+
+    Whatever `process` raises, the matcher is thrown away after it: the gallery may have records whose findings were not
+    published. A new one starts from the checkpoint.
+
+    Raises PartitionLostError and ProcessWasFrozenError where the partition belongs to another process: before anything
+    is published or stored. Raises SpentError when it is used after it raised.
     """
 
-    def __init__(self, partition: int, around: MatcherContext) -> None:
+    def __init__(self, partition: int, context: MatcherContext) -> None:
         self.partition = partition
-        self._around = around
-        self._redis = connect_patiently(around.settings)
-        self._checkpoints = CheckpointStore(around.settings, connect(around.settings), around.shard, partition)
-        self._said_at = -_VITALS_EVERY_S
-        self._rules = Rules(
-            around.settings.threshold_for, around.settings.findings_limit, around.erasures.erased, self._encoding_at
-        )
-        self.gallery = Gallery(around.shard)
+        self.gallery = Gallery(context.shard)
         self.position = 0
-        self.matched_at: int | None = None  # Kafka's timestamp of the last that was matched, in milliseconds
+        self.matched_at: int | None = None  # Kafka's timestamp of the last record matched, milliseconds since 1970
         self.vitals: PartitionVitals | None = None
+        self._context = context
+        self._checkpoints = context.checkpoints_of(partition)
+        self._shown_at = -_VITALS_EVERY_S
+        self._is_spent = False
+        self._rules = Rules(
+            context.settings.threshold_for,
+            context.settings.findings_limit,
+            context.erasures.erased,
+            self._encoding_at,
+            context.now,
+        )
 
     def restore(self) -> None:
-        """Take the state from the checkpoint in Redis, and what was matched since from the log."""
-        begun = time.monotonic()
-        log_end = self._around.log.end(self.partition)
+        """Take the state from the checkpoint in Redis, and from the log what was matched since."""
+        context = self._context
+        begun = context.clock()
+        log_end = context.log.span(self.partition).end
         state = self._checkpoints.load(log_end)
         begin = 0
         if state is not None:
-            self.gallery = gallery_of(state, self._around.shard)
+            self.gallery = gallery_of(state, context.shard)
             begin = state.offset
-        in_checkpoint, loaded_s = self.gallery.living, time.monotonic() - begun
+        in_checkpoint, loaded_s = self.gallery.living, context.clock() - begun
         self.position = matched = self._matched(log_end)
-        for batch in self._around.log.read(self.partition, begin, matched):
+        for batch in context.log.read({self.partition: Span(begin, matched)}):
             restore(self.gallery, batch, self._rules.erased)
             HEALTH.beat()
-        self._sealer = Sealer(self._around.settings, self.gallery, self._checkpoints, begin)
+        self._sealer = Sealer(
+            context.settings, self.gallery, self._checkpoints, begin, context.background, context.clock
+        )
         log.log(
             logging.INFO if log_end else logging.DEBUG,
             "restored",
             partition=self.partition,
             people=self.gallery.living,
-            seconds=round(time.monotonic() - begun, 1),
+            seconds=round(context.clock() - begun, 1),
             people_in_checkpoint=in_checkpoint,
             checkpoint_seconds=round(loaded_s, 1),
             read_from_offset=begin,
             read_to_offset=max(begin, matched),
         )
 
-    def process(self, records: list[Record]) -> None:
-        """Match records of this partition, in the order of their offsets; return when all findings are durable."""
+    def process(self, records: Iterable[Record]) -> None:
+        """Match records of this partition, in the order of their offsets. Returns when all findings are durable."""
+        self._check_usable()
+        try:
+            self._process(records)
+        except BaseException:
+            self._is_spent = True
+            raise
+        self.tend()
+
+    def tend(self) -> None:
+        """Go on with the background work, and show the vitals every 2 s."""
+        self._check_usable()
+        self._sealer.tend(self.position, lambda: self._context.ownership.owns(self.partition))
+        now = self._context.clock()
+        if now - self._shown_at >= _VITALS_EVERY_S:
+            self.vitals = vitals_of(self.gallery, self.partition, self.position, self._context.now())
+            self._context.show(self.vitals)
+            self._shown_at = now
+
+    def _check_usable(self) -> None:
+        if self._is_spent:
+            raise SpentError(f"the matcher of partition {self.partition} has failed: make a new one")
+
+    def _process(self, records: Iterable[Record]) -> None:
         pending: list[Record] = []
         expected = self.position
         for record in records:
@@ -109,20 +125,11 @@ class PartitionMatcher:
             pending.append(record)
             expected = max(expected, record.offset + 1)
         self._match(pending)
-        self.tend()
-
-    def tend(self) -> None:
-        """Take over what was sealed in the background, have sealed what is due, and say how things stand."""
-        self._sealer.tend(self.position, lambda: self._around.ownership.owns(self.partition))
-        if time.monotonic() - self._said_at >= _VITALS_EVERY_S:
-            self.vitals = vitals_of(self.gallery, self.partition, self.position)
-            write_vitals(self._redis, self._around.settings, self._around.shard, self.vitals)
-            self._said_at = time.monotonic()
 
     def _catch_up(self, offset: int) -> None:
-        """Match what lies between the position and an offset: compaction left a gap, or the stream skipped it."""
+        """Match what lies between the position and an offset: Kafka compacted it away, or the stream skipped it."""
         found = 0
-        for batch in self._around.log.read(self.partition, self.position, offset):
+        for batch in self._context.log.read({self.partition: Span(self.position, offset)}):
             found += len(batch)
             self._match(batch)
         self.position = offset
@@ -135,32 +142,33 @@ class PartitionMatcher:
             )
 
     def _match(self, records: list[Record]) -> None:
+        """Match records that follow each other: publish, check that the partition is still ours, advance."""
         if not records:
             return
         HEALTH.beat()
         begun = time.time_ns()
         consequences = match(self.gallery, records, self._rules)
         renewed = self._renewed(consequences.renew, consequences.replays)
-        self._around.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
+        self._context.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
         last = records[-1].offset
         assert last is not None
         self._check_ownership()
-        self._around.progress.advance(self.partition, last + 1)
+        self._context.progress.advance(self.partition, last + 1)
         self.position = max(self.position, last + 1)
-        if self._around.tracer is not None:
-            trace(self._around.tracer, records, begun, time.time_ns())
+        if self._context.tracer is not None:
+            trace(self._context.tracer, records, begun, time.time_ns())
         say(self.partition, consequences.publish, renewed)
         self.matched_at = records[-1].timestamp
         count_matched(consequences.said, consequences.letters)
 
     def _check_ownership(self) -> None:
-        self._around.ownership.check(self.partition)
+        self._context.ownership.check(self.partition)
 
-    def _renewed(self, offsets: list[int], replays: Mapping[int, Headers]) -> list[Record]:
+    def _renewed(self, offsets: Iterable[int], replays: Mapping[int, Headers]) -> list[Record]:
         """The records at those offsets, to be published again behind stale ones that came after them."""
         renewed = []
         for offset in offsets:
-            found = self._at(offset)
+            found = self._records_at(offset)
             if not found:
                 log.error(
                     "a record is compacted away and cannot be published again",
@@ -181,17 +189,20 @@ class PartitionMatcher:
 
     def _encoding_at(self, offset: int) -> EncodingComputed | None:
         """The encoding at an offset of the log, None if Kafka has compacted it away."""
-        for record in self._at(offset):
+        for record in self._records_at(offset):
             event = decode(record).event
             assert isinstance(event, EncodingComputed)
             return event
         return None
 
-    def _at(self, offset: int) -> list[Record]:
-        return [record for batch in self._around.log.read(self.partition, offset, offset + 1) for record in batch]
+    def _records_at(self, offset: int) -> list[Record]:
+        """One record, or none if Kafka has compacted it away."""
+        span = Span(offset, offset + 1)
+        return [record for batch in self._context.lookup.read({self.partition: span}) for record in batch]
 
     def _matched(self, log_end: int) -> int:
-        progress = self._around.progress
+        """The offset below which everything is matched, as Redis knows it, else the group's committed one."""
+        progress = self._context.progress
         matched = progress.matched(self.partition)
         if matched is not None and matched > log_end:
             log.warning(
@@ -203,5 +214,5 @@ class PartitionMatcher:
             progress.forget(self.partition)
             matched = None
         if matched is None:
-            matched = self._around.log.committed(self.partition) or 0
+            matched = self._context.log.committed(self.partition) or 0
         return matched

@@ -1,4 +1,4 @@
-"""The partitions that a matcher process holds, and the batches that Faust hands over."""
+"""The partitions of a matcher process, and the batches that Faust hands over."""
 
 import asyncio
 import gc
@@ -9,22 +9,15 @@ from typing import TypeVar
 
 import structlog
 
-from runtime.servers.erasures import ErasureLog
 from runtime.servers.flow import Flow
-from runtime.servers.kafka import SESSION_TIMEOUT_S
-from runtime.servers.lag import Ends, Lag, Standing
-from runtime.servers.partition_log import PartitionLog
-from runtime.servers.publisher import Publisher
+from runtime.servers.lag import Standing
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
-from runtime.telemetry.tracing import tracer_of
 from schemas.envelope import Record
-from schemas.settings import Settings
-from schemas.shard import Shard
-from schemas.topics import ENCODINGS, matcher_of
-from streams.checkpoint.progress import Progress
-from streams.matcher.metering import show_galleries
-from streams.matcher.ownership import Ownership, PartitionLostError
-from streams.matcher.partition import MatcherContext, PartitionMatcher
+from schemas.topics import ENCODINGS
+from streams.matcher.context import MatcherContext
+from streams.matcher.ownership import PartitionLostError
+from streams.matcher.partition import PartitionMatcher
+from streams.matcher.vitals import PartitionVitals
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,40 +25,35 @@ T = TypeVar("T")
 
 
 class Matcher:
-    """All partitions that this process is given. Everything but the stream itself runs in one thread."""
+    """All partitions of this process. Everything but the stream itself runs in one thread."""
 
-    def __init__(self, settings: Settings, shard: Shard) -> None:
-        group = matcher_of(shard).name
-        self._ownership = Ownership()
-        self._around = MatcherContext(
-            settings,
-            shard,
-            PartitionLog(settings, ENCODINGS, group),
-            # What is given up for the time is published again if the partition is still ours. A process that was
-            # stopped finds what it had under way too old to be sent.
-            Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
-            Progress(settings, shard),
-            self._ownership,
-            ErasureLog(settings, group),
-            tracer_of(settings, group),
-        )
+    def __init__(self, context: MatcherContext) -> None:
+        self._context = context
         self._partitions: dict[int, PartitionMatcher] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="matcher")
-        self._flow = Flow(self._is_behind)
-        self._ownership.start()
-        Lag(group, self._standings, Ends(settings, group).of).show()
-        show_galleries(settings, lambda: [one.vitals for one in list(self._partitions.values()) if one.vitals])
+        self._flow = Flow(self._is_behind, context.clock)
         HEALTH.not_ready(NO_PARTITIONS)
 
+    def vitals(self) -> list[PartitionVitals]:
+        """The vitals last shown of each partition. For any thread."""
+        return [one.vitals for one in list(self._partitions.values()) if one.vitals]
+
+    def standings(self) -> list[Standing]:
+        """Up to where each partition is matched. For any thread."""
+        return [
+            Standing((ENCODINGS.name, partition), matcher.position, matcher.matched_at)
+            for partition, matcher in list(self._partitions.items())
+        ]
+
     async def give_up(self) -> None:
-        """Say and store nothing more of any partition; return once that is so."""
-        self._ownership.set([])
+        """Publish and store nothing more of any partition. Returns once that is so."""
+        self._context.ownership.set([])
         HEALTH.not_ready(NO_PARTITIONS)
         await self._in_thread(lambda: None)
 
     async def take_over(self, partitions: set[int]) -> None:
         """Restore the partitions that this process now has, and forget those that went to others."""
-        self._ownership.set(partitions)
+        self._context.ownership.set(partitions)
         await self._in_thread(lambda: self._take_over(partitions))
         if partitions:
             HEALTH.ready()
@@ -84,14 +72,14 @@ class Matcher:
     def _look_after(self) -> None:
         HEALTH.beat()
         self._flow.check()
-        self._around.erasures.check()
+        self._context.erasures.check()
         for matcher in self._partitions.values():
             matcher.tend()
 
     def _take_over(self, partitions: set[int]) -> None:
         for partition, matcher in list(self._partitions.items()):
             # One that comes back may have been another's meanwhile, who matched more of it.
-            if partition not in partitions or (self._around.progress.matched(partition) or 0) > matcher.position:
+            if partition not in partitions or (self._context.progress.matched(partition) or 0) > matcher.position:
                 del self._partitions[partition]
         for partition in sorted(partitions):
             HEALTH.not_ready(f"partition {partition} is being restored")
@@ -109,7 +97,7 @@ class Matcher:
         for partition, group in groupby(records, key=lambda record: record.partition):
             assert partition is not None
             try:
-                self._ownership.check(partition)
+                self._context.ownership.check(partition)
                 self._process_in(partition, list(group))
             except PartitionLostError:
                 log.info("gone to another process", partition=partition)
@@ -122,14 +110,14 @@ class Matcher:
         try:
             matcher.process(records)
         except PartitionLostError:
-            del self._partitions[partition]  # it has applied what it has not said the consequences of
+            del self._partitions[partition]  # see PartitionMatcher: it is of no use any more
             raise
 
     def _matcher_of(self, partition: int) -> PartitionMatcher:
         matcher = self._partitions.get(partition)
         if matcher is None:
-            self._around.erasures.follow()
-            matcher = PartitionMatcher(partition, self._around)
+            self._context.erasures.follow()
+            matcher = PartitionMatcher(partition, self._context)
             matcher.restore()
             self._partitions[partition] = matcher
             self._flow.moved()
@@ -137,14 +125,8 @@ class Matcher:
 
     def _is_behind(self) -> bool:
         return any(
-            matcher.position < self._around.log.end(partition) for partition, matcher in self._partitions.items()
+            matcher.position < self._context.log.span(partition).end for partition, matcher in self._partitions.items()
         )
-
-    def _standings(self) -> list[Standing]:
-        return [
-            Standing((ENCODINGS.name, partition), matcher.position, matcher.matched_at)
-            for partition, matcher in list(self._partitions.items())
-        ]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,135 +1,148 @@
-"""Sealing and checkpoints of one partition, in a thread of their own while matching goes on."""
+"""Sealing and checkpoints of one partition, in the background while matching goes on."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import structlog
 
-from runtime.process.background import Background
-from runtime.process.cores import cores
 from schemas.settings import Settings
 from streams.checkpoint.manifest import CompactedSegment
 from streams.checkpoint.state import state_of
-from streams.checkpoint.store import CheckpointStore
 from streams.gallery.build import build_segment
 from streams.gallery.collection import Collection
 from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
-from streams.gallery.segment import Segment
+from streams.matcher.context import BackgroundWork, Checkpoints
 
 log = structlog.stdlib.get_logger(__name__)
 
 _PAUSE_AFTER_FAILURE_S = 30.0
-_LOOKS_EVERY_S = 2.0
-_THREADS = max(1, cores() - 1)  # one is left to matching
-_one_at_a_time = threading.Lock()  # of all partitions
+_LOOKS_EVERY_S = 2.0  # for compacted segments, in Redis
+_MUCH_LARGER = 2  # times the rows: what such a segment needed says nothing about a smaller one
+
+Finish = Callable[[], None]
+"""What is left to do by the thread that matches, once the background is done: only there the gallery changes."""
 
 
 class Sealer:
-    """Builds a segment of each delta that is full, and writes a checkpoint whenever as much has come since the last.
+    """Background work of one partition, one piece at a time, in this order.
 
-    What compaction made is taken over in place of what it was made of; segments in which nobody lives are dropped.
+    Take over a segment that compaction made; write a checkpoint when `delta_limit` records have come since the last,
+    or the segments changed; seal a delta of `delta_limit` rows. Segments without living rows are dropped.
 
-    `tend` is called between batches by the thread that matches: only there the gallery changes. `saved` is the offset
-    of the checkpoint that is there.
+    `tend` is called between batches by the thread that matches. `saved` is the offset of the checkpoint in Redis.
     """
 
-    def __init__(self, settings: Settings, gallery: Gallery, checkpoints: CheckpointStore, saved: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        gallery: Gallery,
+        checkpoints: Checkpoints,
+        saved: int,
+        background: BackgroundWork,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._gallery = gallery
         self._checkpoints = checkpoints
         self._saved = saved
+        self._background = background
+        self._clock = clock
         self._is_unsaved = False
-        self._not_before = 0.0
-        self._look_again = 0.0
-        self._under_way: tuple[Background, Callable[[], None]] | None = None  # work, and what to do once it is done
+        self._save_not_before = 0.0
+        self._look_not_before = 0.0
+        self._under_way: Future[Finish] | None = None
 
     def tend(self, position: int, is_ours: Callable[[], bool]) -> None:
-        """Put in place what is finished, and begin what is due. Raises what the background raised."""
+        """Put what is finished in its place, and begin what is next. Raises what the background raised.
+
+        `position`: the offset below which the gallery has all records. `is_ours`: whether the partition still belongs
+        to this process; called in the background too.
+        """
         if self._under_way is not None:
-            background, finish = self._under_way
-            if background.is_running:
+            if not self._under_way.done():
                 return
+            finish = self._under_way.result()
             self._under_way = None
-            background.check()
             finish()
+        work = self._next_work(position, is_ours)
+        if work is not None:
+            self._under_way = self._background.begin(work)
+
+    def _next_work(self, position: int, is_ours: Callable[[], bool]) -> Callable[[], Finish] | None:
         limit = self._settings.delta_limit
         self._gallery.put_away(limit)
         self._is_unsaved |= self._gallery.drop_empty()
-        due = self._is_unsaved or position - self._saved >= limit
-        if (left := self._left_by_compaction(position)) is not None:
-            self._begin_to_take(*left)
-        elif due and time.monotonic() >= self._not_before:
-            self._begin_checkpoint(position, is_ours)
-        elif (full := self._gallery.full(limit)) is not None:
-            self._begin_segment(*full)
+        is_old = self._is_unsaved or position - self._saved >= limit
+        if (compacted := self._find_compacted(position)) is not None:
+            return self._taking_over(*compacted)
+        if is_old and self._clock() >= self._save_not_before:
+            return self._saving(position, is_ours)
+        if (full := self._gallery.full(limit)) is not None:
+            return self._sealing(*full)
+        return None
 
-    def _left_by_compaction(self, position: int) -> tuple[bytes, CompactedSegment] | None:
-        """A segment to be taken over, of a part of the log that is matched."""
-        if time.monotonic() < self._look_again:
+    def _find_compacted(self, position: int) -> tuple[bytes, CompactedSegment] | None:
+        """A compacted segment that the gallery does not have yet, of records that are all matched."""
+        if self._clock() < self._look_not_before:
             return None
-        self._look_again = time.monotonic() + _LOOKS_EVERY_S
+        self._look_not_before = self._clock() + _LOOKS_EVERY_S
         for value, one in self._checkpoints.compacted().items():
             at = self._gallery.compacted_at(one.collection, one.encoder)
             if one.offset <= position and at != one.made_at:
                 return value, one
         return None
 
-    def _begin_to_take(self, value: bytes, compacted: CompactedSegment) -> None:
-        taken: list[Segment] = []
-
-        def work() -> None:
+    def _taking_over(self, value: bytes, compacted: CompactedSegment) -> Callable[[], Finish]:
+        def work() -> Finish:
             segment = self._checkpoints.take(value, compacted)
-            if segment is not None:
-                taken.append(segment)
 
-        def finish() -> None:
-            self._look_again = 0.0  # the others are taken before all are saved
-            if not taken:
-                return
-            collection = self._gallery.collections.setdefault(compacted.collection, Collection())
-            collection.adopt_compacted(compacted.encoder, taken[0], compacted.made_at)
-            self._is_unsaved = True
-            log.info(
-                "compacted segment taken over",
-                collection=compacted.collection,
-                encoder=compacted.encoder,
-                people=taken[0].living,
-                people_since=len(collection.scopes[compacted.encoder].delta),
-            )
+            def finish() -> None:
+                self._look_not_before = 0.0  # the others are taken before all are saved
+                if segment is None:
+                    return
+                collection = self._gallery.collections.setdefault(compacted.collection, Collection())
+                collection.adopt_compacted(compacted.encoder, segment, compacted.made_at)
+                self._is_unsaved = True
+                log.info(
+                    "compacted segment taken over",
+                    collection=compacted.collection,
+                    encoder=compacted.encoder,
+                    people=segment.living,
+                    people_since=len(collection.scopes[compacted.encoder].delta),
+                )
 
-        self._begin(work, finish)
+            return finish
 
-    def _begin_checkpoint(self, position: int, is_ours: Callable[[], bool]) -> None:
+        return work
+
+    def _saving(self, position: int, is_ours: Callable[[], bool]) -> Callable[[], Finish]:
         state = state_of(self._gallery, position)
-        saved = False
 
-        def work() -> None:
-            nonlocal saved
-            saved = self._checkpoints.save(state, is_ours)
+        def work() -> Finish:
+            is_saved = self._checkpoints.save(state, is_ours)
 
-        def finish() -> None:
-            if saved:
-                self._saved, self._is_unsaved = position, False
-            else:
-                self._not_before = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+            def finish() -> None:
+                if is_saved:
+                    self._saved, self._is_unsaved = position, False
+                else:
+                    self._save_not_before = self._clock() + _PAUSE_AFTER_FAILURE_S
 
-        self._begin(work, finish)
+            return finish
 
-    def _begin_segment(self, collection: str, encoder: str, rows: VectorRows) -> None:
-        settings = self._settings
+        return work
+
+    def _sealing(self, collection: str, encoder: str, rows: VectorRows) -> Callable[[], Finish]:
+        settings, threads = self._settings, self._background.threads
         before = reversed(self._gallery.collections[collection].scopes[encoder].segments)
-        # Of a segment that is far larger it says nothing.
-        at_least = next((one.quality for one in before if len(one) <= 2 * len(rows.ids)), None)
-        built: list[Segment] = []
+        at_least = next((one.quality for one in before if len(one) <= _MUCH_LARGER * len(rows.ids)), None)
 
-        def work() -> None:
-            begun = time.monotonic()
+        def work() -> Finish:
+            begun = self._clock()
             threshold = settings.threshold_for(collection)
-            segment = build_segment(rows, threshold, settings.recall_floor, _THREADS, at_least)
-            built.append(segment)
+            segment = build_segment(rows, threshold, settings.recall_floor, threads, at_least)
             quality = segment.quality
             log.log(
                 logging.INFO if quality.recall >= settings.recall_floor else logging.WARNING,
@@ -137,23 +150,17 @@ class Sealer:
                 collection=collection,
                 encoder=encoder,
                 people=len(segment),
-                seconds=round(time.monotonic() - begun, 1),
+                seconds=round(self._clock() - begun, 1),
                 recall=round(quality.recall, 4),
                 m=quality.m,
                 ef_construction=quality.ef_construction,
                 ef=quality.ef,
             )
 
-        def finish() -> None:
-            self._gallery.collections[collection].adopt(encoder, rows, built[0])
-            self._is_unsaved = True
+            def finish() -> None:
+                self._gallery.collections[collection].adopt(encoder, rows, segment)
+                self._is_unsaved = True
 
-        self._begin(work, finish)
+            return finish
 
-    def _begin(self, work: Callable[[], None], finish: Callable[[], None]) -> None:
-        def run() -> None:
-            with _one_at_a_time:
-                work()
-
-        # A process that is told to stop does not wait for an index that takes minutes.
-        self._under_way = Background(run, "sealer").start(), finish
+        return work

@@ -1,7 +1,7 @@
 """What a matcher says of each partition for `facematch status`: a value in Redis, written every few seconds."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 from redis import Redis
@@ -46,8 +46,8 @@ class PartitionVitals(_Model):
     scopes: tuple[ScopeVitals, ...]
 
 
-def vitals_of(gallery: Gallery, partition: int, matched: int) -> PartitionVitals:
-    """How things stand with a partition now."""
+def vitals_of(gallery: Gallery, partition: int, matched: int, now: datetime) -> PartitionVitals:
+    """The vitals of a partition whose gallery has all records below offset `matched`."""
     scopes = tuple(
         ScopeVitals(
             collection=collection,
@@ -62,9 +62,7 @@ def vitals_of(gallery: Gallery, partition: int, matched: int) -> PartitionVitals
         )
         for collection, encoder, scope in gallery.scopes()
     )
-    return PartitionVitals(
-        partition=partition, shard=str(gallery.shard), matched=matched, at=datetime.now(UTC), scopes=scopes
-    )
+    return PartitionVitals(partition=partition, shard=str(gallery.shard), matched=matched, at=now, scopes=scopes)
 
 
 def write_vitals(redis: Redis, settings: Settings, shard: Shard, vitals: PartitionVitals) -> None:

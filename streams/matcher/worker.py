@@ -9,11 +9,14 @@ import structlog
 
 from runtime.process.stopping import exit_within
 from runtime.servers.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S
+from runtime.servers.lag import Ends, Lag
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
+from streams.matcher.bootstrap import context_of
 from streams.matcher.credentials import credentials
+from streams.matcher.metering import show_galleries
 from streams.matcher.partitions import Matcher
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,7 +49,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
         key_serializer="raw",
         value_serializer="raw",
     )
-    matcher = Matcher(settings, shard)
+    matcher = _start_matcher(settings, shard)
 
     async def on_partitions_revoked(*_: Any, **__: Any) -> None:
         await matcher.give_up()
@@ -85,6 +88,17 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
             raise
 
     return app
+
+
+def _start_matcher(settings: Settings, shard: Shard) -> Matcher:
+    """A matcher with its real parts, its ownership ticking, and its gauges ready to be scraped."""
+    context = context_of(settings, shard)
+    matcher = Matcher(context)
+    context.ownership.start()
+    group = matcher_of(shard).name
+    Lag(group, matcher.standings, Ends(settings, group).of).show()
+    show_galleries(settings, matcher.vitals)
+    return matcher
 
 
 class _Worker(faust.Worker):

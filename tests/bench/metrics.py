@@ -26,10 +26,7 @@ from consumers.sink import worker as sink_worker
 from consumers.sink.batch import BatchWriter, WrittenBatch
 from consumers.sink.certificates import CertificateGauges
 from deploy.demo.photos import fetch_demo_photos
-from runtime.servers.erasures import ErasureLog
 from runtime.servers.lag import Positions
-from runtime.servers.partition_log import PartitionLog
-from runtime.servers.publisher import Publisher
 from runtime.telemetry.health import Health
 from schemas.envelope import Record, announce, encode
 from schemas.events.base import Event, Member
@@ -37,11 +34,9 @@ from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
 from schemas.shard import Shard
-from schemas.topics import ENCODINGS
-from streams.checkpoint.progress import Progress
 from streams.matcher import partition
-from streams.matcher.ownership import Ownership
-from streams.matcher.partition import MatcherContext, PartitionMatcher
+from streams.matcher.bootstrap import context_of
+from streams.matcher.partition import PartitionMatcher
 from tests.bench.machine import begin_benchmark, print_table, say
 from tests.encodings import computed
 from tests.integration.world import World, running_servers
@@ -113,19 +108,11 @@ def _row(name: str, taken: Sequence[float], of_metrics: Sequence[float]) -> Row:
 
 def matcher(world: World) -> Row:
     """Newcomers among 20,000, from the record to the findings that Kafka has and the offset that Redis has."""
-    settings, ownership = world.settings, Ownership()
-    ownership.set([0])
-    ownership.start()
-    around = MatcherContext(
-        settings,
-        Shard(),
-        PartitionLog(settings, ENCODINGS, "bench"),
-        Publisher(settings, "bench"),
-        Progress(settings),
-        ownership,
-        ErasureLog(settings, "bench"),
-    )
-    one = PartitionMatcher(0, around)
+    settings = world.settings
+    context = context_of(settings, Shard())
+    context.ownership.set([0])
+    context.ownership.start()
+    one = PartitionMatcher(0, context)
     one.restore()
     size = settings.match_batch
     records = [

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import numpy as np
 import pytest
@@ -13,13 +12,14 @@ from schemas.events.encodings import EncodingErased
 from schemas.settings import Settings
 from streams.checkpoint.manifest import Blob, CompactedSegment, SegmentEntry
 from streams.checkpoint.state import State
-from streams.checkpoint.store import CheckpointStore
 from streams.gallery.build import build_segment
 from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
 from streams.gallery.segment import IndexQuality, Segment
 from streams.matcher import sealer as module
+from streams.matcher.background import BackgroundThreads
 from streams.matcher.sealer import Sealer
+from tests.conftest import Clock
 from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
@@ -37,6 +37,9 @@ class Store:
         self.may_go_on.set()
         self.left: dict[bytes, CompactedSegment] = {}
         self.made: dict[bytes, Segment] = {}
+
+    def load(self, log_end: int) -> State | None:
+        raise AssertionError(f"a sealer loads nothing, of {log_end} either")
 
     def compacted(self) -> dict[bytes, CompactedSegment]:
         return self.left
@@ -59,20 +62,22 @@ class Store:
 
 
 class World:
-    """A sealer with what it tends, and a clock that stands."""
+    """A sealer with what it tends."""
 
-    def __init__(self, make: Make) -> None:
-        self.now = 1000.0
+    def __init__(self, make: Make, clock: Clock, background: BackgroundThreads | None = None) -> None:
+        self.clock = clock
         self.make = make
         self.gallery = Gallery()
         self.store = Store()
         self.position = 0
         self.sealer = Sealer(
-            Settings(_env_file=None, delta_limit=LIMIT), self.gallery, cast(CheckpointStore, self.store), saved=0
+            Settings(_env_file=None, delta_limit=LIMIT),
+            self.gallery,
+            self.store,
+            saved=0,
+            background=background or BackgroundThreads(1),
+            clock=self.clock,
         )
-
-    def monotonic(self) -> float:
-        return self.now
 
     def arrive(self, count: int, collection: str = "c") -> None:
         for _ in range(count):
@@ -89,7 +94,7 @@ class World:
     def wait(self) -> None:
         """Until what is under way is done, whatever comes of it."""
         assert self.sealer._under_way is not None, "nothing was begun"
-        self.sealer._under_way[0].join(DEADLINE_S)
+        self.sealer._under_way.exception(DEADLINE_S)
 
     def tend_until_idle(self) -> None:
         for _ in range(20):
@@ -104,10 +109,8 @@ class World:
 
 
 @pytest.fixture
-def world(embedding: Make, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(embedding)
-    monkeypatch.setattr("streams.matcher.sealer.time", made)
-    return made
+def world(embedding: Make, clock: Clock) -> World:
+    return World(embedding, clock)
 
 
 def what_is_asked(monkeypatch: pytest.MonkeyPatch) -> list[IndexQuality | None]:
@@ -188,10 +191,10 @@ def test_a_save_that_failed_is_tried_again_only_after_a_pause(world: World) -> N
     world.tend_until_idle()  # what is full is sealed meanwhile
     assert world.segments() == [LIMIT]
     assert world.store.saved == []
-    world.now += module._PAUSE_AFTER_FAILURE_S - 1
+    world.clock.now += module._PAUSE_AFTER_FAILURE_S - 1
     world.tend()
     assert not world.is_busy
-    world.now += 2
+    world.clock.now += 2
     world.tend_until_idle()
     assert [len(state.scopes[0].segments) for state in world.store.saved] == [1]
 
@@ -231,11 +234,10 @@ def test_nothing_is_begun_while_something_is_under_way(world: World) -> None:
     assert world.segments() == [4 * LIMIT]
 
 
-def test_partitions_do_not_seal_at_the_same_time(
-    world: World, embedding: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partitions_do_not_seal_at_the_same_time(embedding: Make, clock: Clock) -> None:
     """Each would get half of the cores, and twice the memory would be needed."""
-    other = World(embedding)
+    background = BackgroundThreads(1)
+    world, other = World(embedding, clock, background), World(embedding, clock, background)
     for one in (world, other):
         one.arrive(LIMIT)
     world.store.may_go_on.clear()
@@ -280,10 +282,10 @@ def test_what_compaction_left_is_taken_over_once_and_saved(world: World) -> None
     assert (scope.segments, len(segment), len(scope.delta), world.gallery.living) == ([segment], 40, 20, 60)
     assert [state.offset for state in world.store.saved] == [60]
     assert world.store.saved[0].scopes[0].compacted_at is not None
-    world.now += 2 * module._LOOKS_EVERY_S
+    world.clock.now += 2 * module._LOOKS_EVERY_S
     world.tend()
     assert not world.is_busy
-    world.now += 2 * module._LOOKS_EVERY_S
+    world.clock.now += 2 * module._LOOKS_EVERY_S
     later = leave(world, 60, days_from_now=1)
     world.tend_until_idle()
     assert scope.segments == [later, segment]  # what it was made of was sealed since the first
@@ -298,7 +300,7 @@ def test_what_compaction_made_of_more_than_is_matched_waits(world: World) -> Non
     world.position = 60
     world.tend()
     assert not world.is_busy  # Redis is not asked all the time
-    world.now += module._LOOKS_EVERY_S
+    world.clock.now += module._LOOKS_EVERY_S
     world.tend_until_idle()
     assert world.gallery.collections["c"].scopes["test"].segments == [segment]
 

@@ -1,0 +1,121 @@
+"""The parts that a matcher is put together of. Who starts it hands in the real ones, a test those in memory."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from runtime.servers.log import Span
+from runtime.telemetry.tracing import Tracer
+from schemas.envelope import Record
+from schemas.erased import Erased
+from schemas.settings import Settings
+from schemas.shard import Shard
+from streams.checkpoint.manifest import CompactedSegment
+from streams.checkpoint.state import State
+from streams.gallery.segment import Segment
+from streams.matcher.ownership import Ownership
+from streams.matcher.vitals import PartitionVitals
+
+T = TypeVar("T")
+
+
+class Log(Protocol):
+    """`encodings`, read by partition and offset beside the stream. One read at a time."""
+
+    def span(self, partition: int) -> Span:
+        """The offsets that the partition has: from `begin` on, below `end`."""
+
+    def committed(self, partition: int) -> int | None:
+        """The offset that the matcher's group has committed, None where it has none."""
+
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[Record], None, None]:
+        """The records of those spans, in batches. Compaction may have left gaps."""
+
+
+class Publisher(Protocol):
+    """Publishes records to Kafka."""
+
+    def publish_all(self, records: Iterable[Record], before_each: Callable[[], None]) -> None:
+        """Return once all are acknowledged. `before_each` is called before every record and after the last."""
+
+
+class Progress(Protocol):
+    """Up to where each partition is matched, kept in Redis."""
+
+    def matched(self, partition: int) -> int | None:
+        """The offset below which everything is matched, None where it is not known."""
+
+    def advance(self, partition: int, offset: int) -> None:
+        """Everything below an offset is matched. Never goes back."""
+
+    def forget(self, partition: int) -> None:
+        """Drop an offset that does not belong to this log."""
+
+
+class Erasures(Protocol):
+    """Who was erased, read from `erasures`."""
+
+    erased: Erased
+
+    def follow(self) -> object:
+        """Read all there is, the first time; from then on what comes is read in the background."""
+
+    def check(self) -> None:
+        """Raise what the background raised."""
+
+
+class Checkpoints(Protocol):
+    """The checkpoint of one partition in Redis."""
+
+    def load(self, log_end: int) -> State | None:
+        """The state that was saved, None where there is none that belongs to a log that ends at `log_end`."""
+
+    def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
+        """Replace the checkpoint. False where it was not written: the one before stays."""
+
+    def compacted(self) -> dict[bytes, CompactedSegment]:
+        """The segments that compaction has made for this partition, by their value in Redis."""
+
+    def take(self, value: bytes, compacted: CompactedSegment) -> Segment | None:
+        """Load one of them, None where it cannot be used."""
+
+
+class BackgroundWork(Protocol):
+    """Runs work beside matching. `threads` are the threads that one piece of work may use."""
+
+    threads: int
+
+    def begin(self, work: Callable[[], T]) -> "Future[T]":
+        """Begin a piece of work. The future has its result, or what it raised."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class MatcherContext:
+    """What the partitions of a matcher process share.
+
+    `log` is read in stretches, `lookup` by single offsets, also while a stretch of `log` is being read.
+    `checkpoints_of` opens the checkpoints of a partition. `show` puts a partition's vitals where `facematch status`
+    finds them. `clock` counts seconds and never goes back; `now` is the time of day.
+    """
+
+    settings: Settings
+    shard: Shard
+    log: Log
+    lookup: Log
+    publisher: Publisher
+    progress: Progress
+    ownership: Ownership
+    erasures: Erasures
+    checkpoints_of: Callable[[int], Checkpoints]
+    background: BackgroundWork
+    show: Callable[[PartitionVitals], None]
+    tracer: Tracer | None = None
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _now
