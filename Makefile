@@ -8,7 +8,7 @@ RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 	--python-version 3.11 --custom-compile-command "make lock"
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
+.PHONY: help demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
 	bench-metrics check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
@@ -27,7 +27,7 @@ test-faults: $(INSTALLED) ## the longer fault tests
 test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
 	@$(BIN)/pytest -m tls
 
-bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics ## the README's figures again
+bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics ## the figures of the documents again; SMALL=1: only whether they run
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder

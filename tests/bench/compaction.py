@@ -19,12 +19,12 @@ from runtime.process.cores import cores
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from schemas.topics import CERTIFICATES
-from tests.bench.machine import print_table, say
-from tests.bench.matcher import Bench, delays, run
+from tests.bench.machine import print_table, report, sized
+from tests.bench.matcher import EVENTS_A_SECOND, REGISTERED, Bench, delays, run
 from tests.bench.matching import SEED, Matching
 from tests.population import embeddings
 
-MILLION, THRESHOLD = 1_000_000, 0.40
+MILLION, THRESHOLD = sized(1_000_000, 5000), 0.40
 
 
 def compact(matching: Matching) -> "subprocess.Popen[bytes]":
@@ -44,14 +44,14 @@ def million(bench: Bench) -> None:
     matching = bench.matching(threshold=THRESHOLD)
     vectors = embeddings(MILLION, SEED)
     matching.publish(vectors)
-    matching.say_all_is_matched()
-    say("published")
+    matching.commit_all()
+    report("published")
     with compact(matching) as job:
         assert job.wait() == 0
     (certificate,) = certificates(matching)
     assert certificate.index is not None
     assert certificate.recall is not None
-    say(certificate.model_dump_json())
+    report(certificate.model_dump_json())
     index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
     index.init_index(MILLION, M=certificate.index.m, ef_construction=certificate.index.ef_construction)
     order = np.random.default_rng(SEED).permutation(MILLION)
@@ -66,7 +66,7 @@ def million(bench: Bench) -> None:
         "publishing": f"{certificate.pairs.found} pairs",
     }
     rows = [(part, f"{taken:.1f}", rate.get(part, "")) for part, taken in seconds.items()]
-    print_table(("1,000,000 people", "s", ""), [*rows, ("all", f"{sum(seconds.values()):.1f}", "")])
+    print_table((f"{MILLION:,} people", "s", ""), [*rows, ("all", f"{sum(seconds.values()):.1f}", "")])
     parameters, recall = certificate.index, certificate.recall
     print(
         f"\nM {parameters.m}, ef_construction {parameters.ef_construction}, ef {parameters.ef}; recall "
@@ -77,7 +77,7 @@ def million(bench: Bench) -> None:
 
 def latency(bench: Bench) -> None:
     """Encoding in Kafka → its last finding in Postgres, with and without a compaction beside it."""
-    matching = bench.hundred_thousand()
+    matching = bench.registered()
     matching.world.start("match", "sink")
     idle = np.median(delays(matching, shot=1))
     over = threading.Event()
@@ -85,16 +85,21 @@ def latency(bench: Bench) -> None:
     def keep_compacting() -> None:
         while not over.is_set():
             with compact(matching) as job:
-                while job.poll() is None:
-                    if over.wait(0.1):
-                        job.terminate()
+                while job.poll() is None and not over.wait(0.1):
+                    pass
+                job.terminate()
 
     beside = threading.Thread(target=keep_compacting)
     beside.start()
     busy = np.median(delays(matching, shot=2))
     over.set()
     beside.join()
-    columns = "200 newcomers/s among 100,000", "p50 without, ms", "p50 beside a compaction, ms", "ratio"
+    columns = (
+        f"{EVENTS_A_SECOND} newcomers/s among {REGISTERED:,}",
+        "p50 without, ms",
+        "p50 beside a compaction, ms",
+        "ratio",
+    )
     print_table(columns, [("Kafka → Postgres", f"{idle:.0f}", f"{busy:.0f}", f"{busy / idle:.2f}")])
 
 

@@ -1,4 +1,4 @@
-"""`make bench`: the encoder against the face_recognition package, side by side in one run. Prints Markdown tables."""
+"""`make bench-encoder`: the encoder against the face_recognition package, in one run. Prints Markdown tables."""
 
 import io
 import multiprocessing
@@ -27,13 +27,14 @@ from deploy.local.stack import Stack
 from schemas.envelope import announce, encode
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
-from tests.bench.machine import begin_benchmark, print_table
+from tests.bench.machine import begin_benchmark, print_table, sized
 from tests.bench.through_kafka import photos_per_second
 
-MEGAPIXELS = (0.06, 0.3, 1.4, 5.0, 12.0)
-REPEATS = 7
+MEGAPIXELS = sized((0.06, 0.3, 1.4, 5.0, 12.0), (0.06,))
+REPEATS, REPEATS_OF_SLOW = sized((7, 3), (1, 1))
+CNN_SIZE = sized((640, 480), (240, 180))
 _HEAD = (250, 10, 730, 610)  # of obama.jpg: as a registration photo shows a person, 4 : 5
-POOL_PHOTOS = 2000
+POOL_PHOTOS, POOL_WARM, POOL_RUNS = sized((2000, 20, 3), (20, 4, 1))
 POOL_PIXELS = 0.3
 CORES = 2
 
@@ -87,7 +88,7 @@ def against_face_encodings(photos: Path, settings: Settings) -> None:
             encoder.embed(np.stack([encoder.align(photo, face).chip for face in faces]))
             found["ours"] = len(faces)
 
-        slow, fast = medians([theirs, ours], 3 if megapixels > 1 else REPEATS)
+        slow, fast = medians([theirs, ours], REPEATS_OF_SLOW if megapixels > 1 else REPEATS)
         rows.append(
             (
                 f"{megapixels:g}",
@@ -101,15 +102,15 @@ def against_face_encodings(photos: Path, settings: Settings) -> None:
 
 
 def against_dlibs_cnn(photos: Path, settings: Settings) -> None:
-    """Photo array of 640 × 480 → faces by the CNN, on one core."""
-    pixels = np.asarray(Image.open(photos / "obama.jpg").convert("RGB").crop((0, 100, 910, 782)).resize((640, 480)))
+    """Photo array of `CNN_SIZE` → faces by the CNN, on one core."""
+    pixels = np.asarray(Image.open(photos / "obama.jpg").convert("RGB").crop((0, 100, 910, 782)).resize(CNN_SIZE))
     weights = models_folder() / "mmod_human_face_detector.dat"
     theirs = dlib.cnn_face_detection_model_v1(str(weights))
     ours = MmodDetector(weights, settings.model_cache)
     found = len(theirs(pixels, 0)), len(ours.detect([pixels])[0])
-    slow, fast = medians([lambda: theirs(pixels, 0), lambda: ours.detect([pixels])], 3)
+    slow, fast = medians([lambda: theirs(pixels, 0), lambda: ours.detect([pixels])], REPEATS_OF_SLOW)
     print_table(
-        ("CNN, 640 × 480", "dlib, ms", "facematch, ms", "ratio", "faces found by each"),
+        (f"CNN, {CNN_SIZE[0]} × {CNN_SIZE[1]}", "dlib, ms", "facematch, ms", "ratio", "faces found by each"),
         [("", f"{slow:.0f}", f"{fast:.0f}", f"{slow / fast:.1f}×", f"{found[0]}, {found[1]}")],
     )
 
@@ -174,8 +175,8 @@ def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
     try:
         stack.start_servers(lambda _: None)
         with multiprocessing.get_context("spawn").Pool(CORES, _load, (settings,)) as bare:
-            bare.map(_bare, [(data, 20)] * CORES, chunksize=1)
-            for run in range(1, 4):
+            bare.map(_bare, [(data, POOL_WARM)] * CORES, chunksize=1)
+            for run in range(1, POOL_RUNS + 1):
                 begun = time.perf_counter()
                 bare.map(_bare, [(data, POOL_PHOTOS // CORES)] * CORES, chunksize=1)
                 alone = POOL_PHOTOS / (time.perf_counter() - begun)

@@ -1,16 +1,24 @@
-"""What a benchmark says of the machine it ran on, and how it prints."""
+"""What all benchmarks share: their size, the line about the machine, and Markdown tables."""
 
 import os
 import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from runtime.telemetry import logs
 
+T = TypeVar("T")
+
+
+def sized(full: T, small: T) -> T:
+    """The size of a benchmark: `small` where the variable SMALL is set, which takes seconds and shows that it runs."""
+    return small if os.environ.get("SMALL") else full
+
 
 def begin_benchmark() -> None:
-    """Print what machine this is: processor, cores, memory, Python. What is logged goes beside the tables."""
+    """Print the machine's processor, cores, memory and Python. Log lines go to stderr, beside the tables."""
     logs.configure(logs.Log("text"))
     information = Path("/proc/cpuinfo").read_text()
     names = [line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("model name")]
@@ -18,15 +26,17 @@ def begin_benchmark() -> None:
     cores = len(os.sched_getaffinity(0))
     processor = names[0] if names else platform.machine()
     print(f"{processor}, {cores} cores, {gigabytes:.0f} GiB, Python {platform.python_version()}")
+    if sized(full=False, small=True):
+        print("SMALL: this shows that the benchmark runs; its figures mean nothing")
 
 
-def say(line: str) -> None:
-    """What goes on, beside the tables."""
+def report(line: str) -> None:
+    """Report progress on stderr, beside the tables."""
     print(line, file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in Markdown, as it stands in the README."""
+    """Print a table in Markdown, as it stands in the documents."""
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     lines = [columns, ["-" * width for width in widths], *rows]
     print()

@@ -9,6 +9,7 @@ another photo. Everything runs on two cores of one machine: the matcher, Kafka, 
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,19 @@ from deploy.local.stack import Stack
 from schemas.settings import Settings
 from schemas.tables import duplicates
 from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
-from tests.bench.machine import begin_benchmark, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.bench.matching import SEED, Matching, newcomers
 from tests.bench.million import million
 from tests.bench.updates import updates
 from tests.integration.world import Lines, World
 from tests.population import again, embeddings
 
-HUNDRED_THOUSAND = 100_000
-# Three times as many stay below settings.delta_limit: nothing is sealed meanwhile.
-NEWCOMERS, REPEATS = 15_000, 3
-EVENTS_A_SECOND, LATENCY_S = 200, 30
-PROBES = 2000
+REGISTERED = sized(100_000, 4000)
+# Three times as many stay below the delta's limit: nothing is sealed meanwhile.
+NEWCOMERS, REPEATS = sized((15_000, 3), (1000, 1))
+DELTA_LIMIT = sized(50_000, 3000)
+EVENTS_A_SECOND, LATENCY_S = sized((200, 30), (200, 2))
+PROBES = sized(2000, 200)
 
 
 class Bench:
@@ -43,30 +45,33 @@ class Bench:
         self._folder, self._lines = folder, Lines()
         self.stack = Stack(folder / "stack", self._lines.add)
         self.settings = Settings()
+        self._registered: Matching | None = None
 
     def matching(self, **settings: Any) -> Matching:
         """A matcher with nothing to match yet."""
         return Matching(World(self.stack, self._lines, self._folder / "data", **settings))
 
-    def hundred_thousand(self) -> Matching:
-        """A matcher, not running, of so many people in a sealed segment. Made once."""
-        if not hasattr(self, "_hundred_thousand"):
-            self._hundred_thousand = self.matching()
-            say(self._hundred_thousand.seal(embeddings(HUNDRED_THOUSAND, SEED), 900))
-            self._hundred_thousand.stop()
-        return self._hundred_thousand
+    def registered(self) -> Matching:
+        """A matcher, not running, with `REGISTERED` people in a sealed segment. Made once."""
+        if self._registered is None:
+            self._registered = self.matching(delta_limit=DELTA_LIMIT)
+            begun = time.monotonic()
+            quality = self._registered.seal(embeddings(REGISTERED, SEED), 900)
+            report(f"{REGISTERED:,} published and sealed in {time.monotonic() - begun:.0f} s: {quality}")
+            self._registered.stop()
+        return self._registered
 
 
 def throughput(bench: Bench) -> None:
     """Encodings that wait in Kafka → findings acknowledged, against the bare loop on the same vectors."""
-    matching, threshold = bench.hundred_thousand(), bench.settings.threshold
-    gallery = embeddings(HUNDRED_THOUSAND, SEED)
-    probes = newcomers(HUNDRED_THOUSAND, PROBES, REPEATS * NEWCOMERS)
-    index = fastest(gallery, HUNDRED_THOUSAND + REPEATS * NEWCOMERS, probes, threshold, bench.settings.recall_floor)
+    matching, threshold = bench.registered(), bench.settings.threshold
+    gallery = embeddings(REGISTERED, SEED)
+    probes = newcomers(REGISTERED, PROBES, REPEATS * NEWCOMERS)
+    index = fastest(gallery, REGISTERED + REPEATS * NEWCOMERS, probes, threshold, bench.settings.recall_floor)
     rows: list[tuple[str, ...]] = []
     runs = []
     for repeat in range(REPEATS):
-        photos = newcomers(HUNDRED_THOUSAND, NEWCOMERS, repeat * NEWCOMERS)
+        photos = newcomers(REGISTERED, NEWCOMERS, repeat * NEWCOMERS)
         alone, pairs_alone = one_at_a_time(index, photos, threshold)
         ours, pairs = matching.rate(photos, 300)
         matching.stop()
@@ -79,13 +84,13 @@ def throughput(bench: Bench) -> None:
     rows.append(("median", *(f"{rate:.0f}" for rate in medians), f"{medians[1] / medians[0]:.2f}", "", ""))
     quality = matching.state().scopes[0].segments[0].quality
     columns = "hnswlib alone, newcomers/s", "facematch, newcomers/s", "ratio", "recall, alone", "recall, facematch"
-    print_table(("100,000 registered", *columns), rows)
+    print_table((f"{REGISTERED:,} registered", *columns), rows)
     print(f"\nhnswlib alone: {_parameters(index)}; facematch: {quality}")
 
 
 def latency(bench: Bench) -> None:
     """Encoding in Kafka → its last finding in Postgres, of newcomers that are registered already."""
-    matching = bench.hundred_thousand()
+    matching = bench.registered()
     matching.world.start("match", "sink")
     taken = delays(matching, shot=1)
     matching.stop()
@@ -102,7 +107,7 @@ def delays(matching: Matching, shot: int) -> NDArray[np.float64]:
     matching.wait_until_written(600)
     first = matching.published
     random = np.random.default_rng(shot)
-    known = random.choice(HUNDRED_THOUSAND, EVENTS_A_SECOND * LATENCY_S, replace=False)
+    known = random.choice(REGISTERED, EVENTS_A_SECOND * LATENCY_S, replace=False)
     matching.publish_evenly(again(known, SEED, shot), EVENTS_A_SECOND)
     matching.wait_until_written(60)
     encoded = matching.encoded_at(first)
@@ -131,7 +136,7 @@ def run(chosen: list[str], parts: dict[str, Callable[[Bench], None]]) -> None:
         Path(folder).chmod(0o755)
         bench = Bench(Path(folder))
         try:
-            bench.stack.start_servers(say)
+            bench.stack.start_servers(report)
             for part in chosen or parts:
                 parts[part](bench)
         finally:

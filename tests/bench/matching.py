@@ -24,6 +24,7 @@ from streams.checkpoint.progress import Progress
 from streams.checkpoint.state import State, state_of
 from streams.checkpoint.store import CheckpointStore
 from streams.gallery.gallery import Gallery
+from streams.gallery.segment import IndexQuality
 from tests.encodings import computed
 from tests.integration.world import World
 from tests.population import again, embeddings, individual_id
@@ -105,28 +106,26 @@ class Matching:
         assert not failed
         self.published += len(vectors)
 
-    def seal(self, vectors: NDArray[np.float32], limit_s: float) -> str:
-        """A gallery that was matched long ago, in one sealed segment; the line that says how it was built.
+    def seal(self, vectors: NDArray[np.float32], limit_s: float) -> IndexQuality:
+        """Make a gallery that was matched long ago, in one sealed segment; returns the quality of its index.
 
         A matcher that finds an empty Redis restores it from the log, up to its group's offset, and seals all at once.
         """
         self.publish(vectors)
-        self.say_all_is_matched()
-        begin = len(self.world.lines)
+        self.commit_all()
         self.world.start("match")
         self.world.wait(lambda: self._sealed() == self.published, "sealed and stored", limit_s)
-        (line,) = [line for line in self.world.lines.since(begin) if " sealed in " in line]
-        return line.partition(" INFO ")[2] or line
+        return self.state().scopes[0].segments[0].quality
 
     def store(self, vectors: NDArray[np.float32], gallery: Gallery) -> None:
-        """The same of a gallery that was sealed elsewhere: what a matcher leaves in Kafka and Redis."""
+        """Publish a gallery that was sealed elsewhere, and store its checkpoint, as a matcher leaves them."""
         self.publish(vectors)
-        self.say_all_is_matched()
+        self.commit_all()
         checkpoints = CheckpointStore(self.world.settings, self._redis, Shard(), PARTITION)
         assert checkpoints.save(state_of(gallery, self.published), lambda: True)
 
-    def say_all_is_matched(self) -> None:
-        """Have the matcher's group stand at the end of what is published."""
+    def commit_all(self) -> None:
+        """Commit the end of what is published for the matcher's group, as if all of it were matched."""
         group = Consumer(consumer_config(self.world.settings, MATCHER.name))
         place = TopicPartition(full_name(ENCODINGS.name, self.world.settings.namespace), PARTITION, self.published)
         group.commit(offsets=[place], asynchronous=False)
@@ -170,7 +169,7 @@ class Matching:
         self.world.wait(lambda: self._progress.matched(PARTITION) == self.published, "everyone is matched", limit_s)
 
     def wait_until_written(self, limit_s: float) -> None:
-        """Return once Postgres has everything; the sink says so within a second."""
+        """Return once Postgres has everything; the sink commits within a second."""
         sinks = [PartitionLog(self.world.settings, topic, SINK.name) for topic in (ENCODINGS, DUPLICATES)]
         self.world.wait(
             lambda: all((log.committed(PARTITION) or 0) == log.end(PARTITION) for log in sinks),

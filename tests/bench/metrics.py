@@ -37,15 +37,15 @@ from schemas.shard import Shard
 from streams.matcher import partition
 from streams.matcher.bootstrap import context_of
 from streams.matcher.partition import PartitionMatcher
-from tests.bench.machine import begin_benchmark, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.encodings import computed
 from tests.integration.world import World, running_servers
 from tests.population import embeddings
 
-GALLERY, SEED = 20_000, 5
-BATCHES, SINK_BATCHES = 100, 60
-SKIPPED = 10  # until it is warm
-PHOTOS = 40
+GALLERY, SEED = sized(20_000, 1000), 5
+BATCHES, SINK_BATCHES = sized((100, 60), (3, 3))
+SKIPPED = sized(10, 1)  # until it is warm
+PHOTOS = sized(40, 2)
 Row = tuple[str, ...]
 
 # Everything that is called for the sake of metrics and probes.
@@ -134,7 +134,7 @@ def matcher(world: World) -> Row:
 def the_sink(world: World) -> Row:
     """What follows from registrations, from Kafka into Postgres: of each the registration, the check and a pair."""
     sink = sink_worker.build_sink(world.settings, world.engine)
-    world.publish_records(list(_said(world.settings.sink_batch * (SINK_BATCHES + SKIPPED) // 3)))
+    world.publish_records(list(_events_of(world.settings.sink_batch * (SINK_BATCHES + SKIPPED) // 3)))
     counts: list[int] = []
     write = BatchWriter.write
 
@@ -156,7 +156,7 @@ def the_sink(world: World) -> Row:
     return row
 
 
-def _said(people: int) -> Iterator[Record]:
+def _events_of(people: int) -> Iterator[Record]:
     for number in range(people):
         who, now = f"p{number}", datetime.now(UTC)
         events: tuple[Event, ...] = (
@@ -198,9 +198,9 @@ def run() -> None:
     """All three, one after the other."""
     begin_benchmark()
     rows = []
-    with running_servers(say) as (stack, lines, folder):
+    with running_servers(report) as (stack, lines, folder):
         for part in (the_sink, matcher):
-            say(part.__name__)
+            report(part.__name__)
             rows.append(part(World(stack, lines, folder / "data")))
         rows.append(encoder(Settings()))
     print_table(("processor time a message", "all, µs", "metrics, µs", "metrics / rest"), rows)

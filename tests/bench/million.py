@@ -1,7 +1,7 @@
 """The matcher with a million people: what a newcomer costs, what is found, how long a restart takes, and memory.
 
 How many look alike grows with the gallery: at a threshold of 0.45 a newcomer meets about 30 strangers among a million
-(see `tests.population`), and what is said of them costs more than to find them. Whoever has a million would lower the
+(see `tests.population`), and to publish them costs more than to find them. Whoever has a million would lower the
 threshold; 0.40 leaves about as many as 0.45 does among 100,000. Both are measured, on one graph that is dense enough
 for 0.45, each with the ef that reaches the recall floor.
 """
@@ -25,18 +25,18 @@ from streams.gallery.scope import Scope
 from streams.gallery.segment import IndexQuality, Segment
 from streams.matching.match import Rules, match
 from tests.bench.bare_index import memory_alone
-from tests.bench.machine import print_table, say
+from tests.bench.machine import print_table, report, sized
 from tests.bench.matching import COLLECTION, OTHERS, PARTITION, SEED, Matching, newcomers, records_of
 from tests.population import embeddings, individual_id
 
-MILLION, FEW = 1_000_000, 10_000
+MILLION, FEW = sized((1_000_000, 10_000), (10_000, 1000))
 # Sparser ones miss the recall floor at this size, and the sealer ends here; to find it out anew takes 10 minutes.
 DENSE_ENOUGH = IndexQuality(m=32, ef_construction=200, ef=0, recall=0, sample_pairs=0)
 THRESHOLDS = (0.45, 0.40)
-PROBES = 2000
-BATCHES, DELTA = 11, 25_000
-WAITING = 49_990  # settings.delta_limit, less a few that come later: nothing is sealed or stored meanwhile
-RESTARTS = 3
+PROBES = sized(2000, 200)
+BATCHES, DELTA = sized((11, 25_000), (2, 500))
+WAITING = sized(49_990, 1000)  # below settings.delta_limit, so that nothing is sealed or stored meanwhile
+RESTARTS = sized(3, 1)
 ENCODER = "test"
 
 
@@ -46,7 +46,7 @@ def million(matching: Matching, settings: Settings) -> None:
     begun = time.monotonic()
     rows = rows_of(vectors, 0)
     segment = build_segment(rows, max(THRESHOLDS), settings.recall_floor, cores(), DENSE_ENOUGH)
-    say(f"{MILLION} sealed in {time.monotonic() - begun:.0f} s on {cores()} cores: {segment.quality}")
+    report(f"{MILLION} sealed in {time.monotonic() - begun:.0f} s on {cores()} cores: {segment.quality}")
     efs = {max(THRESHOLDS): segment.quality.ef, min(THRESHOLDS): enough_for(segment, vectors, settings.recall_floor)}
     recall(segment, vectors, efs)
     cost(segment, efs, settings)
@@ -79,7 +79,7 @@ def recall(segment: Segment, vectors: NDArray[np.float32], efs: dict[float, int]
         each = np.bincount(at, minlength=PROBES)
         figures = f"{each.mean():.1f}", f"{np.median(each):.0f}", str(len(at)), f"{hit.mean():.4f}"
         table.append((f"{threshold:.2f}", str(ef), *figures))
-    print_table(("threshold, 1,000,000", "ef", "pairs of a newcomer, mean", "median", "pairs", "recall"), table)
+    print_table((f"threshold, {MILLION:,}", "ef", "pairs of a newcomer, mean", "median", "pairs", "recall"), table)
 
 
 def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
@@ -96,17 +96,17 @@ def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
         segment.index.set_ef(ef)
         few = gallery_of(None, rows_of(embeddings(FEW, SEED), 0))
         taken: tuple[list[float], list[float]] = [], []
-        said = [0, 0]
+        published = [0, 0]
         for _ in range(BATCHES):
             for place, gallery in enumerate((few, many)):
                 seconds, count = _match(gallery, batches.pop(), threshold, settings.findings_limit)
                 taken[place].append(seconds * 1e6 / settings.match_batch)
-                said[place] += count
+                published[place] += count
         small, large = (statistics.median(times) for times in taken)
-        findings = (f"{count / BATCHES / settings.match_batch - 1:.2f}" for count in said)
+        findings = (f"{count / BATCHES / settings.match_batch - 1:.2f}" for count in published)
         columns = f"{small:.0f}", next(findings), f"{large:.0f}", next(findings), f"{large / small:.2f}"
         table.append((f"{threshold:.2f}", *columns))
-    columns = "10,000: µs a newcomer", "findings", "1,000,000: µs a newcomer", "findings", "ratio"
+    columns = f"{FEW:,}: µs a newcomer", "findings", f"{MILLION:,}: µs a newcomer", "findings", "ratio"
     print_table(("threshold", *columns), table)
 
 
@@ -134,7 +134,7 @@ def restart_and_memory(matching: Matching, alone: dict[str, float]) -> None:
     restarts = (f"{seconds:.1f}" for seconds in (*taken, statistics.median(taken)))
     print_table(("newcomers/s before", *columns), [(f"{rate:.0f}", *restarts)])
     rows = [
-        ("hnswlib alone, 1,000,000", f"{alone['VmRSS']:.0f}", f"{alone['VmHWM']:.0f}"),
+        (f"hnswlib alone, {MILLION:,}", f"{alone['VmRSS']:.0f}", f"{alone['VmHWM']:.0f}"),
         (f"facematch match, {MILLION + WAITING + RESTARTS:,}", f"{ours['VmRSS']:.0f}", f"{ours['VmHWM']:.0f}"),
         ("ratio", f"{ours['VmRSS'] / alone['VmRSS']:.2f}", f"{ours['VmHWM'] / alone['VmHWM']:.2f}"),
     ]

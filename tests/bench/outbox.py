@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from producers.outbox.table import create_outbox
 from schemas.topics import INDIVIDUALS
-from tests.bench.machine import begin_benchmark, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.integration.world import World, running_servers
 
-ROWS, REPEATS = 100_000, 3
+ROWS, REPEATS = sized((100_000, 3), (2000, 1))
 _FILL = text("""
     INSERT INTO facematch_outbox (type, event)
     SELECT 'IndividualUpdated', jsonb_build_object(
@@ -45,7 +45,7 @@ def _is_empty(world: World) -> bool:
 def run() -> None:
     """Each repetition in a database and topics of its own."""
     begin_benchmark()
-    with running_servers(say) as (stack, lines, folder):
+    with running_servers(report) as (stack, lines, folder):
         rates = [rows_per_second(World(stack, lines, folder / "data")) for _ in range(REPEATS)]
     rows = [(str(number), f"{rate:.0f}") for number, rate in enumerate(rates, 1)]
     print_table((f"{ROWS:,} rows", "rows/s"), [*rows, ("median", f"{statistics.median(rates):.0f}")])

@@ -16,14 +16,14 @@ from deploy.demo.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
 from schemas.events.registrations import IndividualUpdated, Photo
 from schemas.topics import ENCODINGS, INDIVIDUALS, Topic
-from tests.bench.machine import begin_benchmark, print_table, say
+from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.encodings import crowd
 from tests.integration.faces import make_faces
 from tests.integration.replays import ONE_AT_WORK, begin, sent_by
 from tests.integration.world import World, running_servers
 
-EVENTS, REPEATS = 100_000, 3
-CROWD, ALONE = 1000, 20
+EVENTS, REPEATS = sized((100_000, 3), (1000, 1))
+CROWD, ALONE = sized((1000, 20), (60, 2))
 NewWorld = Callable[..., World]
 
 
@@ -87,7 +87,7 @@ def latency(new_world: NewWorld, folder: Path) -> None:
     """Live registrations, one after the other, with nothing beside them, beside a replay, and beside one at once."""
     world = new_world(**ONE_AT_WORK)
     photos = fetch_demo_photos(Path(".facematch/photos"))
-    live = begin(world, make_faces(photos, folder / "photos", 100), CROWD)
+    live = begin(world, make_faces(photos, folder / "photos", min(100, CROWD)), CROWD)
     count = iter(range(ALONE))
     waits = {"nothing": live.waits(lambda: next(count, None) is not None)}
     waits["a replay"] = live.beside_a_replay()
@@ -102,7 +102,7 @@ def latency(new_world: NewWorld, folder: Path) -> None:
 def run() -> None:
     """Both parts."""
     begin_benchmark()
-    with running_servers(say) as (stack, lines, folder):
+    with running_servers(report) as (stack, lines, folder):
 
         def new_world(**settings: Any) -> World:
             return World(stack, lines, folder / "data", **settings)

@@ -12,13 +12,13 @@ from schemas.envelope import Record, announce, encode
 from schemas.settings import Settings
 from streams.gallery.build import build_segment
 from streams.matching.match import Rules, match
-from tests.bench.machine import print_table
+from tests.bench.machine import print_table, sized
 from tests.bench.matching import COLLECTION, SEED
 from tests.bench.million import ENCODER, gallery_of, rows_of
 from tests.encodings import computed
 from tests.population import again, embeddings, individual_id
 
-SEALED, DELTA, BATCHES = 100_000, 25_000, 20
+SEALED, DELTA, BATCHES = sized((100_000, 25_000, 20), (4000, 1000, 2))
 
 
 def updates(settings: Settings) -> None:
@@ -40,7 +40,7 @@ def updates(settings: Settings) -> None:
         for kind, (faces, people, revision) in arrivals.items()
     }
     taken: dict[str, list[float]] = {kind: [] for kind in records}
-    said: dict[str, int] = dict.fromkeys(records, 0)
+    published: dict[str, int] = dict.fromkeys(records, 0)
     offset = len(vectors)
     rules = Rules(lambda _: settings.threshold, settings.findings_limit)
     for number in range(BATCHES):
@@ -48,11 +48,11 @@ def updates(settings: Settings) -> None:
             batch = _placed(all_of_them[number * size : (number + 1) * size], offset)
             offset += size
             begun = time.perf_counter()
-            said[kind] += len(match(gallery, batch, rules).publish)
+            published[kind] += len(match(gallery, batch, rules).publish)
             taken[kind].append((time.perf_counter() - begun) * 1e6 / size)
     created, updated = (statistics.median(times) for times in taken.values())
-    events = (f"{count / BATCHES / size:.2f}" for count in said.values())
-    columns = "created, µs", "events said", "updated, µs", "events said", "ratio"
+    events = (f"{count / BATCHES / size:.2f}" for count in published.values())
+    columns = "created, µs", "events", "updated, µs", "events", "ratio"
     row = f"{created:.0f}", next(events), f"{updated:.0f}", next(events), f"{updated / created:.2f}"
     print_table((f"{SEALED:,} sealed, {DELTA:,} in the delta", *columns), [("one in a batch of 256", *row)])
 

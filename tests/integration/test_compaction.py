@@ -56,7 +56,7 @@ KILLED = """
 import os, signal, sys
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.compactor import Compactor
+from streams.compaction.compactor import Compactor
 
 def progress(what, done, total):
     if what.startswith(sys.argv[1]) and done == total * int(sys.argv[2]):
