@@ -1,11 +1,11 @@
 """The tables that the sink fills and downstream reads. Migrations in `deploy/migrations` create them.
 
-Each column group of `individuals` belongs to one kind of event and is overwritten by a higher revision only, so
-the rows come out the same in whatever order, and however often, events arrive. What state an individual is in
-follows from them: see the view `individual_duplicates`. Where several shards check, `checks` gathers what they
-say; once the last has spoken, their sum goes to `individuals`, as the word of a single matcher does at once.
-`duplicates` has the last word on each pair; `retractions`, `decisions` and `certificates` only grow, but for what is
-said of somebody who is erased: nothing of that stays in any table but a row of `erased`.
+`individuals` has column groups: each belongs to one kind of event, and only a higher revision overwrites it, so that
+the rows come out the same in whatever order, and however often, events arrive. The `info` of a column names its group.
+The state of an individual follows from its groups: see the view `individual_duplicates`. Where several shards check an
+individual, `checks` collects their reports; once all of them are there, the sum goes to `individuals`.
+`duplicates` has the current statement on each pair. `retractions`, `decisions` and `certificates` only grow. An erasure
+removes every row about a person from all tables; a row of `erased` is all that stays.
 """
 
 from sqlalchemy import (
@@ -27,8 +27,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 metadata = MetaData()
 
 
-def _time(name: str, comment: str) -> "Column[object]":
-    return Column(name, DateTime(timezone=True), comment=comment)
+_REGISTERED, _ENCODED, _CHECKED, _REJECTED = (
+    {"group": f"{step}_revision"} for step in ("registered", "encoded", "checked", "rejected")
+)
+
+
+def _time(name: str, comment: str, group: dict[str, str]) -> "Column[object]":
+    return Column(name, DateTime(timezone=True), comment=comment, info=group)
 
 
 individuals = Table(
@@ -36,22 +41,42 @@ individuals = Table(
     metadata,
     Column("collection", String, primary_key=True),
     Column("individual_id", String, primary_key=True),
-    Column("registered_revision", BigInteger, comment="latest IndividualCreated or IndividualUpdated"),
-    Column("photo", String, comment="URI of the photo; 'inline' where it travelled in the event"),
-    Column("attributes", JSONB, comment="what else the registration system said"),
-    _time("registered_at", "when the registration system said so (ce_time)"),
-    Column("encoded_revision", BigInteger, comment="latest EncodingComputed"),
-    Column("encoder", String, comment="which encoder made the embedding"),
-    _time("encoded_at", "when Kafka had the embedding"),
-    Column("checked_revision", BigInteger, comment="latest IndividualChecked, of all shards"),
-    _time("checked_at", "when Kafka had the comparison"),
-    Column("rejected_revision", BigInteger, comment="latest EncodingRejected"),
-    Column("rejection_reason", String, comment="for programs"),
-    Column("rejection_detail", String, comment="for people"),
-    _time("rejected_at", "when Kafka had the rejection"),
-    Column("duplicates_found", BigInteger, comment="by the check, where it found more than it published; else NULL"),
+    Column(
+        "registered_revision", BigInteger, comment="latest IndividualCreated or IndividualUpdated", info=_REGISTERED
+    ),
+    Column("photo", String, comment="URI of the photo; 'inline' where it travelled in the event", info=_REGISTERED),
+    Column("attributes", JSONB, comment="what else the registration system said", info=_REGISTERED),
+    _time("registered_at", "when the registration system said so (ce_time)", _REGISTERED),
+    Column("encoded_revision", BigInteger, comment="latest EncodingComputed", info=_ENCODED),
+    Column("encoder", String, comment="which encoder made the embedding", info=_ENCODED),
+    _time("encoded_at", "when Kafka had the embedding", _ENCODED),
+    Column("checked_revision", BigInteger, comment="latest IndividualChecked, of all shards", info=_CHECKED),
+    _time("checked_at", "when Kafka had the comparison", _CHECKED),
+    Column("rejected_revision", BigInteger, comment="latest EncodingRejected", info=_REJECTED),
+    Column("rejection_reason", String, comment="for programs", info=_REJECTED),
+    Column("rejection_detail", String, comment="for people", info=_REJECTED),
+    _time("rejected_at", "when Kafka had the rejection", _REJECTED),
+    Column(
+        "duplicates_found",
+        BigInteger,
+        comment="by the check, where it found more than it published; else NULL",
+        info=_CHECKED,
+    ),
     comment="every individual, and how far each got",
 )
+
+
+def column_groups() -> dict[str, tuple[str, ...]]:
+    """The columns of `individuals` that one kind of event writes, by the revision column that guards them.
+
+    Each group has its guard first. An erasure empties whole groups. Raises KeyError of a column without a group.
+    """
+    groups: dict[str, list[str]] = {}
+    for column in individuals.columns:
+        if not column.primary_key:
+            groups.setdefault(column.info["group"], []).append(column.name)
+    return {guard: tuple(sorted(names, key=lambda name: name != guard)) for guard, names in groups.items()}
+
 
 checks = Table(
     "checks",

@@ -30,12 +30,17 @@ class Cleanup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One row of the table. Names are without the namespace."""
+    """One row of the table. Names are without the namespace.
+
+    Of several consumer groups that read a topic, one writes a dead letter of each record that cannot be read: the one
+    that `letters_by` names. None: nobody reads the topic as events.
+    """
 
     name: str
     carries: tuple[type[Event], ...]
     key: str
     purpose: str
+    letters_by: str | None
     partitions: int = 6
     partitioned_by_collection: bool = False
     cleanup: Cleanup = Cleanup.DELETE
@@ -68,6 +73,7 @@ INDIVIDUALS = Topic(
     carries=(IndividualCreated, IndividualUpdated, IndividualDeleted),
     key="collection/individual_id",
     purpose="what registration systems say",
+    letters_by="encoder-cpu",
     retention=timedelta(days=30),
 )
 ESCALATIONS = Topic(
@@ -75,6 +81,7 @@ ESCALATIONS = Topic(
     carries=(IndividualCreated, IndividualUpdated),
     key="collection/individual_id",
     purpose="what the CPU pool hands to the GPU pool: the event as it came, and header escalation_reason",
+    letters_by="encoder-gpu",
     retention=timedelta(days=30),
 )
 ENCODINGS = Topic(
@@ -82,6 +89,7 @@ ENCODINGS = Topic(
     carries=(EncodingComputed, EncodingErased),
     key="collection/individual_id",
     purpose="the truth: the latest embedding of each living individual; a null value erases",
+    letters_by="matcher",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
     tombstones_kept=_TOMBSTONES_KEPT,
@@ -94,6 +102,7 @@ DUPLICATES = Topic(
     carries=(DuplicateFound, DuplicateRetracted, IndividualChecked, FindingErased),
     key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",
     purpose="what was found: candidates for a person to review; a null value: of somebody who was erased",
+    letters_by="sink",
     partitions=ENCODINGS.partitions,  # compaction reads a collection's encodings and findings in one partition each
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
@@ -105,6 +114,7 @@ DECISIONS = Topic(
     carries=(PairDecided, DecisionErased),
     key="pair id",
     purpose="what reviewers said of pairs; a null value: of somebody who was erased",
+    letters_by="sink",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
     tombstones_kept=_TOMBSTONES_KEPT,
@@ -115,6 +125,7 @@ ERASURES = Topic(
     carries=(IndividualErased,),
     key="keyed hash of collection/individual_id",
     purpose="who was erased, for good, known by keyed hashes alone",
+    letters_by="sink",
     partitions=1,
     cleanup=Cleanup.COMPACT,
 )
@@ -123,6 +134,7 @@ CERTIFICATES = Topic(
     carries=(CompactionCertified,),
     key="the certificate's id",
     purpose="what every compaction found and built",
+    letters_by="sink",
     partitions=1,
     extra_config={"retention.ms": "-1"},  # a few lines a night, for good
 )
@@ -131,6 +143,7 @@ REJECTIONS = Topic(
     carries=(EncodingRejected,),
     key="collection/individual_id",
     purpose="photos that could not be encoded, and why",
+    letters_by="sink",
     retention=timedelta(days=30),
 )
 DEAD_LETTERS = Topic(
@@ -139,6 +152,7 @@ DEAD_LETTERS = Topic(
     key="as it came",
     purpose="what could not be read: its bytes and headers as they came, and headers dead_letter_*; and what was done "
     "about it",
+    letters_by=None,
     partitions=1,
     retention=timedelta(days=30),
 )

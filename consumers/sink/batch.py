@@ -7,11 +7,10 @@ from typing import Protocol
 from schemas.envelope import Message, Record, UnreadableError, decode
 from schemas.events.base import Event
 from schemas.letters import dead_letter
-from schemas.topics import CERTIFICATES, DECISIONS, DUPLICATES, ERASURES, REJECTIONS
+from schemas.topics import SINK
 
 SOURCE = "facematch/sink"
-# The worker that a topic is made for writes its dead letters: of individuals the encoder, of encodings the matcher.
-LETTERS_OF = tuple(topic.name for topic in (REJECTIONS, DUPLICATES, DECISIONS, ERASURES, CERTIFICATES))
+LETTERS_OF = tuple(topic.name for topic in SINK.reads if topic.letters_by == SINK.name)
 Events = list[tuple[Message[Event], int]]  # with Kafka's timestamps, in milliseconds since 1970
 Publish = Callable[[list[Record]], None]  # returns once Kafka has acknowledged all of them
 

@@ -29,15 +29,10 @@ from schemas.events.pairs import (
 )
 from schemas.events.registrations import IndividualDeleted, IndividualErased
 from schemas.shard import Shard
-from schemas.tables import checks, decisions, duplicates, erased, individuals, retractions
+from schemas.tables import checks, column_groups, decisions, duplicates, erased, individuals, retractions
 
 _LOCK = 0x6661_6365  # of Postgres' advisory locks, the one that orders erasures and everything else
-_GROUPS = {
-    "registered_revision": ("photo", "attributes", "registered_at"),
-    "encoded_revision": ("encoder", "encoded_at"),
-    "checked_revision": ("checked_at", "duplicates_found"),
-    "rejected_revision": ("rejection_reason", "rejection_detail", "rejected_at"),
-}
+_COLUMN_GROUPS = column_groups()
 
 
 def apply_erasures(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Remaining:
@@ -113,11 +108,11 @@ def _empty_individual(connection: Connection, event: IndividualEvent) -> bool:
     before = connection.execute(select(individuals).where(whose).with_for_update()).mappings().one_or_none()
     if before is None:
         return False
-    emptied = [guard for guard in _GROUPS if (before[guard] or 0) <= event.revision]
-    if len(emptied) == len(_GROUPS):
+    emptied = [guard for guard in _COLUMN_GROUPS if (before[guard] or 0) <= event.revision]
+    if len(emptied) == len(_COLUMN_GROUPS):
         connection.execute(delete(individuals).where(whose))
     else:
-        columns = [name for guard in emptied for name in (guard, *_GROUPS[guard])]
+        columns = [name for guard in emptied for name in _COLUMN_GROUPS[guard]]
         if columns:
             connection.execute(update(individuals).where(whose).values(dict.fromkeys(columns, null())))
     return before["checked_revision"] is not None and "checked_revision" in emptied

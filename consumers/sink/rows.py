@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.envelope import Message
-from schemas.events.base import Event, IndividualEvent
+from schemas.events.base import Event
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EncodingComputed, EncodingRejected
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairDecided, PairEvent
@@ -15,7 +15,6 @@ from schemas.events.registrations import Registration
 
 TableRow = Mapping[str, Any]
 CHECKED = "checked_revision"
-_COLUMN_GROUPS = (Registration, EncodingComputed, IndividualChecked, EncodingRejected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
         elif isinstance(event, IndividualChecked) and event.shards > 1:
             place = (event.collection, event.individual_id, event.revision, event.shards)
             reports[place] = _with_report(reports.get(place), event, published)
-        elif isinstance(event, _COLUMN_GROUPS):
-            guard, row = _individual_row(message, published)
+        elif (guarded := _individual_row(message, published)) is not None:
+            guard, row = guarded
             key = (row["collection"], row["individual_id"])
             before = by_guard[guard].get(key)
             if before is None or _individual_version(guard, row) > _individual_version(guard, before):
@@ -99,11 +98,10 @@ def completed(reports: Iterable[TableRow]) -> list[TableRow]:
     return [row for _, row in sorted(latest.items())]
 
 
-def _individual_row(message: Message[Event], published: datetime) -> tuple[str, TableRow]:
-    """The revision column that guards an event's column group, and the row."""
+def _individual_row(message: Message[Event], published: datetime) -> tuple[str, TableRow] | None:
+    """The revision column that guards an event's column group, and the row; None of an event that has no such group."""
     event = message.event
-    assert isinstance(event, IndividualEvent)
-    columns: TableRow = {}
+    columns: TableRow
     match event:
         case Registration():
             guard = "registered_revision"
@@ -124,7 +122,7 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
                 "rejected_at": published,
             }
         case _:
-            raise TypeError(f"{type(event).__name__} has no columns in individuals")
+            return None
     key = {"collection": event.collection, "individual_id": event.individual_id}
     return guard, {**key, guard: event.revision, **columns}
 

@@ -1,0 +1,29 @@
+"""What is forgotten when a column or a topic is added is named here, before it survives an erasure or is lost."""
+
+from itertools import chain
+
+import pytest
+
+from consumers.sink.rows import rows_of
+from schemas.envelope import decode
+from schemas.generate import examples
+from schemas.tables import column_groups, individuals
+from schemas.topics import CONSUMER_GROUPS, TOPICS, Topic
+
+
+def test_every_column_of_an_individual_has_a_group_which_an_erasure_empties() -> None:
+    without = [one.name for one in individuals.columns if not one.primary_key and "group" not in one.info]
+    assert not without, f"what stands in {without} would survive an erasure: name the group in `info`"
+    assert set(chain(*column_groups().values())) == {one.name for one in individuals.columns if not one.primary_key}
+
+
+def test_the_sink_writes_every_column_of_every_group() -> None:
+    rows = rows_of([(decode(record), 1) for record in examples().values()]).individuals
+    written = {guard: set(row) - {"collection", "individual_id"} for guard, (row, *_) in rows.items()}
+    assert written == {guard: set(columns) for guard, columns in column_groups().items()}
+
+
+@pytest.mark.parametrize("topic", [topic for topic in TOPICS if topic.carries], ids=lambda topic: topic.name)
+def test_of_every_topic_somebody_who_reads_it_writes_the_dead_letters(topic: Topic) -> None:
+    readers = [group.name for group in CONSUMER_GROUPS if topic in group.reads]
+    assert topic.letters_by in readers, f"what cannot be read on {topic.name} would vanish without a letter"
