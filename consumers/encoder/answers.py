@@ -1,36 +1,98 @@
-"""The encoder's answers that hold no embedding: escalations and rejections. Pure."""
+"""Answers of the encoder to a record: what became of it, and the record that is published about that. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Self
 
+from consumers.encoder.pool.task_pool import DiedError
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Message, Record, decode, encode
-from schemas.events.base import Event
-from schemas.events.encodings import EncodingRejected, RejectionReason
-from schemas.events.registrations import Registration
+from schemas.envelope import Message, Record, UnreadableError, encode
+from schemas.erased import ErasureKey
+from schemas.events.base import Event, IndividualEvent
+from schemas.events.encodings import EncodingErased, EncodingRejected, RejectionReason
+from schemas.events.registrations import Photo, Registration
+from schemas.letters import dead_letter
 from schemas.topics import ESCALATIONS
 
 SOURCE = "facematch/encoder"
 ESCALATION_REASON = "escalation_reason"
+_PHOTO_ELSEWHERE = Photo(uri="about:blank")
+
+
+class Outcome(StrEnum):
+    """What became of a record."""
+
+    ENCODED = "encoded"
+    REJECTED = "rejected"
+    ESCALATED = "escalated"
+    ERASED = "erased"
+    ERASURE_NOTED = "erasure_noted"
+    """Beside ERASED: the keyed hash on `erasures`, by which later workers know."""
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """One answer to a record, as it is published.
+
+    `message` is what `record` holds: of an escalation the registration without its photo, of a dead letter nothing.
+    `reason` says why something was rejected, escalated or not readable.
+    """
+
+    outcome: Outcome
+    message: Message[Event] | None
+    record: Record
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Task:
-    """A registration whose photo is to be encoded: the record as it came, and the photo file."""
+    """A photo to be encoded: the file, and the registration, whose event no longer holds it."""
 
-    record: Record
+    message: Message[Event]
     photo: bytes
 
+    @classmethod
+    def of(cls, message: Message[Event], photo: bytes) -> Self:
+        """A task for a process: an inline photo is not sent there twice."""
+        event = registration_in(message)
+        if event.photo.inline is None:
+            return cls(message, photo)
+        return cls(replace(message, event=event.model_copy(update={"photo": _PHOTO_ELSEWHERE})), photo)
 
-def escalated(record: Record, reason: str) -> Record:
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """The GPU pool is to look at the photo, and why."""
+
+    reason: str
+
+
+Result = Message[Event] | Escalation
+"""What a process makes of a task: an EncodingComputed, an EncodingRejected, or an escalation."""
+
+
+def answer_to(record: Record, task: Task, result: Result | DiedError) -> Answer:
+    """The answer to a record whose task a process has done, or has died of."""
+    if isinstance(result, DiedError):
+        result = given_up(task)
+    if isinstance(result, Escalation):
+        return escalated(record, task.message, result.reason)
+    if isinstance(result.event, EncodingRejected):
+        return Answer(Outcome.REJECTED, result, encode(result), result.event.reason)
+    return Answer(Outcome.ENCODED, result, encode(result))
+
+
+def escalated(record: Record, message: Message[Event], reason: str) -> Answer:
     """The event as it came, for the GPU pool, and why."""
-    return Record(ESCALATIONS.name, record.key, record.value, (*record.headers, (ESCALATION_REASON, reason.encode())))
+    headers = (*record.headers, (ESCALATION_REASON, reason.encode()))
+    return Answer(Outcome.ESCALATED, message, Record(ESCALATIONS.name, record.key, record.value, headers), reason)
 
 
-def rejected(message: Message[Event], error: RejectedError) -> Record:
+def rejection(message: Message[Event], error: RejectedError) -> Message[Event]:
     """The rejection of a registration."""
-    event = message.event
-    assert isinstance(event, Registration)
-    rejection = EncodingRejected(
+    event = registration_in(message)
+    rejected = EncodingRejected(
         collection=event.collection,
         individual_id=event.individual_id,
         revision=event.revision,
@@ -38,13 +100,41 @@ def rejected(message: Message[Event], error: RejectedError) -> Record:
         detail=str(error),
         event_id=message.id,
     )
-    return encode(message.derive(rejection, SOURCE))
+    return message.derive(rejected, SOURCE)
 
 
-def given_up(task: Task) -> Record:
+def rejected(message: Message[Event], error: RejectedError) -> Answer:
+    """The answer to a registration that no process has to look at."""
+    derived = rejection(message, error)
+    return Answer(Outcome.REJECTED, derived, encode(derived), error.reason)
+
+
+def erased(message: Message[Event], collection: str, key: ErasureKey) -> list[Answer]:
+    """The individual of a message leaves a collection: a tombstone, and what stays known when Kafka has dropped that.
+
+    The hash is published first: nothing can bring somebody back whose tombstone is there.
+    """
+    event = message.event
+    assert isinstance(event, IndividualEvent)
+    noted = message.derive(key.erasure_of(collection, event.individual_id, event.revision), SOURCE)
+    tombstone = message.derive(
+        EncodingErased(collection=collection, individual_id=event.individual_id, revision=event.revision), SOURCE
+    )
+    return [
+        Answer(Outcome.ERASURE_NOTED, noted, encode(noted)),
+        Answer(Outcome.ERASED, tombstone, encode(tombstone)),
+    ]
+
+
+def unreadable(record: Record, error: UnreadableError) -> Answer:
+    """The dead letter of a record that cannot be decoded."""
+    return Answer(Outcome.DEAD_LETTER, None, dead_letter(record, error, SOURCE), str(error))
+
+
+def given_up(task: Task) -> Message[Event]:
     """The rejection of a photo that a native library crashed on, or that took too long, twice."""
-    return rejected(
-        decode(task.record),
+    return rejection(
+        task.message,
         RejectedError(
             RejectionReason.PHOTO_UNREADABLE,
             "reading this photo ended the process that did it, or took too long, twice: send it again as a plain JPEG",
@@ -52,13 +142,19 @@ def given_up(task: Task) -> Record:
     )
 
 
-def too_large_for_memory(task: Task) -> Record:
+def too_large_for_memory(task: Task) -> Message[Event]:
     """The rejection of a photo that a process has not enough memory for, though it does nothing else."""
-    return rejected(
-        decode(task.record),
+    return rejection(
+        task.message,
         RejectedError(
             RejectionReason.PHOTO_TOO_LARGE,
             "unpacking this photo takes more memory than a process has: send a smaller copy, or raise "
             "FACEMATCH_ENCODER_MEMORY_MB and replay the event",
         ),
     )
+
+
+def registration_in(message: Message[Event]) -> Registration:
+    """The registration that a message of the pools' topics holds."""
+    assert isinstance(message.event, Registration)
+    return message.event

@@ -1,7 +1,6 @@
-"""What happens to events about individuals: the records that follow from them. Pure but for the photo store.
+"""Photos → embeddings or rejections, for several at once, in a process of the pool. Pure.
 
-`Intake` is what needs no network: it reads the event, decides who encodes it, and fetches the photo, in a thread of
-the worker. `Encoding` is the rest, for several photos at once, in a process of the pool.
+What comes before, in the worker itself, is `consumers.encoder.intake`.
 """
 
 from collections.abc import Sequence
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.encoder.answers import SOURCE, Task, escalated, rejected
+from consumers.encoder.answers import SOURCE, Escalation, Result, Task, registration_in, rejection
+from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import FaceDetector
 from consumers.faces.encoder import FaceEncoder
-from consumers.faces.found import FoundFace
 from consumers.faces.quality import brightness, check, frontality, sharpness
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Message, Record, decode, encode
+from schemas.envelope import Message
 from schemas.events.base import Detector, Event
 from schemas.events.encodings import EncodingComputed, Quality, RejectionReason
 from schemas.events.registrations import Registration
@@ -37,33 +36,32 @@ class Encoding:
         """What the detector runs on: "cpu" or "cuda"."""
         return self._detector.provider
 
-    def answers(self, tasks: Sequence[Task]) -> list[Record]:
-        """The one record that answers each task: an encoding, a rejection, or an escalation to the GPU pool."""
-        messages = [decode(task.record) for task in tasks]
-        answers: dict[int, Record] = {}
+    def encode(self, tasks: Sequence[Task]) -> list[Result]:
+        """The result of each task, in their order: an encoding, a rejection, or an escalation to the GPU pool."""
+        results: dict[int, Result] = {}
         subjects: dict[int, _Subject] = {}
         photos = [PhotoFile(task.photo, self._settings.max_photo_pixels) for task in tasks]
         for i, faces in enumerate(self._detector.find(photos)):
-            event = messages[i].event
-            assert isinstance(event, Registration)
+            message = tasks[i].message
+            event = registration_in(message)
             try:
                 if faces == [] and self._may_escalate(event):
-                    answers[i] = escalated(tasks[i].record, "no_face_by_hog")
+                    results[i] = Escalation("no_face_by_hog")
                 else:
                     subjects[i] = self._subject(event, photos[i], faces)
             except RejectedError as error:
-                answers[i] = rejected(messages[i], error)
+                results[i] = rejection(message, error)
         if subjects:
             embeddings = self._encoder.embed(np.stack([subject.chip for subject in subjects.values()]))
             for (i, subject), embedding in zip(subjects.items(), embeddings, strict=True):
-                answers[i] = self._computed(messages[i], subject, embedding)
-        return [answers[i] for i in range(len(tasks))]
+                results[i] = self._computed(tasks[i].message, subject, embedding)
+        return [results[i] for i in range(len(tasks))]
 
     def _may_escalate(self, event: Registration) -> bool:
         routing = self._settings.routing_for(event.collection)
         return self._detector.kind is Detector.HOG and event.detector is None and routing == "cascade"
 
-    def _subject(self, event: Registration, photo: PhotoFile, faces: list[FoundFace] | RejectedError) -> "_Subject":
+    def _subject(self, event: Registration, photo: PhotoFile, faces: list[DetectedFace] | RejectedError) -> "_Subject":
         """The photo's one face, good enough to be compared. Raises RejectedError."""
         if isinstance(faces, RejectedError):
             raise faces
@@ -90,9 +88,8 @@ class Encoding:
         check(quality, self._settings.minimum_quality_for(event.collection))
         return _Subject(face, aligned.chip, quality)
 
-    def _computed(self, message: Message[Event], subject: "_Subject", embedding: NDArray[np.float32]) -> Record:
-        event = message.event
-        assert isinstance(event, Registration)
+    def _computed(self, message: Message[Event], subject: "_Subject", embedding: NDArray[np.float32]) -> Message[Event]:
+        event = registration_in(message)
         computed = EncodingComputed(
             collection=event.collection,
             individual_id=event.individual_id,
@@ -103,11 +100,13 @@ class Encoding:
             detector=self._detector.kind,
             quality=subject.quality,
         )
-        return encode(message.derive(computed, SOURCE))
+        return message.derive(computed, SOURCE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    face: FoundFace
+    """The face that is encoded of a photo. `chip`: uint8 RGB of shape (150, 150, 3)."""
+
+    face: DetectedFace
     chip: NDArray[np.uint8]
     quality: Quality

@@ -1,19 +1,20 @@
-"""What comes in: records read, and their photos fetched, before a process encodes them."""
+"""The worker's own part, before a process encodes: records decoded, routed to a pool, and their photos fetched."""
 
 from collections.abc import Callable
 
-from consumers.encoder.answers import SOURCE, Task, escalated, rejected
-from consumers.encoder.pool.task_pool import Taken
+import structlog
+
+from consumers.encoder.answers import Answer, Task, erased, escalated, registration_in, rejected, unreadable
+from consumers.encoder.pool.step import Preparation
 from consumers.photos.rejected import RejectedError
-from runtime.telemetry.log_fields import about
-from schemas.envelope import Message, Record, UnreadableError, decode, encode
+from runtime.telemetry.log_fields import about, fields_of
+from schemas.envelope import Record, UnreadableError, decode
 from schemas.erased import Erased, ErasureKey
-from schemas.events.base import Detector, Event, IndividualEvent
-from schemas.events.encodings import EncodingErased
+from schemas.events.base import Detector
 from schemas.events.registrations import IndividualDeleted, IndividualUpdated, Photo, Registration
-from schemas.letters import dead_letter
 from schemas.settings import Settings
 
+log = structlog.stdlib.get_logger(__name__)
 ReadPhoto = Callable[[Photo], bytes]
 
 
@@ -32,29 +33,30 @@ class Intake:
         self._key = key
         self._erased = erased
 
-    def take(self, record: Record) -> Taken[Task, Record]:
-        """What follows at once (tombstones, a dead letter, an escalation, a rejection), and what is to be encoded."""
+    def prepare(self, record: Record) -> Preparation[Task]:
+        """The answers that need no process (tombstones, a dead letter, an escalation, a rejection), and the task."""
         try:
             message = decode(record)
         except UnreadableError as error:
-            return Taken([dead_letter(record, error, SOURCE)])
+            return Preparation([unreadable(record, error)])
         event = message.event
         if isinstance(event, IndividualDeleted):
-            return Taken(self._erasure(message, event.collection))
-        assert isinstance(event, Registration)
-        left = []
+            return Preparation(erased(message, event.collection, self._key))
+        event = registration_in(message)
+        left: list[Answer] = []
         if isinstance(event, IndividualUpdated) and event.moved_from is not None and self._pool is Detector.HOG:
-            left = self._erasure(message, event.moved_from)
+            left = erased(message, event.moved_from, self._key)
         if self._erased.forbids(message):
-            return Taken(left)
+            log.info("erased: not encoded", **fields_of(message))
+            return Preparation(left)
         escalation = self._escalation(event)
         if escalation is not None:
-            return Taken([*left, escalated(record, escalation)])
+            return Preparation([*left, escalated(record, message, escalation)])
         try:
             with about(message):
-                return Taken(left, Task(record, self._read_photo(event.photo)))
+                return Preparation(left, Task.of(message, self._read_photo(event.photo)))
         except RejectedError as error:
-            return Taken([*left, rejected(message, error)])
+            return Preparation([*left, rejected(message, error)])
 
     def _escalation(self, event: Registration) -> str | None:
         """Why the other pool encodes it, None where this one does."""
@@ -65,11 +67,3 @@ class Intake:
         if event.detector is None and self._settings.routing_for(event.collection) == "gpu":
             return "routed_to_gpu"
         return None
-
-    def _erasure(self, message: Message[Event], collection: str) -> list[Record]:
-        """The tombstone of an individual of a collection, and what is kept of them when Kafka has dropped that."""
-        event = message.event
-        assert isinstance(event, IndividualEvent)
-        tombstone = EncodingErased(collection=collection, individual_id=event.individual_id, revision=event.revision)
-        erasure = self._key.erasure_of(collection, event.individual_id, event.revision)
-        return [encode(message.derive(one, SOURCE)) for one in (erasure, tombstone)]

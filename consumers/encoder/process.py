@@ -7,12 +7,11 @@ import resource
 import signal
 from enum import StrEnum
 
-from consumers.encoder.answers import Task, too_large_for_memory
+from consumers.encoder.answers import Result, Task, too_large_for_memory
 from consumers.encoder.encoding import Encoding
 from consumers.faces.detectors import CnnDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
 from consumers.faces.networks.sessions import has_cuda
-from schemas.envelope import Record
 from schemas.events.base import Detector
 from schemas.settings import Settings
 
@@ -68,15 +67,15 @@ def provider() -> str:
     return _encoding.provider
 
 
-def answers(tasks: list[Task]) -> list[Record]:
-    """The answer to each task. A photo that takes too long ends the process: no exception reaches native code.
+def encode(tasks: list[Task]) -> list[Result]:
+    """The result of each task. A photo that takes too long ends the process: no exception reaches native code.
 
     Where memory does not suffice for all at once, each is tried alone, and rejected if it does not suffice for that.
     """
     assert _encoding is not None
     signal.setitimer(signal.ITIMER_REAL, _seconds_each * len(tasks))
     try:
-        return _encoding.answers(tasks)
+        return _encoding.encode(tasks)
     except Exception as error:
         if not _is_lack_of_memory(error):
             raise
@@ -84,7 +83,7 @@ def answers(tasks: list[Task]) -> list[Record]:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if len(tasks) == 1:
         return [too_large_for_memory(tasks[0])]
-    return [answer for task in tasks for answer in answers([task])]
+    return [result for task in tasks for result in encode([task])]
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

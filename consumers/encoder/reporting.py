@@ -1,56 +1,51 @@
-"""What an encoder worker says of what it has done: in the log, and as spans."""
+"""Log lines and spans of the encoder's answers."""
 
 import logging
 
 import structlog
 
-from consumers.encoder.answers import ESCALATION_REASON
-from consumers.encoder.pool.step import Done
+from consumers.encoder.answers import Answer, Outcome
+from consumers.encoder.pool.step import AnsweredRecord
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.tracing import Tracer, trace_id_of
-from schemas.envelope import Record, decode
+from schemas.envelope import Record
 from schemas.events.encodings import EncodingRejected
-from schemas.topics import DEAD_LETTERS, ENCODINGS, ESCALATIONS, REJECTIONS
 
 log = structlog.stdlib.get_logger(__name__)
 
-_OUTCOMES = {ENCODINGS.name: "encoded", REJECTIONS.name: "rejected", ESCALATIONS.name: "escalated"}
 
-
-class Teller:
-    """Says of rejections, erasures and dead letters always, of what goes well where it is asked for."""
+class Reporter:
+    """Logs rejections, erasures and dead letters always, encodings and escalations at level debug."""
 
     def __init__(self, tracer: Tracer | None) -> None:
         self._tracer = tracer
 
-    def tell(self, done: Done) -> None:
-        """Say what became of a record."""
-        for answer in done.answers:
-            _say(answer, done.record)
-            outcome = _OUTCOMES.get(answer.topic)
-            if self._tracer is not None and outcome is not None and trace_id_of(answer.headers) is not None:
-                outcome = "erased" if answer.value is None else outcome
-                more = {"facematch.outcome": outcome}
-                self._tracer.stage("encode", decode(answer), done.begun, done.answered, more)
-        if not done.answers:  # of erased people alone nothing is said
-            log.info("erased: not encoded", **fields_of(decode(done.record)))
+    def report(self, answered: AnsweredRecord) -> None:
+        """Log the answers to a record, and export a span of each that belongs to a trace."""
+        for answer in answered.answers:
+            _log(answer, answered.record)
+            message = answer.message
+            if self._tracer is None or message is None or trace_id_of(message.context) is None:
+                continue
+            if answer.outcome is not Outcome.ERASURE_NOTED:
+                more = {"facematch.outcome": answer.outcome.value}
+                self._tracer.stage("encode", message, answered.begun, answered.answered, more)
 
 
-def _say(answer: Record, record: Record) -> None:
-    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    if answer.topic == DEAD_LETTERS.name:
-        log.warning("dead letter", **fields_of_letter(answer))
-    elif answer.topic == REJECTIONS.name:
-        message = decode(answer)
-        assert isinstance(message.event, EncodingRejected)
-        reason = {"reason": message.event.reason.value, "detail": message.event.detail}
-        log.info("rejected", **fields_of(message), **reason, **place)
-    elif answer.topic == ENCODINGS.name and answer.value is None:
-        log.info("erased from the collection: tombstone published", **fields_of(decode(answer)), **place)
+def _log(answer: Answer, record: Record) -> None:
+    position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    if answer.message is None:
+        log.warning("dead letter", **fields_of_letter(answer.record))
+        return
+    event = answer.message.event
+    if isinstance(event, EncodingRejected):
+        reason = {"reason": event.reason.value, "detail": event.detail}
+        log.info("rejected", **fields_of(answer.message), **reason, **position)
+    elif answer.outcome is Outcome.ERASED:
+        log.info("erased from the collection: tombstone published", **fields_of(answer.message), **position)
     elif not log.isEnabledFor(logging.DEBUG):
         return
-    elif answer.topic == ENCODINGS.name:
-        log.debug("encoded", **fields_of(decode(answer)))
-    elif answer.topic == ESCALATIONS.name:
-        reason = {"reason": (dict(answer.headers)[ESCALATION_REASON] or b"").decode()}
-        log.debug("escalated to the GPU pool", **fields_of(decode(answer)), **reason)
+    elif answer.outcome is Outcome.ENCODED:
+        log.debug("encoded", **fields_of(answer.message))
+    elif answer.outcome is Outcome.ESCALATED:
+        log.debug("escalated to the GPU pool", **fields_of(answer.message), reason=answer.reason)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.faces.found import COUNTS_BESIDE, FoundFace, those_that_count
+from consumers.faces.detected import PROMINENT_WIDTH, DetectedFace, prominent_faces
 from consumers.faces.networks.cache import cached_file
 from consumers.faces.networks.mmod import Detection, MmodDetector
 from consumers.photos.file import PhotoFile
@@ -39,7 +39,7 @@ class FaceDetector(Protocol):
     provider: str
     """What it runs on: "cpu" or "cuda"."""
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[FoundFace] | RejectedError]:
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
         """The faces in each photo that count beside the largest of it, or why it cannot be read."""
         ...
 
@@ -54,30 +54,30 @@ class HogDetector:
         name = f"dlib-{dlib.__version__}-frontal-face-detector.svm"
         self._detector = dlib.fhog_object_detector(str(cached_file(cache, name, _frontal_face_detector)))
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[FoundFace] | RejectedError]:
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
         """See FaceDetector."""
         return [_or_rejection(partial(self._find, photo)) for photo in photos]
 
-    def _find(self, photo: PhotoFile) -> list[FoundFace]:
+    def _find(self, photo: PhotoFile) -> list[DetectedFace]:
         for long_side in _looks(photo.long_side):
             faces = self._look(photo, long_side)
             if faces:
                 largest = max(faces, key=lambda face: face.width)
-                smallest = COUNTS_BESIDE * largest.width
+                smallest = PROMINENT_WIDTH * largest.width
                 scale = long_side / photo.long_side
                 if smallest * scale < _HOG_FACE and _room_beside(largest, photo, smallest):
                     # a face that counts may be there, too small to be seen in this copy
                     faces = self._look(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
-                return those_that_count(faces)
+                return prominent_faces(faces)
         return []
 
-    def _look(self, photo: PhotoFile, long_side: int) -> list[FoundFace]:
+    def _look(self, photo: PhotoFile, long_side: int) -> list[DetectedFace]:
         grey = Image.fromarray(photo.at_least(long_side)).convert("L")
         copy = resized(grey, long_side)
         scale = long_side / photo.long_side
         boxes, scores, _ = self._detector.run(np.asarray(copy), 0, 0.0)
         return [
-            FoundFace.in_copy(box.top(), box.right(), box.bottom(), box.left(), score, scale)
+            DetectedFace.in_copy(box.top(), box.right(), box.bottom(), box.left(), score, scale)
             for box, score in zip(boxes, scores, strict=True)
         ]
 
@@ -91,7 +91,7 @@ class CnnDetector:
         self._detector = MmodDetector(models / "mmod_human_face_detector.dat", cache, batch=batch)
         self.provider = self._detector.provider
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[FoundFace] | RejectedError]:
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
         """See FaceDetector."""
         copies = [_or_rejection(partial(_copy, photo, CNN_LONG_SIDE)) for photo in photos]
         readable = [copy for copy in copies if not isinstance(copy, RejectedError)]
@@ -108,17 +108,17 @@ def _looks(long_side: int) -> list[int]:
     return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
 
 
-def _room_beside(face: FoundFace, photo: PhotoFile, width: float) -> bool:
+def _room_beside(face: DetectedFace, photo: PhotoFile, width: float) -> bool:
     """Whether another face of that width fits beside, above or below this one."""
     pixels = photo.at_least(1)
     high, wide = (side * photo.long_side / max(pixels.shape[:2]) for side in pixels.shape[:2])
     return bool(max(face.left, wide - face.right, face.top, high - face.bottom) >= width)
 
 
-def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[FoundFace]:
+def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[DetectedFace]:
     scale = max(copy.shape[:2]) / photo.long_side
-    return those_that_count(
-        [FoundFace.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]
+    return prominent_faces(
+        [DetectedFace.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]
     )
 
 

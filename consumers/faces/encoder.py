@@ -9,7 +9,7 @@ import dlib
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.faces.found import FoundFace
+from consumers.faces.detected import DetectedFace
 from consumers.faces.networks.embedder import Embedder
 from consumers.faces.networks.graphs import CHIP_SIDE
 from consumers.faces.networks.weights import file_digest
@@ -23,7 +23,7 @@ _DETAILED = 150  # a face of this width fills the chip with its own pixels: more
 
 
 @dataclass(frozen=True, slots=True)
-class Aligned:
+class AlignedFace:
     """A face turned upright: a chip, uint8 RGB of shape (150, 150, 3), and landmarks (5, 2) in pixels of some copy."""
 
     chip: NDArray[np.uint8]
@@ -45,7 +45,7 @@ class FaceEncoder:
         self._landmarks = dlib.shape_predictor(str(landmarks))
         self._network = Embedder(network, cache)
 
-    def align(self, photo: PhotoFile, face: FoundFace) -> Aligned:
+    def align(self, photo: PhotoFile, face: DetectedFace) -> AlignedFace:
         """The face, cut from a copy of the photo large enough that no detail is lost.
 
         Raises RejectedError where the photo breaks off in a part that detection did not need.
@@ -55,7 +55,7 @@ class FaceEncoder:
         box = dlib.rectangle(*(round(side * scale) for side in (face.left, face.top, face.right, face.bottom)))
         shape = self._landmarks(pixels, box)
         chip = dlib.get_face_chip(pixels, shape, CHIP_SIDE, _PADDING)
-        return Aligned(chip, np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64))
+        return AlignedFace(chip, np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64))
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, of shape (n, 128), of aligned faces, uint8 RGB of shape (n, 150, 150, 3)."""

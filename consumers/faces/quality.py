@@ -1,4 +1,4 @@
-"""How good a face is for comparing, and what to say where it is not good enough. Pure."""
+"""The measures of a face's quality, and the rejections of faces that are not good enough to be compared. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from schemas.settings import MinimumQuality
 
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
-_SAYS = {
+BELOW_MINIMUM = {
     "face_pixels": (
         RejectionReason.FACE_TOO_SMALL,
         "the face is {is_:.0f} pixels wide; at least {needed:.0f} are needed: go nearer, or send a larger copy",
@@ -65,8 +65,8 @@ def frontality(landmarks: NDArray[np.float64]) -> float:
 
 
 def check(quality: Quality, minimum: MinimumQuality) -> None:
-    """Raise RejectedError for the first measure that is below its minimum, saying what to do."""
-    for name, (reason, says) in _SAYS.items():
+    """Check each measure. Raises RejectedError, whose text says what to do, for the first that is below its minimum."""
+    for name, (reason, text) in BELOW_MINIMUM.items():
         is_, needed = getattr(quality, name), getattr(minimum, name)
         if needed is not None and is_ < needed:
-            raise RejectedError(reason, says.format(is_=is_, needed=needed))
+            raise RejectedError(reason, text.format(is_=is_, needed=needed))

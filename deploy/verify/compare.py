@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import CnnDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
-from consumers.faces.found import FoundFace
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from deploy.verify.identities import Identities
@@ -51,7 +51,7 @@ class Compared:
         return float(np.linalg.norm(self.reference - self.ours))
 
 
-def _overlap(face: FoundFace, box: tuple[int, int, int, int]) -> float:
+def _overlap(face: DetectedFace, box: tuple[int, int, int, int]) -> float:
     """Intersection over union with a box (top, right, bottom, left)."""
     top, right, bottom, left = box
     high = min(face.bottom, bottom) - max(face.top, top)
@@ -86,7 +86,7 @@ class Comparison:
         size = pixels.shape[0] * pixels.shape[1]
         return Compared(path, size, (len(boxes), len(faces)), detector, reference, ours)
 
-    def _find(self, photo: PhotoFile) -> tuple[str, list[FoundFace]]:
+    def _find(self, photo: PhotoFile) -> tuple[str, list[DetectedFace]]:
         for detector in self._detectors:
             (faces,) = detector.find([photo])
             if isinstance(faces, RejectedError):

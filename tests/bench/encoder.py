@@ -24,7 +24,7 @@ from consumers.faces.networks.mmod import MmodDetector
 from consumers.photos.file import PhotoFile
 from deploy.demo.photos import fetch_demo_photos
 from deploy.local.stack import Stack
-from schemas.envelope import announce, encode
+from schemas.envelope import announce
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
 from tests.bench.machine import begin_benchmark, print_table, sized
@@ -117,7 +117,7 @@ def against_dlibs_cnn(photos: Path, settings: Settings) -> None:
 
 def _task(data: bytes, number: int) -> Task:
     event = IndividualCreated(collection="c", individual_id=str(number), revision=1, photo=Photo(uri="file:///x"))
-    return Task(encode(announce(event, "bench")), data)
+    return Task(announce(event, "bench"), data)
 
 
 _encoding: Encoding | None = None
@@ -134,14 +134,14 @@ def _bare(arguments: tuple[bytes, int]) -> None:
     data, count = arguments
     batch = batch_of(Settings(), Pool.CPU)
     for number in range(0, count, batch):
-        _encoding.answers([_task(data, number + i) for i in range(batch)])
+        _encoding.encode([_task(data, number + i) for i in range(batch)])
 
 
 def one_process(pool: Pool, files: list[str]) -> None:
     """In a process of its own: its peak memory in MB after photos of all sizes, twice."""
     encoding = load_encoding(Settings(), pool)
     for number, file in enumerate(files * 2):
-        encoding.answers([_task(Path(file).read_bytes(), number)])
+        encoding.encode([_task(Path(file).read_bytes(), number)])
     status = Path("/proc/self/status").read_text()  # ru_maxrss counts what the process was before it was this one
     print(next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM")))
 

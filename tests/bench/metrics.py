@@ -19,8 +19,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.context_managers import Timer
 from prometheus_client.metrics import MetricWrapperBase
 
-from consumers.encoder.answers import Task
-from consumers.encoder.metering import Answers
+from consumers.encoder.answers import Task, answer_to
+from consumers.encoder.metering import AnswerCounter
 from consumers.encoder.process import Pool, load_encoding
 from consumers.sink import worker as sink_worker
 from consumers.sink.batch import BatchWriter, WrittenBatch
@@ -179,16 +179,18 @@ def _events_of(people: int) -> Iterator[Record]:
 
 def encoder(settings: Settings) -> Row:
     """A photo in a process of the CPU pool, and what its worker counts of the answer."""
-    encoding, answers = load_encoding(settings, Pool.CPU), Answers("bench", "individuals")
+    encoding, counter = load_encoding(settings, Pool.CPU), AnswerCounter("bench", "individuals")
     photo = (fetch_demo_photos(STACK_FOLDER.resolve() / "photos") / "obama.jpg").read_bytes()
     event = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///obama.jpg"))
-    task = Task(encode(announce(event, "bench")), photo)
+    message = announce(event, "bench")
+    record, task = encode(message), Task(message, photo)
     taken, counting = [], []
     for _ in range(PHOTOS):
         begun = time.process_time()
-        (answer,) = encoding.answers([task])
+        (result,) = encoding.encode([task])
+        answer = answer_to(record, task, result)
         encoded = time.process_time()
-        answers.count([answer])
+        counter.count([answer])
         taken.append((time.process_time() - begun) * 1e6)
         counting.append((time.process_time() - encoded) * 1e6)
     return _row("encoder, CPU pool, one photo", taken, counting)

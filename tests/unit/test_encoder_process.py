@@ -7,42 +7,43 @@ import numpy as np
 import pytest
 
 from consumers.encoder import process as encoder_process
-from consumers.encoder.answers import Task
+from consumers.encoder.answers import Escalation, Result, Task
 from consumers.encoder.encoding import Encoding
-from consumers.encoder.process import answers
+from consumers.encoder.process import encode
 from consumers.photos.file import PhotoFile
-from schemas.envelope import Record, announce, decode, encode
+from schemas.envelope import Message, announce
 from schemas.events.encodings import EncodingRejected, RejectionReason
 from schemas.events.registrations import IndividualCreated, Photo
 from tests.unit.test_photos import file_of, scene
 
-ENCODED = Record("encodings", b"c/x", b"{}")
+RESULT = Escalation("for the test")
 
 
 class Encodes:
     """Has memory for two units of photo; a photo's file says how many it takes."""
 
-    def answers(self, tasks: Sequence[Task]) -> list[Record]:
+    def encode(self, tasks: Sequence[Task]) -> list[Result]:
         if sum(len(task.photo) for task in tasks) > 2:
             raise MemoryError
         if any(task.photo == b"x" for task in tasks):
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer")
-        return [ENCODED for _ in tasks]
+        return [RESULT for _ in tasks]
 
 
 def task(photo: bytes) -> Task:
     event = IndividualCreated(collection="c", individual_id="x", revision=1, photo=Photo(uri="file:///x"))
-    return Task(encode(announce(event, "test")), photo)
+    return Task(announce(event, "test"), photo)
 
 
 def test_what_a_batch_has_no_memory_for_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_process, "_encoding", cast(Encoding, Encodes()))
     monkeypatch.setattr(encoder_process, "_seconds_each", 10)
-    assert answers([task(b"1"), task(b"22"), task(b"1")]) == [ENCODED] * 3
-    first, too_large, by_onnxruntime = answers([task(b"1"), task(b"333"), task(b"x")])
-    assert first == ENCODED
-    for record in (too_large, by_onnxruntime):
-        event = decode(record).event
+    assert encode([task(b"1"), task(b"22"), task(b"1")]) == [RESULT] * 3
+    first, too_large, by_onnxruntime = encode([task(b"1"), task(b"333"), task(b"x")])
+    assert first == RESULT
+    for result in (too_large, by_onnxruntime):
+        assert isinstance(result, Message)
+        event = result.event
         assert isinstance(event, EncodingRejected)
         assert event.reason is RejectionReason.PHOTO_TOO_LARGE
         assert "FACEMATCH_ENCODER_MEMORY_MB" in event.detail
@@ -50,12 +51,12 @@ def test_what_a_batch_has_no_memory_for_is_tried_alone(monkeypatch: pytest.Monke
 
 def test_what_is_our_fault_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def answers(self, _tasks: Sequence[Task]) -> list[Record]:
+        def encode(self, _tasks: Sequence[Task]) -> list[Result]:
             raise ZeroDivisionError
 
     monkeypatch.setattr(encoder_process, "_encoding", cast(Encoding, Broken()))
     with pytest.raises(ZeroDivisionError):
-        answers([task(b"1")])
+        encode([task(b"1")])
 
 
 def test_a_photo_for_which_memory_does_not_suffice_is_not_called_too_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """Which pool encodes, what is rejected and why, and that every task of a batch has its own answer."""
 
+import base64
 import io
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,16 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import SecretStr
 
-from consumers.encoder.answers import ESCALATION_REASON, Task, given_up
+from consumers.encoder.answers import ESCALATION_REASON, Answer, Outcome, Task, answer_to
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.intake import Intake
-from consumers.faces.encoder import Aligned, FaceEncoder
-from consumers.faces.found import FoundFace
+from consumers.encoder.pool.task_pool import DiedError
+from consumers.faces.detected import DetectedFace
+from consumers.faces.encoder import AlignedFace, FaceEncoder
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import Record, announce, decode, encode
 from schemas.erased import NOBODY, Erased, ErasureKey
-from schemas.events.base import Detector
+from schemas.events.base import Detector, Event
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected, RejectionReason
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.settings import Settings
@@ -48,25 +51,25 @@ class Faces:
     def __init__(self, kind: Detector) -> None:
         self.kind = kind
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[FoundFace] | RejectedError]:
-        answers: list[list[FoundFace] | RejectedError] = []
+    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
+        answers: list[list[DetectedFace] | RejectedError] = []
         for photo in photos:
             try:
                 count = round(float(photo.at_least(64).mean()) / 10)
             except RejectedError as error:
                 answers.append(error)
                 continue
-            answers.append([FoundFace(0, 40 - i, 40 - i, 0, 1.0) for i in range(count)])
+            answers.append([DetectedFace(0, 40 - i, 40 - i, 0, 1.0) for i in range(count)])
         return answers
 
 
 class Encoder:
     id = "test"
 
-    def align(self, photo: PhotoFile, _face: FoundFace) -> Aligned:
+    def align(self, photo: PhotoFile, _face: DetectedFace) -> AlignedFace:
         grey = round(float(photo.at_least(64).mean()))
         chip = np.full((150, 150, 3), grey, np.uint8)
-        return Aligned(chip, np.array([(0, 0), (2, 0), (4, 0), (6, 0), (3, 3)], dtype=np.float64))
+        return AlignedFace(chip, np.array([(0, 0), (2, 0), (4, 0), (6, 0), (3, 3)], dtype=np.float64))
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.repeat(chips[:, 0, 0, :1], 128, axis=1).astype(np.float32)
@@ -76,19 +79,44 @@ def encoding(kind: Detector = Detector.HOG, **settings: Any) -> Encoding:
     return Encoding(Settings(**settings), Faces(kind), cast(FaceEncoder, Encoder()))
 
 
-def intake(pool: Detector = Detector.HOG, erased: Erased = NOBODY, **settings: Any) -> Intake:
-    return Intake(Settings(**settings), pool, lambda _: b"photo", KEY, erased)
+def intake(
+    pool: Detector = Detector.HOG,
+    erased: Erased = NOBODY,
+    read_photo: Callable[[Photo], bytes] = lambda _: b"photo",
+    **settings: Any,
+) -> Intake:
+    return Intake(Settings(**settings), pool, read_photo, KEY, erased)
 
 
-def reason_of(record: Record) -> RejectionReason:
-    event = decode(record).event
+Work = tuple[Record, bytes]
+
+
+def answers(encoding: Encoding, *works: Work) -> list[Answer]:
+    """As the step does it: what a process makes of each task, for the record that it came of."""
+    tasks = [Task.of(decode(record), photo) for record, photo in works]
+    results = encoding.encode(tasks)
+    return [answer_to(record, task, result) for (record, _), task, result in zip(works, tasks, results, strict=True)]
+
+
+def event_of(answer: Answer) -> Event:
+    """The event of an answer, which is that of the record that is published."""
+    assert answer.message is not None
+    assert encode(answer.message) == answer.record
+    return decode(answer.record).event
+
+
+def reason_of(answer: Answer) -> RejectionReason:
+    event = event_of(answer)
     assert isinstance(event, EncodingRejected)
+    assert (answer.outcome, answer.reason) == (Outcome.REJECTED, event.reason)
     return event.reason
 
 
-def escalation_of(record: Record) -> str:
-    assert record.topic == "escalations"
-    return (dict(record.headers)[ESCALATION_REASON] or b"").decode()
+def escalation_of(answer: Answer) -> str:
+    assert (answer.outcome, answer.record.topic) == (Outcome.ESCALATED, "escalations")
+    reason = (dict(answer.record.headers)[ESCALATION_REASON] or b"").decode()
+    assert answer.reason == reason
+    return reason
 
 
 @pytest.mark.parametrize(
@@ -108,14 +136,14 @@ def escalation_of(record: Record) -> str:
 def test_the_setting_or_the_event_says_which_pool(
     settings: dict[str, Any], detector: Detector | None, expected: str | None
 ) -> None:
-    taken = intake(**settings).take(registration(detector=detector))
+    prepared = intake(**settings).prepare(registration(detector=detector))
     if expected is None:
-        assert taken.task is not None
-        assert taken.answers == []
+        assert prepared.task is not None
+        assert prepared.answers == []
     else:
-        assert taken.task is None
-        assert [escalation_of(answer) for answer in taken.answers] == [expected]
-    assert intake(Detector.CNN, **settings).take(registration(detector=detector)).task is not None
+        assert prepared.task is None
+        assert [escalation_of(answer) for answer in prepared.answers] == [expected]
+    assert intake(Detector.CNN, **settings).prepare(registration(detector=detector)).task is not None
 
 
 @pytest.mark.parametrize(
@@ -125,70 +153,69 @@ def test_the_setting_or_the_event_says_which_pool(
 def test_what_hog_finds_no_face_in_is_escalated_only_in_a_cascade(
     routing: str, detector: Detector | None, escalates: bool
 ) -> None:
-    (answer,) = encoding(routing=routing).answers([Task(registration(detector=detector), jpeg(0))])
+    (answer,) = answers(encoding(routing=routing), (registration(detector=detector), jpeg(0)))
     if escalates:
         assert escalation_of(answer) == "no_face_by_hog"
     else:
         assert reason_of(answer) is RejectionReason.NO_FACE
-    (answer,) = encoding(Detector.CNN, routing=routing).answers([Task(registration(detector=detector), jpeg(0))])
+    (answer,) = answers(encoding(Detector.CNN, routing=routing), (registration(detector=detector), jpeg(0)))
     assert reason_of(answer) is RejectionReason.NO_FACE
 
 
 def test_an_escalation_is_the_event_as_it_came() -> None:
     record = registration()
-    (answer,) = encoding().answers([Task(record, jpeg(0))])
-    assert (answer.key, answer.value) == (record.key, record.value)
-    assert answer.headers[:-1] == record.headers
+    (answer,) = answers(encoding(), (record, jpeg(0)))
+    assert (answer.record.key, answer.record.value) == (record.key, record.value)
+    assert answer.record.headers[:-1] == record.headers
 
 
 def test_each_task_of_a_batch_has_its_own_answer_in_order() -> None:
     photos = [jpeg(10), b"no photo", jpeg(0), jpeg(20), jpeg(11)]
-    tasks = [Task(registration(f"p{i}"), photo) for i, photo in enumerate(photos)]
-    answers = encoding().answers(tasks)
-    assert [answer.key for answer in answers] == [f"c/p{i}".encode() for i in range(5)]
-    first, last = decode(answers[0]).event, decode(answers[4]).event
+    found = answers(encoding(), *((registration(f"p{i}"), photo) for i, photo in enumerate(photos)))
+    assert [answer.record.key for answer in found] == [f"c/p{i}".encode() for i in range(5)]
+    first, last = event_of(found[0]), event_of(found[4])
     assert isinstance(first, EncodingComputed)
     assert isinstance(last, EncodingComputed)
     assert (first.embedding[0], last.embedding[0]) == (10, 11)
-    assert reason_of(answers[1]) is RejectionReason.PHOTO_UNREADABLE
-    assert escalation_of(answers[2]) == "no_face_by_hog"
-    assert reason_of(answers[3]) is RejectionReason.SEVERAL_FACES
+    assert reason_of(found[1]) is RejectionReason.PHOTO_UNREADABLE
+    assert escalation_of(found[2]) == "no_face_by_hog"
+    assert reason_of(found[3]) is RejectionReason.SEVERAL_FACES
 
 
 def test_a_collection_may_take_the_largest_of_several_faces() -> None:
     settings: dict[str, Any] = {"collections": {"lenient": {"several_faces": "largest"}}}
-    (answer,) = encoding(**settings).answers([Task(registration(collection="lenient"), jpeg(20))])
-    event = decode(answer).event
+    (answer,) = answers(encoding(**settings), (registration(collection="lenient"), jpeg(20)))
+    event = event_of(answer)
     assert isinstance(event, EncodingComputed)
     assert event.face.right == 40
 
 
 def test_an_encoding_carries_its_quality_and_a_minimum_rejects() -> None:
-    (answer,) = encoding().answers([Task(registration(), jpeg(10))])
-    event = decode(answer).event
+    (answer,) = answers(encoding(), (registration(), jpeg(10)))
+    event = event_of(answer)
     assert isinstance(event, EncodingComputed)
     assert event.encoder == "test"
     assert event.quality.face_pixels == 40
     assert event.quality.brightness == pytest.approx(10, abs=0.1)
     strict: dict[str, Any] = {"collections": {"c": {"minimum_quality": {"face_pixels": 60}}}}
-    (answer,) = encoding(**strict).answers([Task(registration(), jpeg(10))])
+    (answer,) = answers(encoding(**strict), (registration(), jpeg(10)))
     assert reason_of(answer) is RejectionReason.FACE_TOO_SMALL
-    rejection = decode(answer).event
+    rejection = event_of(answer)
     assert isinstance(rejection, EncodingRejected)
     assert "40 pixels wide; at least 60" in rejection.detail
-    (answer,) = encoding(**strict).answers([Task(registration(collection="other"), jpeg(10))])
-    assert answer.topic == "encodings"
+    (answer,) = answers(encoding(**strict), (registration(collection="other"), jpeg(10)))
+    assert answer.record.topic == "encodings"
 
 
 def test_an_erasure_needs_no_network_and_an_unreadable_record_is_a_dead_letter() -> None:
     event = IndividualDeleted(collection="c", individual_id="x", revision=2)
-    taken = intake().take(encode(announce(event, "test")))
-    assert taken.task is None
-    erasure, tombstone = (decode(answer).event for answer in taken.answers)
+    prepared = intake().prepare(encode(announce(event, "test")))
+    assert prepared.task is None
+    erasure, tombstone = (event_of(answer) for answer in prepared.answers)
     assert erasure == KEY.erasure_of("c", "x", 2)
     assert tombstone == EncodingErased(collection="c", individual_id="x", revision=2)
-    (letter,) = intake().take(Record("individuals", b"c/x", b"{}", partition=0, offset=7)).answers
-    assert letter.topic == "dead-letters"
+    (letter,) = intake().prepare(Record("individuals", b"c/x", b"{}", partition=0, offset=7)).answers
+    assert (letter.outcome, letter.record.topic) == (Outcome.DEAD_LETTER, "dead-letters")
 
 
 def moved(revision: int = 2) -> Record:
@@ -198,28 +225,43 @@ def moved(revision: int = 2) -> Record:
 
 
 def test_who_moves_to_another_collection_is_erased_from_the_one_before() -> None:
-    taken = intake().take(moved())
-    assert taken.task is not None
-    assert [decode(answer).event for answer in taken.answers] == [
+    prepared = intake().prepare(moved())
+    assert prepared.task is not None
+    assert [event_of(answer) for answer in prepared.answers] == [
         KEY.erasure_of("c", "x", 2),
         EncodingErased(collection="c", individual_id="x", revision=2),
     ]
-    erasure, tombstone, escalation = intake(routing="gpu").take(moved()).answers
-    assert {erasure.topic, tombstone.topic} == {"erasures", "encodings"}
+    erasure, tombstone, escalation = intake(routing="gpu").prepare(moved()).answers
+    assert {erasure.record.topic, tombstone.record.topic} == {"erasures", "encodings"}
     assert escalation_of(escalation) == "routed_to_gpu"
-    assert intake(Detector.CNN).take(moved()).answers == [], "the CPU pool has said so"
+    assert intake(Detector.CNN).prepare(moved()).answers == [], "the CPU pool has said so"
 
 
 @pytest.mark.parametrize("pool", list(Detector))
 def test_of_who_was_erased_nothing_up_to_that_revision_is_encoded_again(pool: Detector) -> None:
     erased = Erased(KEY)
     erased.add(announce(KEY.erasure_of("c", "x", 1), "test"))
-    taken = intake(pool, erased).take(registration())
-    assert (list(taken.answers), taken.task) == ([], None)
-    assert intake(pool, erased).take(registration("y")).task is not None
-    assert intake(pool, erased).take(registration(collection="other")).task is not None
-    assert intake(pool, erased).take(moved()).task is not None
+    prepared = intake(pool, erased).prepare(registration())
+    assert (list(prepared.answers), prepared.task) == ([], None)
+    assert intake(pool, erased).prepare(registration("y")).task is not None
+    assert intake(pool, erased).prepare(registration(collection="other")).task is not None
+    assert intake(pool, erased).prepare(moved()).task is not None
 
 
 def test_a_photo_that_ended_its_process_twice_is_unreadable() -> None:
-    assert reason_of(given_up(Task(registration(), b""))) is RejectionReason.PHOTO_UNREADABLE
+    record = registration()
+    assert reason_of(answer_to(record, Task.of(decode(record), b""), DiedError())) is RejectionReason.PHOTO_UNREADABLE
+
+
+def test_an_inline_photo_travels_to_a_process_once_and_its_escalation_has_it_all_the_same() -> None:
+    photo = jpeg(0) + bytes(600_000)
+    event = IndividualCreated(
+        collection="c", individual_id="x", revision=1, photo=Photo(inline=base64.b64encode(photo).decode())
+    )
+    record = encode(announce(event, "test"))
+    task = intake(read_photo=lambda _: photo).prepare(record).task
+    assert task is not None
+    assert len(pickle.dumps(task)) < len(photo) + 2_000
+    (answer,) = answers(encoding(), (record, task.photo))
+    assert escalation_of(answer) == "no_face_by_hog"
+    assert answer.record.value == record.value

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from consumers.faces.detected import DetectedFace, prominent_faces
 from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
-from consumers.faces.found import FoundFace, those_that_count
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from deploy.verify.compare import verify
@@ -41,7 +41,7 @@ def detector(request: pytest.FixtureRequest) -> FaceDetector:
     return HogDetector(CACHE) if request.param == "hog" else CnnDetector(models_folder(), CACHE)
 
 
-def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[FoundFace]:
+def faces_in(detector: FaceDetector, photo: PhotoFile) -> list[DetectedFace]:
     (faces,) = detector.find([photo])
     assert not isinstance(faces, RejectedError)
     return faces
@@ -73,9 +73,9 @@ def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, 
 
 
 def test_a_face_counts_from_half_the_area_of_the_largest() -> None:
-    sizes = [FoundFace(0, width, width, 0, 1.0) for width in (100, 71, 70)]
-    assert [face.width for face in those_that_count(sizes)] == [100, 71]
-    assert those_that_count([]) == []
+    sizes = [DetectedFace(0, width, width, 0, 1.0) for width in (100, 71, 70)]
+    assert [face.width for face in prominent_faces(sizes)] == [100, 71]
+    assert prominent_faces([]) == []
 
 
 def test_photos_of_many_sizes_at_once_are_found_as_each_alone(photos: Path) -> None:

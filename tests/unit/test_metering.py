@@ -6,23 +6,26 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 
-from consumers.encoder.answers import escalated, rejected
-from consumers.encoder.metering import Answers
+from consumers.encoder.answers import Answer, Outcome, erased, escalated, rejected, unreadable
+from consumers.encoder.metering import AnswerCounter
 from consumers.photos.rejected import RejectedError
 from consumers.sink.metering import count_written
+from runtime.telemetry.metrics import QUALITY
 from schemas.envelope import MATCHER_SOURCE, Message, Record, UnreadableError, announce, encode
+from schemas.erased import ErasureKey
 from schemas.events.base import Event
-from schemas.events.encodings import EncodingErased, RejectionReason
+from schemas.events.encodings import Quality, RejectionReason
 from schemas.events.pairs import IndividualChecked
-from schemas.events.registrations import IndividualCreated, Photo
-from schemas.letters import dead_letter
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.settings import Settings
 from streams.compaction.correction import SOURCE as COMPACTION
 from streams.matcher.metering import count_matched, show_galleries
 from streams.matcher.vitals import PartitionVitals, ScopeVitals
 from tests.encodings import computed
 
+KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
 REPLAYED = (("replay_id", b"2026-01-31"),)
 CREATED = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///a.jpg"))
 CHECKED = IndividualChecked(collection="c", individual_id="a", revision=1, encoder="e", duplicates=0, truncated=False)
@@ -50,21 +53,25 @@ def message(event: Event, ago_s: float = 0) -> Message[Event]:
     return announce(event, "test", datetime.now(UTC) - timedelta(seconds=ago_s))
 
 
-def record(event: Event, ago_s: float = 0) -> Record:
-    return encode(message(event, ago_s))
+def record(event: Event) -> Record:
+    return encode(message(event))
+
+
+def encoded(message: Message[Event]) -> Answer:
+    return Answer(Outcome.ENCODED, message, encode(message))
 
 
 def test_each_kind_of_answer_is_counted_with_its_reason() -> None:
-    answers, since = Answers("cpu", "individuals"), Since()
+    counter, since = AnswerCounter("cpu", "individuals"), Since()
     rejection = rejected(message(CREATED), RejectedError(RejectionReason.NO_FACE, "no face"))
-    answers.count(
+    counter.count(
         [
-            record(computed("a", np.ones(128, np.float32))),
+            encoded(message(computed("a", np.ones(128, np.float32)))),
             rejection,
             rejection,
-            escalated(record(CREATED), "no_face_by_hog"),
-            record(EncodingErased(collection="c", individual_id="a", revision=2)),
-            dead_letter(record(CREATED), UnreadableError("for the test"), "test"),
+            escalated(record(CREATED), message(CREATED), "no_face_by_hog"),
+            *erased(message(IndividualDeleted(collection="c", individual_id="a", revision=2)), "c", KEY),
+            unreadable(record(CREATED), UnreadableError("for the test")),
         ]
     )
     counted = {
@@ -82,11 +89,15 @@ def test_each_kind_of_answer_is_counted_with_its_reason() -> None:
     assert since("facematch_face_sharpness_sum", "cpu") == 100
 
 
+def test_every_measure_of_a_face_has_its_histogram() -> None:
+    """And every histogram its measure: the counter reads each from the answer after Kafka has it."""
+    assert set(QUALITY) == set(Quality.model_fields)
+
+
 def test_how_long_it_took_is_measured_but_of_what_is_replayed() -> None:
-    answers, since = Answers("gpu", "escalations"), Since()
+    counter, since = AnswerCounter("gpu", "escalations"), Since()
     embedding = computed("a", np.ones(128, np.float32))
-    old = record(embedding, ago_s=86_400)
-    answers.count([record(embedding, ago_s=3), replace(old, headers=(*old.headers, *REPLAYED))])
+    counter.count([encoded(message(embedding, 3)), encoded(replace(message(embedding, 86_400), context=REPLAYED))])
     count_matched([message(CHECKED, 2), replace(message(CHECKED, 86_400), context=REPLAYED)], letters=0)
     by_matcher = replace(message(CHECKED, 4), source=MATCHER_SOURCE)
     made_up_for = replace(message(CHECKED, 3_600), source=COMPACTION)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from consumers.encoder.answers import Task, given_up
+from consumers.encoder.answers import Result, Task, answer_to
 from consumers.encoder.pool.task_pool import DiedError
 from consumers.encoder.process import Pool
 from consumers.encoder.worker import start_pool
-from schemas.envelope import Record, announce, encode
+from schemas.envelope import announce, encode
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
 from tests.mutations import mutated, originals
@@ -25,8 +25,9 @@ MEMORY_MB = 700
 UNDER_WAY = 8
 SECONDS = 10
 EVENT = IndividualCreated(collection="c", individual_id="x", revision=1, photo=Photo(uri="file:///x"))
-RECORD = encode(announce(EVENT, "test"))
-Answer = tuple[float, Task, Record | BaseException]
+MESSAGE = announce(EVENT, "test")
+RECORD = encode(MESSAGE)
+Answer = tuple[float, Task, Result | BaseException]
 
 
 class Run:
@@ -55,22 +56,21 @@ class Run:
 
     def _submit(self) -> None:
         for data in itertools.islice(self._files, UNDER_WAY - self._under_way):
-            task, begun = Task(RECORD, data), time.monotonic()
+            task, begun = Task(MESSAGE, data), time.monotonic()
             self._pool.submit(task, partial(self._on_done, begun, task))
             self._under_way += 1
 
-    def _on_done(self, begun: float, task: Task, answer: Record | BaseException) -> None:
+    def _on_done(self, begun: float, task: Task, answer: Result | BaseException) -> None:
         self._answers.put((begun, task, answer))
 
-    def _settle(self, begun: float, task: Task, answer: Record | BaseException) -> None:
+    def _settle(self, begun: float, task: Task, answer: Result | BaseException) -> None:
         self._under_way -= 1
         self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
         self.most_mb = max(self.most_mb, *(peak_mb(child.pid) for child in multiprocessing.active_children()), 0)
         if isinstance(answer, DiedError):
             self.outcomes["given up"] += 1
-            answer = given_up(task)
-        assert isinstance(answer, Record), answer
-        self.outcomes[answer.topic] += 1
+        assert not isinstance(answer, BaseException) or isinstance(answer, DiedError), answer
+        self.outcomes[answer_to(RECORD, task, answer).record.topic] += 1
 
 
 def peak_mb(pid: int | None) -> float:

@@ -11,8 +11,9 @@ from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
-from consumers.encoder.pool.step import AnswerInPool, Work
-from consumers.encoder.pool.task_pool import DiedError, Taken, TaskPool
+from consumers.encoder.answers import Answer, Outcome
+from consumers.encoder.pool.step import AnswerInPool, Preparation, Work
+from consumers.encoder.pool.task_pool import DiedError, TaskPool
 from consumers.encoder.process import Pool as Kind
 from consumers.encoder.process import longest_encoding_s
 from consumers.photos.store import longest_fetch_s
@@ -22,12 +23,12 @@ from schemas.settings import Settings
 
 
 class Threads:
-    """Stands in for the threads: what they take is there at once."""
+    """Stands in for the threads: what they prepare is there at once."""
 
-    def submit(self, take: Callable[[Record], Taken[str, Record]], record: Record) -> "Future[Taken[str, Record]]":
-        future: Future[Taken[str, Record]] = Future()
+    def submit(self, prepare: Callable[[Record], Preparation[str]], record: Record) -> "Future[Preparation[str]]":
+        future: Future[Preparation[str]] = Future()
         try:
-            future.set_result(take(record))
+            future.set_result(prepare(record))
         except ZeroDivisionError as error:
             future.set_exception(error)
         return future
@@ -37,9 +38,9 @@ class Pool:
     """Stands in for the processes: the test decides when a task is done."""
 
     def __init__(self) -> None:
-        self.tasks: list[tuple[str, Callable[[Record | BaseException], None]]] = []
+        self.tasks: list[tuple[str, Callable[[str | BaseException], None]]] = []
 
-    def submit(self, task: str, on_done: Callable[[Record | BaseException], None]) -> None:
+    def submit(self, task: str, on_done: Callable[[str | BaseException], None]) -> None:
         self.tasks.append((task, on_done))
 
     def poll(self) -> None: ...
@@ -85,27 +86,33 @@ def to_record(value: BrokerValue[KafkaPayload]) -> Record:
 
 ANSWER = Record("encodings", b"k", b"v")
 REJECTION = Record("rejections", b"k", b"v")
+ENCODED = Answer(Outcome.ENCODED, None, ANSWER)
+REJECTED = Answer(Outcome.REJECTED, None, REJECTION)
 
 
-def take(record: Record) -> Taken[str, Record]:
+def answer_to(_record: Record, _task: str, result: str | DiedError) -> Answer:
+    return REJECTED if isinstance(result, DiedError) else ENCODED
+
+
+def prepare(record: Record) -> Preparation[str]:
     """Value b"v" is a task, b"bug" is our fault; others are answered at once: by one, by none, by one beside a task."""
     match record.value:
         case b"bug":
             raise ZeroDivisionError
         case b"answer":
-            return Taken([ANSWER])
+            return Preparation([ENCODED])
         case b"nothing":
-            return Taken()
+            return Preparation()
         case b"both":
-            return Taken([REJECTION], "task")
-    return Taken(task="task")
+            return Preparation([REJECTED], "task")
+    return Preparation(task="task")
 
 
 class Parts:
     def __init__(self, longest_s: float = 0.0) -> None:
         self.pool, self.broker, self.commit = Pool(), Broker(), Commit()
-        work: Work[str] = Work(
-            cast(ThreadPoolExecutor, Threads()), take, cast("TaskPool[str, Record]", self.pool), lambda _: REJECTION
+        work: Work[str, str] = Work(
+            cast(ThreadPoolExecutor, Threads()), prepare, cast("TaskPool[str, str]", self.pool), answer_to
         )
         self.step = AnswerInPool(
             work, cast(Publisher, self.broker), to_record, self.commit, limit=3, longest_s=longest_s
@@ -117,7 +124,7 @@ def test_offsets_go_on_in_order_and_only_once_their_answers_are_acknowledged() -
     for offset in range(3):
         parts.step.submit(message(offset))
     for _, on_done in reversed(parts.pool.tasks):
-        on_done(ANSWER)
+        on_done("result")
     parts.step.poll()
     assert parts.commit.offsets == []
     parts.broker.waiting[0](None)  # of offset 2
@@ -143,7 +150,7 @@ def test_what_has_several_answers_goes_on_when_the_last_is_acknowledged_and_what
     parts.broker.waiting[0](None)
     parts.step.poll()
     assert parts.commit.offsets == []
-    parts.pool.tasks[0][1](ANSWER)
+    parts.pool.tasks[0][1]("result")
     parts.step.poll()
     assert parts.commit.offsets == []
     parts.broker.waiting[1](None)
@@ -156,7 +163,7 @@ def test_an_answer_that_the_broker_refuses_stops_the_process_with_nothing_commit
     """Dead letters are such answers: arroyo's own would be dropped."""
     parts = Parts()
     parts.step.submit(message(0))
-    parts.pool.tasks[0][1](ANSWER)
+    parts.pool.tasks[0][1]("result")
     parts.broker.waiting[0](KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     with pytest.raises(PublishError):
         parts.step.poll()
@@ -200,7 +207,7 @@ def test_the_loop_is_alive_unless_a_process_hangs(monkeypatch: pytest.MonkeyPatc
     parts.step.submit(message(0))
     parts.step.poll()
     assert len(beats) == 1, "a process has it"
-    parts.pool.tasks[0][1](ANSWER)
+    parts.pool.tasks[0][1]("result")
     parts.step.poll()
     assert len(beats) == 2, "only the broker is waited for"
 
@@ -216,7 +223,7 @@ def test_a_photo_has_the_time_that_is_set_for_it_before_the_loop_seems_to_hang(m
     for now, expected in ((1319.0, 1), (1320.0, 1)):
         parts.step.poll()
         assert len(beats) == expected, f"at {now}"
-    parts.pool.tasks[0][1](ANSWER)
+    parts.pool.tasks[0][1]("result")
     parts.broker.waiting[0](None)
     parts.step.poll()
     assert len(beats) == 3, "the first is done, and the time of the second begins"
@@ -235,7 +242,7 @@ def test_what_is_not_answered_when_the_partitions_go_is_not_committed() -> None:
     parts = Parts()
     for offset in range(2):
         parts.step.submit(message(offset))
-    parts.pool.tasks[0][1](ANSWER)
+    parts.pool.tasks[0][1]("result")
     parts.broker.waiting[0](None)
     parts.step.close()
     parts.step.join(timeout=0.05)

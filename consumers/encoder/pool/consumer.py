@@ -1,4 +1,4 @@
-"""arroyo's Kafka consumer, stopping where the original would go on polling a consumer that gets nothing more."""
+"""arroyo's Kafka consumer, which ends where the original would go on polling a consumer that gets nothing more."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,15 +21,15 @@ class CheckedConsumer(KafkaConsumer):
 
     Not while the consumer is paused, which arroyo does as long as the step behind it takes no more.
 
-    It says of itself how far it is behind, and is ready while it has the partitions that its group gives it.
+    It keeps `positions`, from which the lag is measured. The worker is ready while the group has given it partitions.
     """
 
-    def __init__(self, settings: Settings, group: ConsumerGroup) -> None:
+    def __init__(self, settings: Settings, group: ConsumerGroup, positions: Positions) -> None:
         own = {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
         super().__init__(consumer_config(settings, group.name) | own)
         consumer = self._KafkaConsumer__consumer  # type: ignore[attr-defined] # arroyo offers no way to ask it
         self._flow = Flow(lambda: is_behind(consumer))
-        self._positions = Positions(settings, group.name)
+        self._positions = positions
 
     def subscribe(
         self,

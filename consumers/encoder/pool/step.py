@@ -8,58 +8,77 @@ other, and an answer that is not acknowledged by the broker stops the process wi
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import partial
 from typing import Generic, TypeVar
 
 from arroyo.backends.kafka import KafkaPayload
-from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
-from arroyo.types import BrokerValue, Message
+from arroyo.processing.strategies import (
+    CommitOffsets,
+    MessageRejected,
+    ProcessingStrategy,
+    ProcessingStrategyFactory,
+)
+from arroyo.types import BrokerValue, Commit, Message, Partition
 from confluent_kafka import KafkaError
 
-from consumers.encoder.pool.task_pool import DiedError, Taken, TaskPool
+from consumers.encoder.answers import Answer
+from consumers.encoder.pool.task_pool import DiedError, TaskPool
 from runtime.process.background import Failure
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import Record
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Preparation(Generic[T]):
+    """The first part of a record's work: the answers that are there at once, and the task that is left, if any."""
+
+    answers: Sequence[Answer] = ()
+    task: T | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRecord:
     """A record, the answers to it that the broker has, and when it was begun and answered, in ns since 1970."""
 
     record: Record
-    answers: list[Record]
+    answers: list[Answer]
     begun: int
     answered: int
 
 
 @dataclass(frozen=True, slots=True)
-class Work(Generic[T]):
-    """What is done with a record: `take` in a thread of `threads`, and the task that it leaves in `pool`.
+class Work(Generic[T, R]):
+    """The work on a record: `prepare` in a thread of `threads`, then its task in a process of `pool`.
 
-    `give_up` answers a task that its process dies of. `tell` is told of what is done.
+    `answer` makes an answer of a task's result, or of a DiedError where its process died of it. `report` is called
+    for each record whose answers the broker has, in the order of the records.
     """
 
     threads: ThreadPoolExecutor
-    take: Callable[[Record], Taken[T, Record]]
-    pool: TaskPool[T, Record]
-    give_up: Callable[[T], Record]
-    tell: Callable[[Done], None] = lambda _: None
+    prepare: Callable[[Record], Preparation[T]]
+    pool: TaskPool[T, R]
+    answer: Callable[[Record, T, R | DiedError], Answer]
+    report: Callable[[AnsweredRecord], None] = lambda _: None
 
 
 @dataclass(eq=False)
 class _UnderWay:
+    """A record between `submit` and its commit."""
+
     message: Message[KafkaPayload]
     record: Record
     begun: int = field(default_factory=time.time_ns)
     answered: int = 0
-    published: list[Record] = field(default_factory=list)
-    answers: int | None = None  # not known before it is taken
+    published: list[Answer] = field(default_factory=list)
+    answers: int | None = None  # how many there will be: not known before it is prepared
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
     failure: Failure = field(default_factory=Failure)  # of callbacks: executors swallow what these raise
 
@@ -72,17 +91,17 @@ class _UnderWay:
         return len(self.acknowledged) == self.answers
 
 
-class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
-    """Each record is answered by records, or by none, published as soon as they are there.
+class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
+    """Answers each record with records, or with none, and publishes them as soon as they are there.
 
     Messages go on to the next step, which commits, in the order of their submission, each once its answers
     are acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
-    The loop is said to be alive unless the first has been that for `longest_s` without being answered.
+    The loop beats unless the first has been that for `longest_s` without being answered.
     """
 
     def __init__(
         self,
-        work: Work[T],
+        work: Work[T, R],
         publisher: Publisher,
         to_record: Callable[[BrokerValue[KafkaPayload]], Record],
         next_step: ProcessingStrategy[KafkaPayload],
@@ -106,34 +125,32 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
         item = _UnderWay(message, self._to_record(message.value))
-        taken = self._work.threads.submit(self._work.take, item.record)
+        prepared = self._work.threads.submit(self._work.prepare, item.record)
         if not self._under_way:
             self._first_since = time.monotonic()
         self._under_way.append(item)
-        taken.add_done_callback(partial(self._taken, item))
+        prepared.add_done_callback(partial(self._prepared, item))
 
     # The following run in threads of the executors: arroyo's loop may be waiting for its next message.
 
-    def _taken(self, item: _UnderWay, future: "Future[Taken[T, Record]]") -> None:
+    def _prepared(self, item: _UnderWay, future: "Future[Preparation[T]]") -> None:
         if future.cancelled():
             return
         with item.failure:
-            taken = future.result()
-            item.answers = len(taken.answers) + (taken.task is not None)
-            for answer in taken.answers:
+            preparation = future.result()
+            item.answers = len(preparation.answers) + (preparation.task is not None)
+            for answer in preparation.answers:
                 self._publish(item, answer)
-            if taken.task is not None:
-                self._work.pool.submit(taken.task, partial(self._answered, item, taken.task))
+            if preparation.task is not None:
+                self._work.pool.submit(preparation.task, partial(self._finished, item, preparation.task))
 
-    def _answered(self, item: _UnderWay, task: T, answer: Record | BaseException) -> None:
+    def _finished(self, item: _UnderWay, task: T, result: R | BaseException) -> None:
         with item.failure:
-            if isinstance(answer, DiedError):
-                answer = self._work.give_up(task)
-            if isinstance(answer, BaseException):
-                raise answer
-            self._publish(item, answer)
+            if isinstance(result, BaseException) and not isinstance(result, DiedError):
+                raise result
+            self._publish(item, self._work.answer(item.record, task, result))
 
-    def _publish(self, item: _UnderWay, answer: Record) -> None:
+    def _publish(self, item: _UnderWay, answer: Answer) -> None:
         def delivered(error: KafkaError | None) -> None:
             with item.failure:
                 if error is not None:
@@ -142,7 +159,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
 
         item.published.append(answer)
         item.answered = time.time_ns()
-        self._publisher.publish(answer, delivered)
+        self._publisher.publish(answer.record, delivered)
 
     def poll(self) -> None:
         """Pass on what is answered and acknowledged."""
@@ -160,7 +177,9 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
                 break
             self._under_way.popleft()
             self._first_since = time.monotonic()
-            self._work.tell(Done(first.record, first.published, first.begun, first.answered or time.time_ns()))
+            self._work.report(
+                AnsweredRecord(first.record, first.published, first.begun, first.answered or time.time_ns())
+            )
             self._next_step.submit(first.message)
         self._next_step.poll()
 
@@ -183,3 +202,41 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T]):
         self._under_way.clear()
         self._next_step.close()
         self._next_step.join(timeout)
+
+
+class StepFactory(ProcessingStrategyFactory[KafkaPayload], Generic[T, R]):
+    """Makes the step anew for each set of partitions. `topic` is the name in the topic table of what is consumed."""
+
+    def __init__(self, work: Work[T, R], publisher: Publisher, topic: str, limit: int, longest_s: float) -> None:
+        self._work = work
+        self._publisher = publisher
+        self._topic = topic
+        self._limit = limit
+        self._longest_s = longest_s
+
+    def create_with_partitions(
+        self,
+        commit: Commit,
+        partitions: Mapping[Partition, int],  # noqa: ARG002
+    ) -> ProcessingStrategy[KafkaPayload]:
+        """See ProcessingStrategyFactory."""
+        return AnswerInPool(
+            self._work, self._publisher, self._record, CommitOffsets(commit), self._limit, self._longest_s
+        )
+
+    def shutdown(self) -> None:
+        """End the threads and the processes."""
+        self._work.threads.shutdown(wait=False, cancel_futures=True)
+        self._work.pool.close()
+
+    def _record(self, value: BrokerValue[KafkaPayload]) -> Record:
+        payload = value.payload
+        return Record(
+            topic=self._topic,
+            key=payload.key,
+            value=payload.value,
+            headers=tuple(payload.headers),
+            partition=value.partition.index,
+            offset=value.offset,
+            timestamp=int(value.timestamp.replace(tzinfo=UTC).timestamp() * 1000),  # arroyo's is naive UTC
+        )

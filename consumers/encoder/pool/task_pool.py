@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,14 +18,6 @@ from runtime.telemetry import logs
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Taken(Generic[T, R]):
-    """What follows from something at once, and the task that is left to do, if any."""
-
-    answers: Sequence[R] = ()
-    task: T | None = None
 
 
 class DiedError(Exception):

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 _CONVOLUTION = "con_4"
-_AFFINE = "affine_"
 _BATCH_NORM = "bn_con2"
 _DENSE = "fc_2"
 # As a string is written: that its length is one byte, the length, and the string.

@@ -7,11 +7,11 @@ from schemas.events.encodings import FaceBox
 
 # A face counts beside the largest if it has at least half its area: whoever stands as near to the camera. One with
 # less stands at 1.4 times the distance or more, behind the subject, or hangs on the wall.
-COUNTS_BESIDE = 0.5**0.5  # in width
+PROMINENT_WIDTH = 0.5**0.5  # in width
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFace:
+class DetectedFace:
     """A detected face: its box in pixels of the photo as it was sent, upright, and the detector's score."""
 
     top: float
@@ -36,7 +36,7 @@ class FoundFace:
         return FaceBox(top=round(self.top), right=round(self.right), bottom=round(self.bottom), left=round(self.left))
 
 
-def those_that_count(faces: list[FoundFace]) -> list[FoundFace]:
+def prominent_faces(faces: list[DetectedFace]) -> list[DetectedFace]:
     """The faces that have at least half the area of the largest, the largest first."""
     by_size = sorted(faces, key=lambda face: face.width, reverse=True)
-    return [face for face in by_size if face.width >= COUNTS_BESIDE * by_size[0].width]
+    return [face for face in by_size if face.width >= PROMINENT_WIDTH * by_size[0].width]
