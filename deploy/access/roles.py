@@ -80,7 +80,7 @@ def _of(*tables: Table, to: tuple[str, ...] = (READ,)) -> Privileges:
 
 
 def _of_partition(*names: str) -> tuple[str, ...]:
-    return tuple(f"{{*}}:{name}" for name in names)  # see streams.connection.key
+    return tuple(f"{{*}}:{name}" for name in names)  # see runtime.servers.redis.key
 
 
 ROLES = (

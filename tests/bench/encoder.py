@@ -191,7 +191,7 @@ def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
 
 
 def main() -> None:
-    """Everything, in the order of the README's tables."""
+    """Everything, in the order of the tables in docs/measured.md."""
     photos, settings = fetch_demo_photos(STACK_FOLDER.resolve() / "photos"), Settings()
     begin_benchmark()
     cores = os.sched_getaffinity(0)

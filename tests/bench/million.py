@@ -41,7 +41,7 @@ ENCODER = "test"
 
 
 def million(matching: Matching, settings: Settings) -> None:
-    """Everything, in the order of the README's tables."""
+    """Everything, in the order of the tables in docs/measured.md."""
     vectors = embeddings(MILLION, SEED)
     begun = time.monotonic()
     rows = rows_of(vectors, 0)
