@@ -132,7 +132,6 @@ class PartitionMatcher:
         for batch in self._context.log.read({self.partition: Span(self.position, offset)}):
             found += len(batch)
             self._match(batch)
-        self.position = offset
         if found:
             log.warning(
                 "the stream skipped records: they were read from the log",

@@ -1,0 +1,256 @@
+"""The parts of a matcher in memory, on one thread. Every call into one of them is a step at which a test may act."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from runtime.servers.log import Span
+from schemas.envelope import Record
+from schemas.erased import Erased
+from schemas.settings import Settings
+from schemas.shard import Shard
+from streams.checkpoint.files import (
+    Parts,
+    pack_absent,
+    pack_rest,
+    pack_segment,
+    unpack_absent,
+    unpack_rest,
+    unpack_segment,
+)
+from streams.checkpoint.manifest import CompactedSegment
+from streams.checkpoint.state import State
+from streams.gallery.segment import Segment
+from streams.matcher.context import MatcherContext
+from streams.matcher.ownership import Ownership
+from streams.matcher.vitals import PartitionVitals
+
+PARTITION = 0
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+T = TypeVar("T")
+OnStep = Callable[[str], None]
+
+
+class MemoryLog:
+    """One partition. `records` may have gaps, as compaction leaves them. Refuses a read within a read."""
+
+    def __init__(self, on_step: OnStep, batch: int = 3) -> None:
+        self.records: list[Record] = []
+        self.committed_offset: int | None = None
+        self.reads: list[Span] = []
+        self._on_step, self._batch = on_step, batch
+        self._is_reading = False
+
+    def span(self, partition: int) -> Span:
+        """All offsets of the partition."""
+        assert partition == PARTITION
+        self._on_step("log.span")
+        return Span(0, 1 + max((record.offset or 0 for record in self.records), default=-1))
+
+    def committed(self, partition: int) -> int | None:
+        """What the test says that the group has committed."""
+        assert partition == PARTITION
+        self._on_step("log.committed")
+        return self.committed_offset
+
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[Record], None, None]:
+        """In small batches; each is a step."""
+        (span,) = spans.values()
+        assert not self._is_reading, "the log's one consumer is reading already"
+        self._is_reading = True
+        self.reads.append(span)
+        try:
+            found = [record for record in self.records if span.begin <= (record.offset or 0) < span.end]
+            for begin in range(0, len(found), self._batch):
+                self._on_step("log.read")
+                yield found[begin : begin + self._batch]
+        finally:
+            self._is_reading = False
+
+
+class MemoryPublisher:
+    """Kafka, which acknowledges at once."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.published: list[Record] = []
+        self._on_step = on_step
+
+    def publish_all(self, records: Iterable[Record], before_each: Callable[[], None]) -> None:
+        """Every record is a step, so is the return."""
+        for record in records:
+            self._on_step("publisher.publish")
+            before_each()
+            self.published.append(record)
+        before_each()
+        self._on_step("publisher.published")
+
+    def last_of_each_key(self) -> dict[tuple[str, bytes | None], bytes | None]:
+        """What Kafka's compaction keeps: the last value of each topic's keys."""
+        return {(record.topic, record.key): record.value for record in self.published}
+
+
+class MemoryProgress:
+    """The matched offset."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.offset: int | None = None
+        self._on_step = on_step
+
+    def matched(self, _partition: int) -> int | None:
+        """See `Progress`."""
+        self._on_step("progress.matched")
+        return self.offset
+
+    def advance(self, _partition: int, offset: int) -> None:
+        """See `Progress`."""
+        self._on_step("progress.advance")
+        self.offset = max(offset, self.offset or 0)
+
+    def forget(self, _partition: int) -> None:
+        """See `Progress`."""
+        self._on_step("progress.forget")
+        self.offset = None
+
+
+class MemoryErasures:
+    """Nobody is erased unless the test says so."""
+
+    def __init__(self) -> None:
+        self.erased = Erased()
+
+    def follow(self) -> object:
+        """See `Erasures`."""
+        return self
+
+    def check(self) -> None:
+        """See `Erasures`."""
+
+
+def _through_files(parts: Parts, unpack: Callable[[Parts], T]) -> T:
+    with ExitStack() as files:
+        for file in parts.values():
+            files.enter_context(file)
+        return unpack(parts)
+
+
+def _read_again(state: State) -> State:
+    """A state as it comes out of Redis: it shares nothing with the gallery that it was taken of."""
+
+    def copied(segment: Segment) -> Segment:
+        return _through_files(pack_segment(segment), lambda parts: unpack_segment(parts, segment.quality))
+
+    scopes = [
+        replace(
+            scope,
+            segments=[copied(segment) for segment in scope.segments],
+            rest=_through_files(pack_rest(scope.rest), unpack_rest),
+        )
+        for scope in state.scopes
+    ]
+    absent = [(name, _through_files(pack_absent(one), unpack_absent)) for name, one in state.absent]
+    return State(state.offset, scopes, absent)
+
+
+class MemoryCheckpoints:
+    """Keeps one state."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.state: State | None = None
+        self._on_step = on_step
+
+    def load(self, log_end: int) -> State | None:
+        """None for a state that is ahead of the log: it is of another log."""
+        self._on_step("checkpoints.load")
+        if self.state is None or self.state.offset > log_end:
+            return None
+        return _read_again(self.state)
+
+    def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
+        """See `Checkpoints`."""
+        self._on_step("checkpoints.save")
+        if is_ours():
+            self.state = _read_again(state)
+            return True
+        return False
+
+    def compacted(self) -> dict[bytes, CompactedSegment]:
+        """Nothing was compacted."""
+        self._on_step("checkpoints.compacted")
+        return {}
+
+    def take(self, value: bytes, compacted: CompactedSegment) -> Segment | None:
+        """Never called: nothing was compacted."""
+        raise AssertionError(f"{compacted} with {value!r} was never handed out")
+
+
+class StepwiseBackground:
+    """Keeps work until `step` runs it, in the thread of the caller."""
+
+    threads = 1
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def begin(self, work: Callable[[], T]) -> "Future[T]":
+        """See `BackgroundWork`."""
+        outcome: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(work())
+            except Exception as error:  # noqa: BLE001 - raised again where the outcome is taken
+                outcome.set_exception(error)
+
+        self._waiting.append(run)
+        return outcome
+
+    def step(self) -> bool:
+        """Run the work that was begun first. False where there is none."""
+        if not self._waiting:
+            return False
+        self._waiting.pop(0)()
+        return True
+
+
+class MatcherParts:
+    """Everything around one matcher. `steps` names every call so far; `on_step` is called before each takes effect."""
+
+    def __init__(self, clock: Callable[[], float], **settings: Any) -> None:
+        self.steps: list[str] = []
+        self.on_step: OnStep = lambda _: None
+        self.shown: list[PartitionVitals] = []
+        self.log, self.lookup = MemoryLog(self._step), MemoryLog(self._step)
+        self.lookup.records = self.log.records
+        self.publisher = MemoryPublisher(self._step)
+        self.progress = MemoryProgress(self._step)
+        self.checkpoints = MemoryCheckpoints(self._step)
+        self.background = StepwiseBackground()
+        self.ownership = Ownership(clock)
+        self.ownership.set([PARTITION])
+        self.context = MatcherContext(
+            Settings(_env_file=None).model_copy(update=settings),  # smaller than it may be in earnest
+            Shard(),
+            log=self.log,
+            lookup=self.lookup,
+            publisher=self.publisher,
+            progress=self.progress,
+            ownership=self.ownership,
+            erasures=MemoryErasures(),
+            checkpoints_of=lambda _: self.checkpoints,
+            background=self.background,
+            show=self.shown.append,
+            clock=clock,
+            now=lambda: NOW,
+        )
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Put records behind the end of the log."""
+        for record in records:
+            self.log.records.append(replace(record, partition=PARTITION, offset=len(self.log.records), timestamp=0))
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        self.on_step(name)
