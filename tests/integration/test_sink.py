@@ -4,6 +4,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from confluent_kafka import Consumer, TopicPartition
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
 
 from consumers.sink.postgres import PostgresTables
@@ -254,3 +255,17 @@ def test_migrations_make_the_tables_that_the_code_describes(world: World) -> Non
     with world.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
+
+
+def test_the_views_are_those_that_one_file_describes(world: World) -> None:
+    names = ("pair_verdicts", "individual_duplicates")
+
+    def definitions(connection: Connection) -> list[str | None]:
+        return [connection.scalar(text(f"SELECT pg_get_viewdef('{name}')")) for name in names]
+
+    with world.connect() as connection:
+        migrated = definitions(connection)
+        connection.execute(text("DROP VIEW pair_verdicts, individual_duplicates"))
+        connection.exec_driver_sql(files("schemas").joinpath("views.sql").read_text())
+        assert definitions(connection) == migrated
+        connection.rollback()

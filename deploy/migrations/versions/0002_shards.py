@@ -9,7 +9,6 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# The view of 0001, with room for further columns behind its own: so it can be replaced under what others built on it.
 VIEW = """
 CREATE OR REPLACE VIEW individual_duplicates AS
 SELECT
@@ -28,7 +27,9 @@ SELECT
     registered_at,
     CASE WHEN rejected_revision = revision THEN rejection_reason END AS rejection_reason,
     CASE WHEN rejected_revision = revision THEN rejection_detail END AS rejection_detail,
-    coalesce(found.duplicates, '{{}}') AS duplicates{further}
+    coalesce(found.duplicates, '{}') AS duplicates,
+    CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated
 FROM individuals
 CROSS JOIN LATERAL (
     SELECT greatest(
@@ -50,9 +51,46 @@ LEFT JOIN LATERAL (
     ) AS pairs
 ) AS found ON true
 """
-FURTHER = """,
-    CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
-    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated"""
+VIEW_BEFORE = """
+CREATE VIEW individual_duplicates AS
+SELECT
+    collection,
+    individual_id,
+    revision,
+    CASE
+        WHEN erased_revision = revision THEN 'erased'
+        WHEN checked_revision = revision THEN 'checked'
+        WHEN encoded_revision = revision THEN 'encoded'
+        WHEN rejected_revision = revision THEN 'rejected'
+        ELSE 'registered'
+    END AS state,
+    photo,
+    attributes,
+    registered_at,
+    CASE WHEN rejected_revision = revision THEN rejection_reason END AS rejection_reason,
+    CASE WHEN rejected_revision = revision THEN rejection_detail END AS rejection_detail,
+    coalesce(found.duplicates, '{}') AS duplicates
+FROM individuals
+CROSS JOIN LATERAL (
+    SELECT greatest(
+        registered_revision, encoded_revision, checked_revision, rejected_revision, erased_revision
+    ) AS revision
+) AS latest
+LEFT JOIN LATERAL (
+    SELECT array_agg(other ORDER BY distance, other) AS duplicates
+    FROM (
+        SELECT individual_b AS other, distance
+        FROM duplicates AS d
+        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
+            AND retracted IS NULL
+        UNION
+        SELECT individual_a, distance
+        FROM duplicates AS d
+        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
+            AND retracted IS NULL
+    ) AS pairs
+) AS found ON true
+"""
 
 
 def upgrade() -> None:
@@ -79,7 +117,7 @@ def upgrade() -> None:
         ),
     )
     _comment_on_checked_revision("latest IndividualChecked, of all shards")
-    op.execute(VIEW.format(further=FURTHER))
+    op.execute(VIEW)
 
 
 def downgrade() -> None:
@@ -87,7 +125,7 @@ def downgrade() -> None:
     op.drop_column("individuals", "duplicates_found")
     _comment_on_checked_revision("latest IndividualChecked")
     op.drop_table("checks")
-    op.execute(VIEW.format(further=""))
+    op.execute(VIEW_BEFORE)
 
 
 def _comment_on_checked_revision(comment: str) -> None:

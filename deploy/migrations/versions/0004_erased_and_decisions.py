@@ -17,7 +17,7 @@ SELECT DISTINCT ON (collection, individual_a, individual_b)
 FROM decisions
 ORDER BY collection, individual_a, individual_b, decided_at DESC, event_id DESC
 """
-# The view of 0002; nobody is erased in it, since nobody who is has a row.
+# Nobody is erased in it, since nobody who is has a row.
 VIEW = """
 CREATE OR REPLACE VIEW individual_duplicates AS
 SELECT
@@ -25,7 +25,7 @@ SELECT
     individual_id,
     revision,
     CASE
-        {erased}WHEN checked_revision = revision THEN 'checked'
+        WHEN checked_revision = revision THEN 'checked'
         WHEN encoded_revision = revision THEN 'encoded'
         WHEN rejected_revision = revision THEN 'rejected'
         ELSE 'registered'
@@ -35,49 +35,86 @@ SELECT
     registered_at,
     CASE WHEN rejected_revision = revision THEN rejection_reason END AS rejection_reason,
     CASE WHEN rejected_revision = revision THEN rejection_detail END AS rejection_detail,
-    coalesce(found.duplicates, '{{}}') AS duplicates,
+    coalesce(found.duplicates, '{}') AS duplicates,
     CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
-    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated{confirmed}
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated,
+    coalesce(found.confirmed, '{}') AS confirmed
 FROM individuals
 CROSS JOIN LATERAL (
-    SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision{revision}) AS revision
+    SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision) AS revision
 ) AS latest
 LEFT JOIN LATERAL (
-    SELECT array_agg(other ORDER BY distance, other){chosen} AS duplicates{found}
+    SELECT array_agg(other ORDER BY distance, other) FILTER (WHERE verdict IS DISTINCT FROM 'different') AS duplicates,
+        array_agg(other ORDER BY distance, other) FILTER (WHERE verdict = 'same') AS confirmed
     FROM (
-        SELECT individual_b AS other, distance{verdict}
-        FROM duplicates AS d{verdicts}
-        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
-            AND retracted IS NULL
-        UNION
-        SELECT individual_a, distance{verdict}
-        FROM duplicates AS d{verdicts}
-        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
-            AND retracted IS NULL
-    ) AS pairs
-) AS found ON true
-"""
-WITH_VERDICTS = {
-    "erased": "",
-    "revision": "",
-    "confirmed": ",\n    coalesce(found.confirmed, '{}') AS confirmed",
-    "chosen": " FILTER (WHERE verdict IS DISTINCT FROM 'different')",
-    "found": ",\n        array_agg(other ORDER BY distance, other) FILTER (WHERE verdict = 'same') AS confirmed",
-    "verdict": ", verdict",
-    "verdicts": """
+        SELECT individual_b AS other, distance, verdict
+        FROM duplicates AS d
         LEFT JOIN LATERAL (
             SELECT verdict
             FROM decisions AS v
             WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
             ORDER BY decided_at DESC, event_id DESC
             LIMIT 1
-        ) AS last ON true""",
-}
-WITHOUT = {
-    "erased": "WHEN erased_revision = revision THEN 'erased'\n        ",
-    "revision": ", erased_revision",
-    **dict.fromkeys(("confirmed", "chosen", "found", "verdict", "verdicts"), ""),
-}
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
+            AND retracted IS NULL
+        UNION
+        SELECT individual_a, distance, verdict
+        FROM duplicates AS d
+        LEFT JOIN LATERAL (
+            SELECT verdict
+            FROM decisions AS v
+            WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
+            ORDER BY decided_at DESC, event_id DESC
+            LIMIT 1
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
+            AND retracted IS NULL
+    ) AS pairs
+) AS found ON true
+"""
+VIEW_BEFORE = """
+CREATE VIEW individual_duplicates AS
+SELECT
+    collection,
+    individual_id,
+    revision,
+    CASE
+        WHEN erased_revision = revision THEN 'erased'
+        WHEN checked_revision = revision THEN 'checked'
+        WHEN encoded_revision = revision THEN 'encoded'
+        WHEN rejected_revision = revision THEN 'rejected'
+        ELSE 'registered'
+    END AS state,
+    photo,
+    attributes,
+    registered_at,
+    CASE WHEN rejected_revision = revision THEN rejection_reason END AS rejection_reason,
+    CASE WHEN rejected_revision = revision THEN rejection_detail END AS rejection_detail,
+    coalesce(found.duplicates, '{}') AS duplicates,
+    CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated
+FROM individuals
+CROSS JOIN LATERAL (
+    SELECT greatest(
+        registered_revision, encoded_revision, checked_revision, rejected_revision, erased_revision
+    ) AS revision
+) AS latest
+LEFT JOIN LATERAL (
+    SELECT array_agg(other ORDER BY distance, other) AS duplicates
+    FROM (
+        SELECT individual_b AS other, distance
+        FROM duplicates AS d
+        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
+            AND retracted IS NULL
+        UNION
+        SELECT individual_a, distance
+        FROM duplicates AS d
+        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
+            AND retracted IS NULL
+    ) AS pairs
+) AS found ON true
+"""
 COLUMNS_A = ["collection", "individual_a"]
 COLUMNS_B = ["collection", "individual_b"]
 
@@ -111,14 +148,14 @@ def upgrade() -> None:
     op.create_index("retractions_a", "retractions", COLUMNS_A)
     op.create_index("retractions_b", "retractions", COLUMNS_B)
     op.execute(VERDICTS)
-    op.execute(VIEW.format(**WITH_VERDICTS))
+    op.execute(VIEW)
     op.drop_column("individuals", "erased_revision")
 
 
 def downgrade() -> None:
     op.add_column("individuals", sa.Column("erased_revision", sa.BigInteger, comment="latest IndividualDeleted"))
     op.execute("DROP VIEW individual_duplicates")
-    op.execute(VIEW.format(**WITHOUT))
+    op.execute(VIEW_BEFORE)
     op.execute("DROP VIEW pair_verdicts")
     for side in "ab":
         op.drop_index(f"retractions_{side}", "retractions")

@@ -1,7 +1,5 @@
 """Who was rejected, and is encoded at the same revision since (by a replay, say), has no reason for a rejection."""
 
-from importlib import import_module
-
 from alembic import op
 
 revision = "0005"
@@ -9,18 +7,127 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-before = import_module("deploy.migrations.versions.0004_erased_and_decisions")
-BEFORE = before.VIEW.format(**before.WITH_VERDICTS)
-AFTER = BEFORE.replace(
-    "CASE WHEN rejected_revision = revision THEN rejection_",
-    "CASE WHEN revision IN (checked_revision, encoded_revision) THEN NULL"
-    " WHEN rejected_revision = revision THEN rejection_",
-)
+VIEW = """
+CREATE OR REPLACE VIEW individual_duplicates AS
+SELECT
+    collection,
+    individual_id,
+    revision,
+    CASE
+        WHEN checked_revision = revision THEN 'checked'
+        WHEN encoded_revision = revision THEN 'encoded'
+        WHEN rejected_revision = revision THEN 'rejected'
+        ELSE 'registered'
+    END AS state,
+    photo,
+    attributes,
+    registered_at,
+    CASE
+        WHEN revision IN (checked_revision, encoded_revision) THEN NULL
+        WHEN rejected_revision = revision THEN rejection_reason
+    END AS rejection_reason,
+    CASE
+        WHEN revision IN (checked_revision, encoded_revision) THEN NULL
+        WHEN rejected_revision = revision THEN rejection_detail
+    END AS rejection_detail,
+    coalesce(found.duplicates, '{}') AS duplicates,
+    CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated,
+    coalesce(found.confirmed, '{}') AS confirmed
+FROM individuals
+CROSS JOIN LATERAL (
+    SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision) AS revision
+) AS latest
+LEFT JOIN LATERAL (
+    SELECT array_agg(other ORDER BY distance, other) FILTER (WHERE verdict IS DISTINCT FROM 'different') AS duplicates,
+        array_agg(other ORDER BY distance, other) FILTER (WHERE verdict = 'same') AS confirmed
+    FROM (
+        SELECT individual_b AS other, distance, verdict
+        FROM duplicates AS d
+        LEFT JOIN LATERAL (
+            SELECT verdict
+            FROM decisions AS v
+            WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
+            ORDER BY decided_at DESC, event_id DESC
+            LIMIT 1
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
+            AND retracted IS NULL
+        UNION
+        SELECT individual_a, distance, verdict
+        FROM duplicates AS d
+        LEFT JOIN LATERAL (
+            SELECT verdict
+            FROM decisions AS v
+            WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
+            ORDER BY decided_at DESC, event_id DESC
+            LIMIT 1
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
+            AND retracted IS NULL
+    ) AS pairs
+) AS found ON true
+"""
+VIEW_BEFORE = """
+CREATE OR REPLACE VIEW individual_duplicates AS
+SELECT
+    collection,
+    individual_id,
+    revision,
+    CASE
+        WHEN checked_revision = revision THEN 'checked'
+        WHEN encoded_revision = revision THEN 'encoded'
+        WHEN rejected_revision = revision THEN 'rejected'
+        ELSE 'registered'
+    END AS state,
+    photo,
+    attributes,
+    registered_at,
+    CASE WHEN rejected_revision = revision THEN rejection_reason END AS rejection_reason,
+    CASE WHEN rejected_revision = revision THEN rejection_detail END AS rejection_detail,
+    coalesce(found.duplicates, '{}') AS duplicates,
+    CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
+    coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated,
+    coalesce(found.confirmed, '{}') AS confirmed
+FROM individuals
+CROSS JOIN LATERAL (
+    SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision) AS revision
+) AS latest
+LEFT JOIN LATERAL (
+    SELECT array_agg(other ORDER BY distance, other) FILTER (WHERE verdict IS DISTINCT FROM 'different') AS duplicates,
+        array_agg(other ORDER BY distance, other) FILTER (WHERE verdict = 'same') AS confirmed
+    FROM (
+        SELECT individual_b AS other, distance, verdict
+        FROM duplicates AS d
+        LEFT JOIN LATERAL (
+            SELECT verdict
+            FROM decisions AS v
+            WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
+            ORDER BY decided_at DESC, event_id DESC
+            LIMIT 1
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_a = individuals.individual_id
+            AND retracted IS NULL
+        UNION
+        SELECT individual_a, distance, verdict
+        FROM duplicates AS d
+        LEFT JOIN LATERAL (
+            SELECT verdict
+            FROM decisions AS v
+            WHERE (v.collection, v.individual_a, v.individual_b) = (d.collection, d.individual_a, d.individual_b)
+            ORDER BY decided_at DESC, event_id DESC
+            LIMIT 1
+        ) AS last ON true
+        WHERE d.collection = individuals.collection AND d.individual_b = individuals.individual_id
+            AND retracted IS NULL
+    ) AS pairs
+) AS found ON true
+"""
 
 
 def upgrade() -> None:
-    op.execute(AFTER)
+    op.execute(VIEW)
 
 
 def downgrade() -> None:
-    op.execute(BEFORE)
+    op.execute(VIEW_BEFORE)
