@@ -1,4 +1,4 @@
-"""What the matcher counts of its work, and what it says of what it holds when it is scraped."""
+"""The matcher's metrics: counters of what it publishes, gauges of its galleries."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -27,34 +27,34 @@ from streams.matcher.vitals import PartitionVitals, ScopeVitals
 _LETTERS = DEAD_LETTERS.labels(ENCODINGS.name)
 
 
-def count_matched(said: Sequence[Message[Event]], letters: int) -> None:
-    """Count what a batch led to, once Kafka has it, and how long that took since each registration."""
-    for kind, count in Counter(type(message.event) for message in said).items():
+def count_matched(messages: Sequence[Message[Event]], letters: int) -> None:
+    """Count what a batch led to, once Kafka has it: the messages by type, dead letters, seconds since registration."""
+    for kind, count in Counter(type(message.event) for message in messages).items():
         MATCHER_EVENTS.labels(kind.__name__).inc(count)
-    SINCE_REGISTRATION_S.observe("matched", ages_of(said, IndividualChecked))
+    SINCE_REGISTRATION_S.observe("matched", ages_of(messages, IndividualChecked))
     if letters:
         _LETTERS.inc(letters)
 
 
 def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVitals]]) -> None:
-    """Have what the matcher last said of its partitions scraped."""
+    """Have the vitals that `vitals` returns scraped as gauges."""
     RECALL_FLOOR.set(settings.recall_floor)
     DELTA_LIMIT.set(settings.delta_limit)
 
-    def say(gauge: CallbackGauge, value: Callable[[ScopeVitals], float | None]) -> None:
-        def ask() -> Series:
+    def show(gauge: CallbackGauge, value: Callable[[ScopeVitals], float | None]) -> None:
+        def series() -> Series:
             found = {
-                (scope.collection, scope.encoder, one.shard): value(scope)
-                for one in vitals()
-                for scope in one.scopes
-                if scope.people  # of an encoder that nobody uses any more nothing is said
+                (scope.collection, scope.encoder, partition.shard): value(scope)
+                for partition in vitals()
+                for scope in partition.scopes
+                if scope.people  # an encoder that nobody uses any more has no series
             }
             return {labels: number for labels, number in found.items() if number is not None}
 
-        gauge.ask = ask
+        gauge.ask = series
 
-    say(GALLERY_PEOPLE, lambda scope: scope.people)
-    say(GALLERY_DELTA, lambda scope: scope.delta)
-    say(GALLERY_SEGMENTS, lambda scope: len(scope.segments))
-    say(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None))
-    say(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0)
+    show(GALLERY_PEOPLE, lambda scope: scope.people)
+    show(GALLERY_DELTA, lambda scope: scope.delta)
+    show(GALLERY_SEGMENTS, lambda scope: len(scope.segments))
+    show(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None))
+    show(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0)

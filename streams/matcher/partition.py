@@ -14,7 +14,7 @@ from streams.checkpoint.state import gallery_of
 from streams.gallery.gallery import Gallery
 from streams.matcher.context import MatcherContext
 from streams.matcher.metering import count_matched
-from streams.matcher.reporting import say, trace
+from streams.matcher.reporting import report, trace
 from streams.matcher.sealer import Sealer
 from streams.matcher.vitals import PartitionVitals, vitals_of
 from streams.matching.match import Rules, match, restore
@@ -154,11 +154,11 @@ class PartitionMatcher:
         self._check_ownership()
         self._context.progress.advance(self.partition, last + 1)
         self.position = max(self.position, last + 1)
-        if self._context.tracer is not None:
-            trace(self._context.tracer, records, begun, time.time_ns())
-        say(self.partition, consequences.publish, renewed)
         self.matched_at = records[-1].timestamp
-        count_matched(consequences.said, consequences.letters)
+        if self._context.tracer is not None:
+            trace(self._context.tracer, consequences.read, begun, time.time_ns())
+        report(self.partition, consequences, renewed)
+        count_matched(consequences.messages, len(consequences.letters))
 
     def _check_ownership(self) -> None:
         self._context.ownership.check(self.partition)

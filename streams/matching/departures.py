@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import MATCHER_SOURCE, Message, Record, encode
+from schemas.envelope import MATCHER_SOURCE, Message
 from schemas.events.base import Event, IndividualEvent, Member
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason, in_order
@@ -180,7 +180,6 @@ def _said_of(
     return replace(derived, time=max(derived.time, now))
 
 
-def encode_once(said: Iterable[Message[Event]]) -> list[Record]:
-    """Their records. What is said twice is one: a newcomer may find whom it was a pair with before."""
-    by_id = {message.id: message for message in said}
-    return [encode(message) for message in by_id.values()]
+def without_repetitions(messages: Iterable[Message[Event]]) -> list[Message[Event]]:
+    """One message of each id: a newcomer may find individuals again that it was a pair with before."""
+    return list({message.id: message for message in messages}.values())

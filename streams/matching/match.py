@@ -14,7 +14,7 @@ from schemas.letters import dead_letter
 from schemas.shard import Shard
 from streams.gallery.gallery import Applied, Gallery, Newcomer
 from streams.gallery.scope import CandidateList
-from streams.matching.departures import Departed, EncodingAt, encode_once, events_of_departed
+from streams.matching.departures import Departed, EncodingAt, events_of_departed, without_repetitions
 
 ThresholdFor = Callable[[str], float]
 
@@ -44,17 +44,21 @@ class Rules:
 
 @dataclass(slots=True)
 class Consequences:
-    """What follows from a batch: `publish`, and the offsets whose records must be published again (`renew`).
+    """What follows from a batch.
 
-    `replays` has the headers of those that a replay made stale records of, by offset: what is published again follows
-    from it. Of `publish`, `said` are the messages about pairs and people, and so many are dead `letters`.
+    `publish` are the records to publish, which carry the `messages` about pairs and people, the `tombstones` and the
+    dead `letters`. `renew` are the offsets whose records must be published again, behind stale ones; `replays` has, by
+    these offsets, the headers of the stale records that a replay sent: the renewed records carry them on. `read` are
+    the messages of the batch itself.
     """
 
     publish: list[Record] = field(default_factory=list)
+    messages: list[Message[Event]] = field(default_factory=list)
+    tombstones: list[Message[Event]] = field(default_factory=list)
+    letters: list[Record] = field(default_factory=list)
     renew: list[int] = field(default_factory=list)
     replays: dict[int, Headers] = field(default_factory=dict)
-    said: list[Message[Event]] = field(default_factory=list)
-    letters: int = 0
+    read: list[Message[Event]] = field(default_factory=list)
 
 
 def restore(gallery: Gallery, records: Sequence[Record], erased: Erased = NOBODY) -> None:
@@ -85,15 +89,15 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
             message = decode(record)
         except UnreadableError as error:
             if gallery.shard.number == 1:  # all shards read it, one says so
-                consequences.publish.append(dead_letter(record, error, MATCHER_SOURCE))
-                consequences.letters += 1
+                consequences.letters.append(dead_letter(record, error, MATCHER_SOURCE))
             continue
+        consequences.read.append(message)
         event, offset = message.event, record.offset
         assert isinstance(event, EncodingComputed | EncodingErased)
         assert offset is not None
         if _comes_back(message, rules.erased):
             if gallery.owns(event.individual_id):
-                consequences.publish.append(_tombstone(message, rules.erased))
+                consequences.tombstones.append(_tombstone(message, rules.erased))
             continue
         applied, before = gallery.apply(event, offset)
         if applied is Applied.STALE:
@@ -108,10 +112,13 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
                 newcomers[event.key] = message, Newcomer(event, offset)
             if applied is Applied.NEW and before is not None and not before.erased:
                 departed.append(Departed(before, message, offset))
-    said = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
-    said += _compared(gallery, newcomers.values(), rules)
-    consequences.publish += encode_once(said)
-    consequences.said = said
+    events = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
+    consequences.messages = without_repetitions(events + _compared(gallery, newcomers.values(), rules))
+    consequences.publish = [
+        *consequences.letters,
+        *map(encode, consequences.tombstones),
+        *map(encode, consequences.messages),
+    ]
     return consequences
 
 
@@ -133,8 +140,8 @@ def _comes_back(message: Message[Event], erased: Erased) -> bool:
     return isinstance(message.event, EncodingComputed) and erased.forbids(message)
 
 
-def _tombstone(message: Message[Event], erased: Erased) -> Record:
-    """What is put behind it, so that Kafka's compaction ends with it."""
+def _tombstone(message: Message[Event], erased: Erased) -> Message[Event]:
+    """The null value that is published behind an encoding of an erased person, so that Kafka's compaction keeps it."""
     event = message.event
     assert isinstance(event, EncodingComputed)
     erasure = erased.find(event.collection, event.individual_id)
@@ -142,7 +149,7 @@ def _tombstone(message: Message[Event], erased: Erased) -> Record:
     tombstone = EncodingErased(
         collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
     )
-    return encode(message.derive(tombstone, MATCHER_SOURCE))
+    return message.derive(tombstone, MATCHER_SOURCE)
 
 
 def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:

@@ -100,7 +100,7 @@ class SupposedRun:
         """Compare a batch. Raises TooManyPairsError where the threshold leads to more than can be held."""
         in_reach: list[int] = []
         threshold = 0.0
-        for message in match(self._gallery, self._chosen(records), self._rules).said:
+        for message in match(self._gallery, self._chosen(records), self._rules).messages:
             event = message.event
             if isinstance(event, PairEvent):
                 self._hear(event)

@@ -1,6 +1,8 @@
 """One partition's matcher: nothing is lost, whatever the stream skips, repeats or loses on the way."""
 
+import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +14,7 @@ from schemas.envelope import Message, Record, decode, encode
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairEvent
 from streams.checkpoint.state import state_of
 from streams.gallery.gallery import Gallery
+from streams.matcher import reporting
 from streams.matcher.ownership import PartitionLostError, ProcessWasFrozenError
 from streams.matcher.partition import PartitionMatcher, SpentError
 from streams.matching.match import restore
@@ -343,3 +346,23 @@ def test_vitals_are_shown_every_two_seconds(parts: MatcherParts, clock: Clock) -
     assert [(one.matched, one.at) for one in parts.shown] == [(10, NOW), (PEOPLE, NOW)]
     assert parts.shown[-1] == matcher.vitals
     assert np.sum([scope.people for scope in parts.shown[-1].scopes]) == matcher.gallery.living
+
+
+def test_what_became_of_a_batch_is_logged_from_what_was_decided(
+    parts: MatcherParts, embedding: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Findings at level debug; nothing of them is decoded again."""
+    face = embedding()
+    (broken,) = records_of([computed("x", face)])
+    parts.append([*records_of([computed("a", face), computed("b", face)]), replace(broken, value=b"{")])
+    matcher = matcher_of(parts)
+    monkeypatch.setattr(reporting, "decode", lambda _: pytest.fail("decoded what was just made"))
+    with caplog.at_level(logging.DEBUG, "streams.matcher.reporting"):
+        matcher.process(parts.log.records)
+    lines = [vars(record)["msg"] for record in caplog.records if record.name == reporting.__name__]
+    assert [line["event"] for line in lines] == [
+        "dead letter",
+        "IndividualChecked",
+        "DuplicateFound",
+        "IndividualChecked",
+    ]
