@@ -1,8 +1,8 @@
-"""Erasures in Postgres: nothing stays of a person but a keyed hash, and nothing that comes late brings them back.
+"""Erasures in Postgres: nothing of a person stays but a keyed hash, and no late event brings them back.
 
-What the tables knew of them says which records of the compacted topics are about them: those are given null values,
-before the transaction ends, so that none is forgotten. Whatever is said of them later is not written, and gets a null
-value behind it too.
+The rows that are deleted name the keys under which the compacted topics have records about the person: each gets a null
+value, published before the transaction ends, so that none is forgotten. A late event about the person is not written,
+and a null value is published behind it too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,14 +31,14 @@ from schemas.events.registrations import IndividualDeleted, IndividualErased
 from schemas.shard import Shard
 from schemas.tables import checks, column_groups, decisions, duplicates, erased, individuals, retractions
 
-_LOCK = 0x6661_6365  # of Postgres' advisory locks, the one that orders erasures and everything else
+_LOCK = 0x6661_6365  # the advisory lock of Postgres that erasures take alone, and all other writers share
 _COLUMN_GROUPS = column_groups()
 
 
 def apply_erasures(connection: Connection, events: Events, key: ErasureKey, registry: Erased) -> Remaining:
-    """Erase whom a batch erases, and leave out what it says of anybody who is erased, by then or long ago.
+    """Erase the individuals that a batch erases, and leave out events about everybody who is erased, now or earlier.
 
-    No transaction that writes of a person runs beside one that erases somebody: each sees what the other did.
+    Invariant: no transaction that writes about people runs beside one that erases: each sees what the other did.
     """
     messages = [message for message, _ in events]
     erasures = [one for one in messages if isinstance(one.event, IndividualDeleted | EncodingErased | IndividualErased)]
@@ -50,11 +50,11 @@ def apply_erasures(connection: Connection, events: Events, key: ErasureKey, regi
         for message in erasures:
             if isinstance(message.event, IndividualEvent):
                 nulls |= {(type(one.event), one.event.key): one for one in _erase(connection, message, message.event)}
-    recent = _recent(connection, messages, key)
+    registered = _registered(connection, messages, key)
     kept: Events = []
     for message, timestamp in events:
-        if registry.forbids(message) or recent.forbids(message):
-            nulls |= {(type(one.event), one.event.key): one for one in _null_behind(connection, message)}
+        if registry.forbids(message) or registered.forbids(message):
+            nulls |= {(type(one.event), one.event.key): one for one in _null_value(connection, message)}
         else:
             kept.append((message, timestamp))
     return Remaining(kept, list(nulls.values()))
@@ -86,14 +86,14 @@ def _register(connection: Connection, erasures: Iterable[Message[Event]], key: E
 
 
 def _erase(connection: Connection, message: Message[Event], event: IndividualEvent) -> Iterator[Message[Event]]:
-    """Take out of every table what it says of a person up to a revision, and say whose keys that were."""
+    """Delete everything about a person up to a revision from every table. Yields null values for the keys of it."""
     where = {"collection": event.collection, "individual_id": event.individual_id}
     keys = {event.key} if _empty_individual(connection, event) else set()
     gone = delete(checks).filter_by(**where).where(checks.c.revision <= event.revision).returning(checks.c.shards)
     for count in connection.scalars(gone):
         keys |= {check_key(event.key, Shard(number, count)) for number in range(1, count + 1)}
     for table in (duplicates, retractions):
-        gone = delete(table).where(_about(table, event)).returning(table.c.pair_id)
+        gone = delete(table).where(_is_up_to(table, event)).returning(table.c.pair_id)
         keys |= set(connection.scalars(gone))
     for one in sorted(keys):
         yield message.derive(FindingErased(collection=event.collection, erased_key=one), SOURCE)
@@ -103,18 +103,18 @@ def _erase(connection: Connection, message: Message[Event], event: IndividualEve
 
 
 def _empty_individual(connection: Connection, event: IndividualEvent) -> bool:
-    """Forget the columns of `individuals` up to a revision; whether a check was among them."""
-    whose = _whose(event)
-    before = connection.execute(select(individuals).where(whose).with_for_update()).mappings().one_or_none()
+    """Empty the column groups of an individual up to a revision. Returns whether the check was among them."""
+    is_them = _is_row_of(event)
+    before = connection.execute(select(individuals).where(is_them).with_for_update()).mappings().one_or_none()
     if before is None:
         return False
     emptied = [guard for guard in _COLUMN_GROUPS if (before[guard] or 0) <= event.revision]
     if len(emptied) == len(_COLUMN_GROUPS):
-        connection.execute(delete(individuals).where(whose))
+        connection.execute(delete(individuals).where(is_them))
     else:
         columns = [name for guard in emptied for name in _COLUMN_GROUPS[guard]]
         if columns:
-            connection.execute(update(individuals).where(whose).values(dict.fromkeys(columns, null())))
+            connection.execute(update(individuals).where(is_them).values(dict.fromkeys(columns, null())))
     return before["checked_revision"] is not None and "checked_revision" in emptied
 
 
@@ -123,14 +123,14 @@ def _has_member(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
     return and_(table.c.collection == event.collection, one)
 
 
-def _about(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
-    """Pairs of a person at a revision up to that of the event."""
+def _is_up_to(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
+    """Whether a row is about a pair with the person, at a revision up to that of the event."""
     revision = case((table.c.individual_a == event.individual_id, table.c.revision_a), else_=table.c.revision_b)
     return and_(_has_member(table, event), revision <= event.revision)
 
 
-def _recent(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> Erased:
-    """Who of those that the messages are about is erased, as the table knows it."""
+def _registered(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> Erased:
+    """The erasures, as the table has them, of those that the messages are about."""
     digests = {
         key.digest(message.event.collection, who) for message in messages for who, _ in subjects_of(message.event)
     }
@@ -138,15 +138,15 @@ def _recent(connection: Connection, messages: Iterable[Message[Event]], key: Era
     return Erased(key, {digest: Erasure(revision, time) for digest, revision, time in connection.execute(query)})
 
 
-def _null_behind(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
-    """A null value behind what was said of somebody who is erased, unless more is known under its key by now."""
+def _null_value(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+    """A null value for an event about somebody who is erased, unless the tables have something newer under its key."""
     event = message.event
     null_value: type[KeyErased] = FindingErased
     match event:
         case PairEvent():
             known = duplicates.c.pair_id == event.key
         case IndividualChecked():
-            known = and_(_whose(event), individuals.c.checked_revision.is_not(None))
+            known = and_(_is_row_of(event), individuals.c.checked_revision.is_not(None))
         case PairDecided():
             null_value, known = DecisionErased, decisions.c.pair_id == event.key
         case _:
@@ -155,5 +155,5 @@ def _null_behind(connection: Connection, message: Message[Event]) -> Iterator[Me
         yield message.derive(null_value(collection=event.collection, erased_key=event.key), SOURCE)
 
 
-def _whose(event: IndividualEvent) -> ColumnElement[bool]:
+def _is_row_of(event: IndividualEvent) -> ColumnElement[bool]:
     return and_(individuals.c.collection == event.collection, individuals.c.individual_id == event.individual_id)

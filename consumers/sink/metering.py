@@ -1,4 +1,4 @@
-"""What the sink counts for whoever scrapes it."""
+"""The sink's Prometheus counters."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from schemas.events.pairs import IndividualChecked
 
 
 def count_written(messages: Sequence[Message[Event]]) -> None:
-    """Count events that are in Postgres by now, and how long it took until each who was compared is there.
+    """Count events that were written, and observe the time from the registration to the written check.
 
-    Not of checks that compaction made up for, or the sink said again: those are no answer to a registration.
+    Checks that compaction or the sink published are left out: they are no answer to a registration.
     """
     for kind, count in Counter(type(message.event) for message in messages).items():
         SINK_EVENTS.labels(kind.__name__).inc(count)

@@ -1,7 +1,7 @@
-"""Null values that came behind something newer: what they hide is said once more, as the tables know it.
+"""Null values that hide newer events: those are published again, as the tables have them.
 
-Somebody who was erased may be registered anew, and found, before this sink has come to the erasure. Kafka would keep
-the null value alone.
+A null value may land behind newer records of its key: somebody who was erased may be registered anew, and found, before
+the sink comes to the erasure. Kafka would keep the null value alone.
 """
 
 import re
@@ -29,7 +29,7 @@ _CHECK = re.compile(r"(?:@([0-9]+/[0-9]+)/)?[^/]+/(.+)", re.DOTALL)
 
 
 def restore_after_null(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
-    """What the tables know under the key of a null value: a pair that holds, a check, a decision that counts."""
+    """What the tables have under the key of a null value: the pair that holds, the check, or the latest decision."""
     event = message.event
     assert isinstance(event, KeyErased)
     if isinstance(event, DecisionErased):
@@ -71,20 +71,23 @@ def _finding(connection: Connection, message: Message[Event], event: FindingEras
 
 
 def _check(connection: Connection, message: Message[Event], shard: Shard, who: str) -> Iterator[Message[Event]]:
-    """With as many duplicates as there are by now, or as that shard found. Who has no encoder is left to compaction."""
+    """The check of an individual, with as many duplicates as there are now, or as that shard found.
+
+    Individuals without an encoder are left to compaction.
+    """
     where = message.event.collection
-    whose = and_(individuals.c.collection == where, individuals.c.individual_id == who)
-    person = connection.execute(select(individuals).where(whose, individuals.c.encoder.is_not(None))).one_or_none()
+    is_them = and_(individuals.c.collection == where, individuals.c.individual_id == who)
+    person = connection.execute(select(individuals).where(is_them, individuals.c.encoder.is_not(None))).one_or_none()
     if person is None:
         return
     if shard.count == 1:
-        is_of_them = or_(duplicates.c.individual_a == who, duplicates.c.individual_b == who)
-        now = select(func.count()).where(duplicates.c.collection == where, is_of_them, duplicates.c.retracted.is_(None))
+        has_them = or_(duplicates.c.individual_a == who, duplicates.c.individual_b == who)
+        now = select(func.count()).where(duplicates.c.collection == where, has_them, duplicates.c.retracted.is_(None))
         query = select(
             individuals.c.checked_revision.label("revision"),
             func.coalesce(individuals.c.duplicates_found, now.scalar_subquery()).label("found"),
             individuals.c.duplicates_found.is_not(None).label("truncated"),
-        ).where(whose, individuals.c.encoded_revision == individuals.c.checked_revision)
+        ).where(is_them, individuals.c.encoded_revision == individuals.c.checked_revision)
     else:
         found = checks.c.duplicates[shard.number]
         query = (

@@ -1,4 +1,4 @@
-"""Events → rows. Each statement is idempotent, and the rows come out the same in any order of the events."""
+"""The statements that write rows. Each is idempotent; the rows come out the same in any order of the events."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ from schemas.tables import certificates, checks, decisions, duplicates, individu
 def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
     """Writes one column group of `individuals`, where the stored revision of that group is lower or absent.
 
-    Of two checks of one revision, by different numbers of shards perhaps, the one that left out more stays.
+    Of two checks of one revision (by different numbers of shards, say) the one that found more than it published stays.
     """
     statement = insert(individuals)
     old, new = individuals.c, statement.excluded
@@ -30,9 +30,9 @@ def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
 
 
 def merge_checks() -> ReturningInsert[Any]:
-    """Adds reports of shards to what others said of the same revision, and returns the rows as they then are.
+    """Adds reports of shards to those of the same revision, and returns the rows as they are afterwards.
 
-    The row is locked meanwhile: of several sinks, the one that adds the last report sees all the others.
+    Each row is locked: of several sinks, the one that adds the last report sees all the others.
     """
     statement = insert(checks)
     old, new = checks.c, statement.excluded

@@ -1,4 +1,4 @@
-"""What the command line reads: individuals and pairs from Postgres, lag from Kafka."""
+"""The current pairs, read from the tables."""
 
 import time
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ _SAME_PAIR = and_(
 def current_pairs(
     connection: Connection, collection: str | None = None, since: datetime | None = None, decided: bool = False
 ) -> list[CurrentPair]:
-    """Pairs that hold, in the order of their recording; of one collection, or recorded at `since` or later.
+    """Pairs that hold, in the order in which they were recorded: of one collection, recorded at `since` or later.
 
-    Those on which a reviewer has decided are left out unless they are asked for.
+    Pairs on which a reviewer has decided are left out unless `decided`.
     """
     a, b = individuals.alias("a"), individuals.alias("b")
     query = (
@@ -68,11 +68,11 @@ def current_pairs(
     return [CurrentPair(**row._mapping) for row in connection.execute(query)]
 
 
-_OVERLAP = timedelta(seconds=10)  # of two transactions the one that began first may be seen last
+_OVERLAP = timedelta(seconds=10)  # a transaction that began earlier may be committed later
 
 
 def follow_pairs(connection: Connection, collection: str | None) -> Iterator[CurrentPair | None]:
-    """Pairs as they are recorded, without end; None whenever there is no further one at the moment."""
+    """Pairs as they are recorded, without end; yields None whenever there is no new one."""
     since: datetime | None = None
     seen: set[str] = set()
     while True:

@@ -1,4 +1,4 @@
-"""The pairs, printed."""
+"""What `facematch duplicates` prints."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from schemas.settings import Settings
 def print_duplicates(
     console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool, decided: bool
 ) -> None:
-    """Pairs as a table, or a line each while following or as JSON; those on which somebody decided if asked for."""
+    """Print the current pairs as a table; a line each while following, or as JSON. `decided`: decided ones too."""
     engine = postgres_engine(settings)
     with engine.connect() as connection:
         if follow:

@@ -1,4 +1,4 @@
-"""The outbox of a registration system, as operations see it: whether it is there, and what waits or lies in it."""
+"""What `facematch status` prints of the outbox: how many rows wait, and which have a problem."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _MARKED = text("""
 
 
 def print_outbox(console: Console, settings: Settings) -> None:
-    """What waits and what is marked; nothing where there is no outbox."""
+    """Print how many rows wait and which are marked with a problem; nothing where there is no outbox."""
     try:
         with outbox_engine(settings).connect() as connection:
             if has_outbox(connection):

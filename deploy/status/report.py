@@ -1,4 +1,4 @@
-"""What `facematch status`, `duplicates` and `settings` print."""
+"""What `facematch status` prints."""
 
 from datetime import UTC, datetime
 
@@ -17,12 +17,12 @@ from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 from schemas.shard import Shard
 
-_SILENT_S = 60  # a matcher speaks every few seconds
+_SILENT_S = 60  # a matcher writes its vitals every few seconds
 _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 
 def print_status(console: Console, settings: Settings) -> None:
-    """Individuals of each collection by state, what matchers hold, each group's lag, dead letters, the outbox."""
+    """Print individuals and pairs of each collection, galleries, the lag of each group, dead letters, the outbox."""
     engine = postgres_engine(settings)
     with engine.connect() as connection:
         counts = count_states(connection)
@@ -72,7 +72,7 @@ def _print_galleries(console: Console, found: list[GalleryStatus]) -> None:
         if gallery.shard != str(Shard()):
             name += f"\n[dim]shard {gallery.shard}[/]"
         if age > _SILENT_S:
-            name += f"\n[red]no word of its matcher for {age:.0f} s[/]"
+            name += f"\n[red]its matcher has not reported for {age:.0f} s[/]"
         table.add_row(
             name,
             str(vitals.people),

@@ -1,4 +1,4 @@
-"""The settings in force, printed."""
+"""What `facematch settings` prints."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +8,7 @@ from schemas.settings import SECRETS, SECRETS_FOLDER, Settings, secrets_folder
 
 
 def print_settings(console: Console, settings: Settings) -> None:
-    """A table of all settings, without the secrets, and where they may come from."""
+    """Print all settings in force, without the secrets, and where they may come from."""
     table = Table("environment variable and value", "meaning", show_lines=True)
     table.columns[0].overflow = "fold"
     for name, field in Settings.model_fields.items():

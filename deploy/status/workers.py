@@ -1,4 +1,4 @@
-"""How far the workers are behind, and what the matchers hold."""
+"""The lag of the consumer groups, and the galleries of the matchers."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from streams.matcher.vitals import ScopeVitals, read_vitals
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """How far a consumer group is behind: in records, and in seconds since the oldest it has not processed."""
+    """The lag of a consumer group: in records, and in seconds since the oldest record that it has not processed."""
 
     group: str
     records: int
@@ -28,7 +28,7 @@ class GroupLag:
 def lags(settings: Settings) -> list[GroupLag]:
     """The lag of every consumer group. Raises KafkaException if the broker does not answer.
 
-    Of matchers: those of every number of shards that any has run with, so that one that never came shows its lag too.
+    Matchers: those of every number of shards that any has run with, so that a shard that never started shows its lag.
     """
     matchers = [matcher_of(Shard(number, count)) for count in shard_counts(settings) for number in range(1, count + 1)]
     groups = [one for group in CONSUMER_GROUPS for one in (matchers if group is MATCHER else [group])]
@@ -37,7 +37,7 @@ def lags(settings: Settings) -> list[GroupLag]:
 
 @dataclass(frozen=True, slots=True)
 class GalleryStatus:
-    """What a matcher holds of one encoder's embeddings in one collection, and how far it is behind the log."""
+    """The gallery of one encoder in one collection, as a matcher holds it, and how far it is behind the log."""
 
     vitals: ScopeVitals
     shard: str
@@ -47,7 +47,7 @@ class GalleryStatus:
 
 
 def galleries(settings: Settings) -> list[GalleryStatus]:
-    """Of every collection what its matchers last said, and how far they are behind now.
+    """The galleries of every collection, as their matchers last reported them, and how far those are behind now.
 
     Raises KafkaException if the broker does not answer, redis.ConnectionError if Redis does not.
     """

@@ -1,4 +1,4 @@
-"""How much waits in the outbox, for whoever is scraped."""
+"""Prometheus gauges of how much waits in the outbox."""
 
 import time
 
@@ -8,21 +8,21 @@ from producers.outbox.table import counts
 from runtime.telemetry.metrics import OUTBOX_MARKED, OUTBOX_OLDEST_S, OUTBOX_WAITING
 
 _EVERY_S = 15.0
-_SHARE = 0.01  # of the time: where many wait, counting them takes a while
+_SHARE = 0.01  # of the time at most is spent on counting, which takes long where many rows wait
 
 
 class OutboxGauges:
-    """Counts now and then. What is the oldest then grows older until it is counted again."""
+    """Counts rows at intervals. Between two counts the oldest row of the last one grows older."""
 
     def __init__(self) -> None:
         self._count_at = 0.0
         self._oldest: float | None = None
         OUTBOX_OLDEST_S.ask = lambda: {(): 0.0 if self._oldest is None else time.time() - self._oldest}
 
-    def look(self, connection: Connection) -> None:
-        """Count if it is time, in a transaction of its own. Raises DBAPIError; then it is not tried again at once.
+    def refresh(self, connection: Connection) -> None:
+        """Count if the interval is over, in a transaction of its own.
 
-        The database may not let a statement take as long as counting does.
+        Raises DBAPIError, where the database has a statement_timeout, say; the next attempt waits its interval too.
         """
         begun = time.monotonic()
         if begun < self._count_at:

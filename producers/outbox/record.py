@@ -10,9 +10,9 @@ _TYPES = tuple(event.__name__ for event in INDIVIDUALS.carries)
 
 
 class OutboxRow(NamedTuple):
-    """What of a row is published. `time` is RFC 3339 where the time has such a form, `event` is JSON.
+    """The columns of a row that are published. `time` is RFC 3339 where it can be written so, `event` is JSON.
 
-    A `traceparent` that names no trace does not count.
+    A `traceparent` that names no trace is ignored.
     """
 
     position: int
@@ -26,11 +26,11 @@ class OutboxRow(NamedTuple):
 
 
 def record_from(row: OutboxRow) -> Record:
-    """The record of a row. Raises UnreadableError, with what is wrong and no value of the row.
+    """The record of a row.
 
-    It is read as every consumer reads it, so that what is published is never a dead letter, and written as `submit`
-    writes it: what the schema does not know stays behind. One without a trace begins one, the same however often it is
-    published.
+    The row is decoded as every consumer decodes it, so that no dead letter is published, and encoded as `submit`
+    encodes it: fields that the schema does not know are left out. A row without a trace begins one, the same each time.
+    Raises UnreadableError: the row is no event; the text says why, without any value of the row.
     """
     if row.type not in _TYPES:
         raise UnreadableError(f"type is none of {', '.join(_TYPES)}")

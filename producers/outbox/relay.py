@@ -1,4 +1,4 @@
-"""The relay: what registration systems wrote into their outbox, onto Kafka, in order for each individual."""
+"""The relay: publishes the rows that registration systems write into their outbox, in order for each individual."""
 
 import logging
 import select
@@ -30,13 +30,13 @@ log = structlog.stdlib.get_logger(__name__)
 
 _CLIENT = "outbox"
 _ROWS = 2000
-_POLL_S = 5.0  # a notification is lost where the connection was, or a pooler stands between
+_POLL_S = 5.0  # a notification is lost with its connection, and does not pass every pooler
 _PATIENCE_S = 10.0
 _BATCH_BYTES = 100_000
 
 
 def run(settings: Settings) -> None:
-    """Relay until SIGTERM or SIGINT. Raises whatever waiting does not mend."""
+    """Relay until SIGTERM or SIGINT. Raises what `Relay.run` raises."""
     engine = outbox_engine(settings)
     relay = build_relay(settings, engine)
     on_stop_signal(relay.stop)
@@ -52,10 +52,10 @@ def build_relay(settings: Settings, engine: Engine, poll_s: float = _POLL_S, row
 
 
 class Relay:
-    """Publishes rows, waits for the acknowledgements, deletes the rows: a transaction for each round.
+    """Publishes rows, waits for Kafka's acknowledgement, deletes the rows: each round is one transaction.
 
-    Killed at any point, it leaves rows that were published and not deleted: they are published again, with the same
-    ids. Any number of relays may run.
+    A relay that is killed may leave rows that it has published: they are published again, with the same ids. Any number
+    of relays may run side by side.
     """
 
     def __init__(
@@ -75,7 +75,10 @@ class Relay:
         self._woken, self._waker = socket.socketpair()
 
     def run(self) -> None:
-        """Relay until `stop`, whatever is away meanwhile. Raises PublishError, and DBAPIError of what is not away."""
+        """Relay until `stop`. Postgres and Kafka are waited for while they are away.
+
+        Raises PublishError: Kafka refused a record for good. Raises DBAPIError: Postgres failed, and is not away.
+        """
         while not self._stopping:
             pause = 0.0
             try:
@@ -110,15 +113,15 @@ class Relay:
             HEALTH.ready()
             while not self._stopping:
                 HEALTH.beat()
-                self._gauges.look(connection)
+                self._gauges.refresh(connection)
                 if not self._round(connection):
                     self._wait_for_rows(connection)
                 self._pauses = growing_pauses()
 
     def _round(self, connection: Connection) -> int:
-        """What waits in some lanes, in one transaction. Returns how many rows that was.
+        """Publish and delete the rows that wait in some lanes, in one transaction. Returns how many rows there were.
 
-        No longer than the broker acknowledges: an open transaction keeps the whole database from cleaning up.
+        It ends when the broker acknowledges nothing more: an open transaction keeps the database from cleaning up.
         """
         with POSTGRES_S.labels("relay").time(), connection.begin():
             rows = take(connection, self._rows)
@@ -136,7 +139,7 @@ class Relay:
         return len(rows)
 
     def _publish(self, rows: list[OutboxRow]) -> dict[int, str]:
-        """Publish all that can be; returns what is wrong with the others, by their positions."""
+        """Publish the rows. Returns by position what is wrong with those that cannot be published."""
         problems: dict[int, str] = {}
         records: dict[int, Record] = {}
         for row in rows:
@@ -147,11 +150,11 @@ class Relay:
         begun = time.time_ns()
         outcomes = self._publisher.publish_each(list(records.values()), _PATIENCE_S)
         refused = {at: error for at, error in zip(records, outcomes, strict=True) if error is not None}
-        self._tell([record for at, record in records.items() if at not in refused], begun)
+        self._report([record for at, record in records.items() if at not in refused], begun)
         return problems | {at: f"Kafka does not take it: {error.str()}" for at, error in refused.items()}
 
-    def _tell(self, records: list[Record], begun: int) -> None:
-        """Say what is published, where it is asked for."""
+    def _report(self, records: list[Record], begun: int) -> None:
+        """Log and trace what was published since `begun` (nanoseconds since 1970), where that is asked for."""
         if self._tracer is None and not log.isEnabledFor(logging.DEBUG):
             return
         ended = time.time_ns()
@@ -161,10 +164,10 @@ class Relay:
                 self._tracer.beginning("relay", message, begun, ended)
 
     def _wait_for_rows(self, connection: Connection) -> None:
-        """Return once somebody has written to the table, or after a while, or when told to stop."""
+        """Return once somebody has written to the table, after `poll_s` seconds, or on `stop`."""
         listener = connection.connection.driver_connection
         assert listener is not None
-        with suppress(psycopg2.OperationalError):  # the next statement says so too
+        with suppress(psycopg2.OperationalError):  # the next statement raises it again
             if not listener.notifies:  # what came with the last answer is no longer in the socket
                 self._wait(self._poll_s, listener)
                 listener.poll()

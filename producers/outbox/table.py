@@ -1,4 +1,4 @@
-"""The outbox table in the registration system's database: what the relay asks of it."""
+"""The outbox table in the registration system's database: the statements of the relay."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -17,8 +17,8 @@ _LANES_AT_ONCE = 16  # of 64: four relays have work at the same time
 _BYTES = 16_000_000
 _PROBLEM_LENGTH = 1000
 
-# What Postgres knows of a table that fills and empties all the time is out of date. Left to it, it would sort all that
-# waits in a lane for the first few, each time anew.
+# The statistics of a table that fills and empties all the time are out of date: Postgres would sort all that waits in
+# a lane for the first few rows, each time anew.
 _BY_INDEX = text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
 _LOCK_LANES = text("""
     SELECT lane FROM facematch_outbox_lanes AS lanes
@@ -58,7 +58,7 @@ _MARK = text("""
 def outbox_engine(settings: Settings) -> Engine:
     """Connections to the database that has the outbox.
 
-    READ COMMITTED whatever is usual there: `take` relies on its second statement seeing what the first waited for.
+    READ COMMITTED whatever the database's default: the second statement of `take` must see what the first waited for.
     """
     options: dict[str, Any] = {
         "isolation_level": "READ COMMITTED",
@@ -71,7 +71,7 @@ def outbox_engine(settings: Settings) -> Engine:
 
 
 def create_outbox(settings: Settings) -> None:
-    """Create what is not there yet of the table and its triggers. Raises DBAPIError."""
+    """Create the table and its triggers where they are missing. Raises DBAPIError."""
     engine = outbox_engine(settings)
     with engine.begin() as connection:
         connection.exec_driver_sql(files("producers.outbox").joinpath("outbox.sql").read_text())
@@ -79,7 +79,7 @@ def create_outbox(settings: Settings) -> None:
 
 
 def has_outbox(connection: Connection) -> bool:
-    """Whether the table is there."""
+    """Whether the outbox table exists."""
     return bool(connection.scalar(text("SELECT to_regclass('facematch_outbox') IS NOT NULL")))
 
 
@@ -92,17 +92,17 @@ class Counts(NamedTuple):
 
 
 def counts(connection: Connection) -> Counts:
-    """How much there is in the table."""
+    """Count the rows of the table."""
     found = connection.execute(_COUNTS).one()
     oldest = None if found.oldest_age_s is None else float(found.oldest_age_s)
     return Counts(found.waiting, oldest, found.marked)
 
 
 def take(connection: Connection, limit: int) -> list[OutboxRow]:
-    """Rows that wait, in their order, about `limit` at most; until the transaction ends they are this one's alone.
+    """Rows that wait, in their order, about `limit` at most. They are locked until the transaction ends.
 
-    Two statements: whoever had a lane before has committed by the time that it can be locked, and only what begins
-    then is sure to see what that one deleted.
+    Two statements: the first locks lanes, for which it may wait; only a statement that begins afterwards is sure to see
+    what the transaction that had a lane before has deleted.
     """
     connection.execute(_BY_INDEX)
     lanes = list(connection.scalars(_LOCK_LANES, {"lanes": _LANES_AT_ONCE}))
@@ -113,11 +113,11 @@ def take(connection: Connection, limit: int) -> list[OutboxRow]:
 
 
 def delete(connection: Connection, positions: Sequence[int]) -> None:
-    """What is published has no more business in the table."""
+    """Delete rows that were published."""
     connection.execute(_DELETE, {"positions": list(positions)})
 
 
 def mark(connection: Connection, problems: Mapping[int, str]) -> None:
-    """Write beside rows, by their positions, why they cannot be published: they do not wait any longer."""
+    """Write into rows, by position, why they cannot be published: they no longer wait."""
     texts = [problem[:_PROBLEM_LENGTH] for problem in problems.values()]
     connection.execute(_MARK, {"positions": list(problems), "problems": texts})

@@ -26,6 +26,6 @@ class Database:
 def test_a_count_that_fails_is_not_tried_again_at_once() -> None:
     database, gauges = Database(), OutboxGauges()
     with pytest.raises(TimeoutError):
-        gauges.look(cast(Connection, database))
-    gauges.look(cast(Connection, database))
+        gauges.refresh(cast(Connection, database))
+    gauges.refresh(cast(Connection, database))
     assert database.asked == 1
