@@ -15,7 +15,7 @@ from consumers.faces.networks.graphs import CHIP_SIDE
 from consumers.faces.networks.weights import file_digest
 from consumers.photos.file import PhotoFile
 
-# Raise it whenever another embedding can come out of the same photo and the same weights.
+# Raise it whenever other embeddings come out of the same photos and weights: golden ones tell (tests/golden.py).
 PIPELINE = 1
 
 _PADDING = 0.25  # around the face, as face_recognition has it
