@@ -1,12 +1,14 @@
 """Where photos are read: inside the event, or at a URI below an allowed root, with fsspec.
 
-Of `http` and `https`, each redirect and each address that is connected to is checked too (`consumers.photo_web`). What
-`s3`, `gs` and the like connect to is said where they are configured, by the operator, and not by an event; what `ftp`
-or `sftp` connect to is the host of an allowed root, whatever its address.
+Of `http` and `https`, each redirect and each address that is connected to is checked too (`consumers.photos.web`). The
+operator configures what `s3`, `gs` and the like connect to, no event does; `ftp` and `sftp` connect to the host of an
+allowed root, whatever its address.
 """
 
 import base64
-import binascii
+import errno
+import os
+import stat
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -19,7 +21,7 @@ import fsspec
 import structlog
 
 from consumers.photos.rejected import RejectedError
-from consumers.photos.web import HOW_TO_ASK, broken_rule, checked_client, forbidden
+from consumers.photos.web import HOW_TO_ASK, INVALID_URI, broken_rule, checked_client, forbidden
 from runtime.photo_roots import is_below, submitted_roots
 from runtime.servers.patience import growing_pauses
 from schemas.events.encodings import RejectionReason
@@ -59,7 +61,9 @@ class PhotoStore:
                     RejectionReason.PHOTO_NOT_FOUND,
                     "there is no photo at its URI: send the event again once there is",
                 ) from None
-            except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            except (RejectedError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the library of a store raises what it likes: ftplib.Error, say
                 if rule := broken_rule(error):
                     raise forbidden(rule) from None
                 trouble = type(error).__name__
@@ -74,8 +78,12 @@ class PhotoStore:
         )
 
     def _check_allowed(self, uri: str) -> None:
+        try:
+            scheme = urlsplit(uri).scheme
+        except ValueError:
+            raise forbidden(INVALID_URI) from None
         # Behind "::" fsspec would open another URI.
-        chained = "::" in uri and urlsplit(uri).scheme not in {"file", "http", "https"}
+        chained = "::" in uri and scheme not in {"file", "http", "https"}
         if chained or not self._is_allowed(uri):
             raise forbidden(
                 "the photo's URI is outside the allowed roots, and was not read: "
@@ -110,7 +118,9 @@ class PhotoStore:
             raise forbidden(f"photos at {parts.scheme}:// cannot be read here: {error}") from None
 
     def _read_file(self, path: Path, limit: int) -> bytes:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "no regular file")
             # A link may have been put in its way since the check: what is open now counts.
             self._check_allowed(Path(f"/proc/self/fd/{file.fileno()}").resolve().as_uri())
             return file.read(limit)
@@ -125,6 +135,11 @@ class PhotoStore:
         return data
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe too, where others wait until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_up_to(file: IO[bytes], limit: int) -> bytes:
     """A stream hands over what has arrived, which may be less than was asked for."""
     data = bytearray()
@@ -135,8 +150,8 @@ def _read_up_to(file: IO[bytes], limit: int) -> bytes:
 
 def _inline(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
         raise RejectedError(
             RejectionReason.PHOTO_UNREADABLE, "the photo inside the event is not valid base64"
         ) from None

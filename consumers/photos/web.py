@@ -28,7 +28,7 @@ _REDIRECT = (
     "if it is to be trusted, name its root in FACEMATCH_PHOTO_ROOTS too"
 )
 _REDIRECTS = f"the photo store redirects more than {_MOST_REDIRECTS} times: send the URI at which the photo is"
-_NO_URI = "the photo's URI, or one that its store redirects to, is no valid http or https URI: send a valid one"
+INVALID_URI = "the photo's URI, or one that its store redirects to, is no valid URI: send a valid one"
 
 
 class ForbiddenAddressError(PermissionError):
@@ -69,7 +69,7 @@ def broken_rule(error: Exception) -> str | None:
     if isinstance(error, aiohttp.TooManyRedirects):
         return _REDIRECTS
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return _NO_URI
+        return INVALID_URI
     return None
 
 

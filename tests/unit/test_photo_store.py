@@ -1,9 +1,12 @@
 """Photos are read below allowed roots only, up to the size limit, and stores that do not answer are asked again."""
 
 import base64
+import ftplib
+import os
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from consumers.photos.rejected import RejectedError
 from consumers.photos.store import PhotoStore
@@ -129,10 +132,43 @@ def test_size_limit_holds_for_files_and_inline_photos(tmp_path: Path, photo: Pat
     assert error.value.reason is RejectionReason.PHOTO_TOO_LARGE
 
 
-def test_inline_photo_that_is_no_base64_is_unreadable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["***", "QUJ", "äöü="])
+def test_inline_photo_that_is_no_base64_is_unreadable(tmp_path: Path, text: str) -> None:
     with pytest.raises(RejectedError) as error:
-        PhotoStore(settings(tmp_path)).read(Photo(inline="***"))
+        PhotoStore(settings(tmp_path)).read(Photo(inline=text))
     assert error.value.reason is RejectionReason.PHOTO_UNREADABLE
+
+
+def test_base64_may_have_line_breaks(tmp_path: Path) -> None:
+    assert PhotoStore(settings(tmp_path)).read(Photo(inline="MTIz\r\nNDU=\n")) == b"12345"
+
+
+@pytest.mark.parametrize("uri", ["http://[::1", "x://[::", "http://a]::b/", "//[", "http://[v1.x]/", "file://[/a.jpg"])
+def test_what_is_no_uri_is_rejected(tmp_path: Path, uri: str) -> None:
+    store = PhotoStore(settings(tmp_path, photo_roots=["file:///", "http://a/"]))
+    assert reason_of(store, uri) is RejectionReason.PHOTO_FORBIDDEN
+
+
+def test_a_named_pipe_is_no_photo_and_is_not_waited_for(tmp_path: Path, photo: Path) -> None:
+    pipe = photo.with_name("pipe.jpg")
+    os.mkfifo(pipe)
+    store = PhotoStore(settings(tmp_path, photo_roots=[photo.parent.as_uri()]))
+    assert reason_of(store, pipe.as_uri()) is RejectionReason.PHOTO_NOT_FOUND
+
+
+def test_whatever_the_library_of_a_store_raises_is_a_store_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here one of ftplib's, which are no OSError."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise ftplib.error_perm("550 for the test")
+
+    monkeypatch.setattr(MemoryFileSystem, "open", failing)
+    pauses: list[float] = []
+    store = PhotoStore(settings(tmp_path, photo_roots=["memory://photos/"], photo_attempts=3), pauses.append)
+    assert reason_of(store, "memory://photos/a.jpg") is RejectionReason.PHOTO_UNAVAILABLE
+    assert pauses == [0.5, 1.0]
 
 
 def test_a_scheme_that_nothing_reads_is_forbidden(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_redirect_out_of_the_roots_is_not_followed(store: Store, start_store: 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a.jpg", "http://[::1/a.jpg"])
 def test_a_redirect_to_what_is_not_the_web_is_not_followed(store: Store, target: str) -> None:
-    assert "is no valid http or https URI" in Reader(store.root).rule(f"{store.root}to?{target}")
+    assert "is no valid URI" in Reader(store.root).rule(f"{store.root}to?{target}")
     assert len(store.asked) == 1
 
 
@@ -219,7 +219,7 @@ def test_a_root_at_a_private_address_is_not_read(store: Store, host: str) -> Non
 @pytest.mark.parametrize("host", ["2130706433", "017700000001", "0177.0.0.1", "127.1"])
 def test_addresses_in_odd_notations_are_not_read(store: Store, host: str) -> None:
     root = f"http://{host}:{store.server_port}/"
-    assert "is no valid http or https URI" in Reader(root).rule(f"{root}a.jpg")
+    assert "is no valid URI" in Reader(root).rule(f"{root}a.jpg")
     assert store.asked == []
 
 
