@@ -17,7 +17,7 @@ from rich.table import Table
 
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.partition_log import PartitionLog
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, partition_of
@@ -96,13 +96,13 @@ def _check(part: LogSlice, partition: int, begin: int, end: int) -> None:
         )
 
 
-def _told(batches_read: Iterable[list[Record]], tell: Callable[..., None]) -> Iterator[Record]:
+def _told(batches_read: Iterable[list[StoredRecord]], tell: Callable[..., None]) -> Iterator[StoredRecord]:
     for batch in batches_read:
         yield from batch
         tell(advance=len(batch))
 
 
-def _run(now: SupposedRun, then: SupposedRun, records: Iterable[tuple[Record, bool]], most: int) -> bool:
+def _run(now: SupposedRun, then: SupposedRun, records: Iterable[tuple[StoredRecord, bool]], most: int) -> bool:
     """Whether there was any record."""
     has_anyone = False
     for is_in_part, group in groupby(records, key=itemgetter(1)):

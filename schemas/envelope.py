@@ -11,25 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.events.base import Event, IndividualEvent, individual_key
-from schemas.events.certificates import CompactionCertified
+from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingAsSent, EncodingComputed, EncodingErased
-from schemas.events.pairs import DecisionErased, FindingErased, IndividualChecked, KeyErased
-from schemas.events.registrations import IndividualErased
 from schemas.identity import uuid_of
-from schemas.topics import EVENT_TYPES, topic_named, topic_of
+from schemas.topics import ENCODINGS, EVENT_TYPES, Topic, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
-_NULL_NEEDS: dict[type[Event], str] = {
-    EncodingErased: "a key collection/individual and a header revision, a whole number",
-    FindingErased: "a key and a header collection",
-    DecisionErased: "a key and a header collection",
-}
-NULL_VALUED = frozenset(_NULL_NEEDS)
 _CONTENT_TYPE = b"application/json"
 MATCHER_SOURCE = "facematch/matcher"  # of what is said of a newcomer the first time; others say it again
 REPLAY_ID = "replay_id"
@@ -41,6 +32,7 @@ _NAME_LENGTH = 40  # attributes have names that the sender chose, and may have p
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 _encoding_as_sent = TypeAdapter(EncodingAsSent).validator.validate_json
 
+E = TypeVar("E", bound=Event)
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
@@ -51,14 +43,28 @@ class UnreadableError(Exception):
     """A record that cannot be decoded. Its text is safe to log: it holds no value of the record."""
 
 
+class Readable(Protocol):
+    """What `decode` reads: a record that is to be written, that was read from Kafka, or that stands in a file.
+
+    `topic` is the name in the topic table, without the namespace.
+    """
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Record:
-    """A Kafka record, whichever client read it or will write it.
+    """A record to be written to Kafka.
 
-    `topic` is the name in the topic table, without the namespace. `offset` and `timestamp` (milliseconds since
-    1970) are known of records that were read. One to be written goes to its `partition`, or to that of the
-    collection `partition_by`, or to that of its key. Its repr leaves the value out: it may hold a photo or an
-    embedding.
+    It goes to its `partition`, or to that of the collection `partition_by`, or to that of its key. Its repr leaves
+    the value out: it may hold a photo or an embedding.
     """
 
     topic: str
@@ -66,12 +72,35 @@ class Record:
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
-    offset: int | None = None
-    timestamp: int | None = None
     partition_by: str | None = None
 
     def __repr__(self) -> str:
-        return f"Record({self.topic}[{self.partition}]@{self.offset}, key={self.key!r})"
+        return f"Record({self.topic}, key={self.key!r})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredRecord:
+    """A record that was read from Kafka, whichever client read it.
+
+    `timestamp` is Kafka's, in milliseconds since 1970. Its repr leaves the value out: it may hold a photo or an
+    embedding.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int
+    offset: int
+    timestamp: int
+
+    @property
+    def position(self) -> str:
+        """Where it stands, in words: topic/partition/offset."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def __repr__(self) -> str:
+        return f"StoredRecord({self.position}, key={self.key!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +123,15 @@ class Message(Generic[E_co]):
         """Whether it follows from an event that was sent again: its time is that of the first time."""
         return any(name == REPLAY_ID for name, _ in self.context)
 
-    def derive(self, event: Event, source: str) -> "Message[Event]":
+    def derive(self, event: E, source: str) -> "Message[E]":
         """What follows from this message: time and context are the same, the id is however often it follows."""
         name = f"{type(event).__name__}/{event.key}/{self.id}"
         return Message(event, uuid_of(_EVENT_NAMESPACE, name), self.time, source, self.context)
+
+
+def has_event(message: Message[Event], kind: type[E]) -> TypeGuard[Message[E]]:
+    """Whether the event of a message is one of that type."""
+    return isinstance(message.event, kind)
 
 
 def of_replay(headers: Headers, context: Headers) -> Headers:
@@ -117,7 +151,7 @@ def ages_of(messages: Iterable[Message[Event]], kind: type[Event]) -> list[float
     ]
 
 
-def announce(event: Event, source: str, time: datetime | None = None) -> Message[Event]:
+def announce(event: E, source: str, time: datetime | None = None) -> Message[E]:
     """A message about something that happened outside: a random id, and now unless a time is given."""
     return Message(event, id=str(uuid.uuid4()), time=time or datetime.now(UTC), source=source)
 
@@ -135,11 +169,8 @@ def encode(message: Message[Event]) -> Record:
         *message.context,
     )
     value: bytes | None
-    if isinstance(event, EncodingErased):
-        headers = (*headers, ("revision", str(event.revision).encode()))
-        value = None
-    elif isinstance(event, KeyErased):
-        headers = (*headers, ("collection", event.collection.encode()))
+    if event.NULL_HEADERS:
+        headers = (*headers, *((name, text.encode()) for name, text in event.null_headers().items()))
         value = None
     else:
         headers = (*headers, ("content-type", _CONTENT_TYPE))
@@ -153,12 +184,20 @@ def encode(message: Message[Event]) -> Record:
     )
 
 
-def decode(record: Record) -> Message[Event]:
-    """The message in a record. Raises UnreadableError, with what is wrong and no value of the record."""
+@overload
+def decode(record: Readable) -> Message[Event]: ...
+@overload
+def decode(record: Readable, topic: Topic[E]) -> Message[E]: ...
+def decode(record: Readable, topic: Topic[Event] | None = None) -> Message[Event]:
+    """The message in a record; whoever knows which topic it is of gets the type of its events with it.
+
+    Raises UnreadableError, with what is wrong and no value of the record, and ValueError where the record is not of
+    that topic.
+    """
     attributes = _attributes(record.headers)
-    event = _event_in(record, attributes)
+    event = _event_in(record, attributes, topic or topic_named(record.topic))
     if record.key != event.key.encode():
-        raise UnreadableError(f"the key of a {type(event).__name__} is {_key_rule(event)}; this one differs")
+        raise _wrong_key(event)
     return Message(
         event,
         id=attributes["ce_id"],
@@ -172,19 +211,20 @@ def decode(record: Record) -> Message[Event]:
     )
 
 
-def key_of(record: Record) -> bytes:
+def key_of(record: Readable) -> bytes:
     """The key that follows from the event in a record, whatever its own is. Raises UnreadableError."""
-    return _event_in(record, _attributes(record.headers)).key.encode()
+    return _event_in(record, _attributes(record.headers), topic_named(record.topic)).key.encode()
 
 
-def decode_as_sent(record: Record) -> EncodingAsSent | Event:
-    """The event in a record, refused where `decode` refuses it, but of an EncodingComputed what was sent.
+def decode_as_sent(record: Readable) -> EncodingAsSent | EncodingErased:
+    """The event in a record of `encodings`, refused where `decode` refuses it; of an EncodingComputed what was sent.
 
-    Half the work, for whoever reads millions; `embeddings_of` does the rest for many at once.
+    Half the work, for whoever reads millions; `embeddings_of` does the rest for many at once. Raises UnreadableError.
     """
+    if record.topic != ENCODINGS.name:
+        raise UnreadableError(f"{record.topic} does not carry encodings")
     attributes = _attributes(record.headers)
-    is_encoding = attributes["ce_type"] == EncodingComputed.__name__
-    if is_encoding and record.value is not None and EncodingComputed in topic_named(record.topic).carries:
+    if attributes["ce_type"] == EncodingComputed.__name__ and record.value is not None:
         _time(attributes["ce_time"])
         try:
             encoding: EncodingAsSent = _encoding_as_sent(record.value)
@@ -192,17 +232,22 @@ def decode_as_sent(record: Record) -> EncodingAsSent | Event:
             raise UnreadableError(_explain(EncodingComputed, error)) from None
         if record.key == individual_key(encoding.collection, encoding.individual_id).encode():
             return encoding
-    return decode(record).event
+    event = decode(record, ENCODINGS).event
+    if isinstance(event, EncodingErased):
+        return event
+    raise _wrong_key(event)
 
 
-def _event_in(record: Record, attributes: Mapping[str, str]) -> Event:
-    event_type = EVENT_TYPES.get(attributes["ce_type"])
+def _event_in(record: Readable, attributes: Mapping[str, str], topic: Topic[E]) -> E:
+    if record.topic != topic.name:
+        raise ValueError(f"a record of {record.topic} is none of {topic.name}")
+    event_type = next((one for one in topic.carries if one.__name__ == attributes["ce_type"]), None)
     if event_type is None:
-        raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
-    if event_type not in topic_named(record.topic).carries:
-        raise UnreadableError(f"{record.topic} does not carry {event_type.__name__}")
+        if attributes["ce_type"] not in EVENT_TYPES:
+            raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
+        raise UnreadableError(f"{record.topic} does not carry {attributes['ce_type']}")
     try:
-        if event_type in NULL_VALUED:
+        if event_type.NULL_HEADERS:
             return _decode_null(event_type, record, attributes)
         if record.value is None:
             raise UnreadableError(f"{event_type.__name__} has no value")
@@ -230,20 +275,15 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
     return found
 
 
-def _decode_null(event_type: type[Event], record: Record, attributes: Mapping[str, str]) -> Event:
+def _decode_null(event_type: type[E], record: Readable, attributes: Mapping[str, str]) -> E:
     if record.value is not None:
         raise UnreadableError(f"{event_type.__name__} has a null value; this one has content")
     try:
-        key = (record.key or b"").decode()
-        if issubclass(event_type, KeyErased):
-            return event_type(collection=attributes["collection"], erased_key=key)
-        collection, _, individual_id = key.partition("/")
-        revision = int(attributes["revision"])
-    except (UnicodeDecodeError, KeyError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise
-        raise UnreadableError(f"{event_type.__name__} needs {_NULL_NEEDS[event_type]}") from None
-    return EncodingErased(collection=collection, individual_id=individual_id, revision=revision)
+        return event_type.from_null((record.key or b"").decode(), attributes)
+    except ValidationError:
+        raise
+    except (KeyError, ValueError):
+        raise UnreadableError(f"{event_type.__name__} needs {event_type.NULL_NEEDS}") from None
 
 
 @lru_cache(maxsize=1024)  # all that follows from a message carries its time
@@ -272,14 +312,8 @@ def _explain(event_type: type[Event], error: ValidationError) -> str:
     return f"not a valid {event_type.__name__}: " + "; ".join(problems)
 
 
-def _key_rule(event: Event) -> str:
-    if isinstance(event, IndividualChecked) and event.shards > 1:
-        return "@shard/shards/collection/individual_id"
-    if isinstance(event, CompactionCertified):
-        return "the certificate's id"
-    if isinstance(event, IndividualErased):
-        return "its digest"
-    return "collection/individual_id" if isinstance(event, IndividualEvent) else "the pair id"
+def _wrong_key(event: Event) -> UnreadableError:
+    return UnreadableError(f"the key of a {type(event).__name__} is {event.key_rule}; this one differs")
 
 
 def full_name(name: str, namespace: str) -> str:

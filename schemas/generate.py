@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.envelope import NULL_VALUED, Message, Record, encode
+from schemas.envelope import Message, Record, encode
 from schemas.events.base import Detector, Event, Member
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
 from schemas.events.encodings import (
@@ -115,7 +115,7 @@ def files() -> dict[Path, str]:
 
 def json_schema(event: type[Event]) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an event's value."""
-    if event in NULL_VALUED:
+    if event.NULL_HEADERS:
         schema: dict[str, Any] = {"title": event.__name__, "description": event.__doc__, "type": "null"}
     else:
         schema = event.model_json_schema()
@@ -145,7 +145,7 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-def _channel(topic: Topic) -> dict[str, Any]:
+def _channel(topic: Topic[Event]) -> dict[str, Any]:
     names = [event.__name__ for event in topic.carries]
     return {
         "address": topic.name,
@@ -174,10 +174,7 @@ def _message(name: str) -> dict[str, Any]:
             "description": "when the individual was registered; of what compaction says, when it did",
         },
     }
-    if event is EncodingErased:
-        headers["revision"] = {"type": "string", "pattern": "^[0-9]+$"}
-    elif event in NULL_VALUED:
-        headers["collection"] = {"type": "string"}
+    headers |= event.NULL_HEADERS
     return {
         "name": name,
         "contentType": "application/json",

@@ -8,23 +8,60 @@ letter is; its key is the letter's name.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.envelope import Record, UnreadableError
+from schemas.envelope import Headers, Record, StoredRecord, UnreadableError
 from schemas.topics import DEAD_LETTERS
 
 REDRIVEN = "redriven"  # header of a message that was sent again: how often it was; a letter that comes of it has it too
-_POSITION = ("topic", "partition", "offset", "timestamp", "consumer", "error")
-_LETTER_HEADERS = [f"dead_letter_{name}" for name in _POSITION]
+_PREFIX = "dead_letter_"
 _SETTLED_HEADER = "dead_letter_settled"
 
 
-def dead_letter(record: Record, error: UnreadableError, consumer: str) -> Record:
+class Origin(NamedTuple):
+    """Where a message stood that could not be read, who tried to, and why it failed: the headers `dead_letter_*`."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    consumer: str
+    error: str
+
+    @property
+    def name(self) -> str:
+        """What the letter is called: topic/partition/offset. However often it is written, it is one."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def headers(self) -> Headers:
+        """A header for each field."""
+        return tuple((_PREFIX + name, str(value).encode()) for name, value in self._asdict().items())
+
+    @classmethod
+    def split(cls, headers: Headers) -> "tuple[Origin, Headers] | None":
+        """What the headers of a letter say, and those that the message came with; None where one is missing.
+
+        Of several with one name the last is the letter's: the message may have come with headers of such names.
+        """
+        last = {name: place for place, (name, _) in enumerate(headers)}
+        places = [last.get(_PREFIX + field) for field in cls._fields]
+        texts = [(headers[place][1] or b"").decode(errors="replace") for place in places if place is not None]
+        if len(texts) < len(places):
+            return None
+        topic, partition, offset, timestamp, consumer, error = texts
+        try:
+            origin = cls(topic, int(partition), int(offset), int(timestamp), consumer, error)
+        except ValueError:
+            return None
+        return origin, tuple(header for place, header in enumerate(headers) if place not in places)
+
+
+def dead_letter(record: StoredRecord, error: UnreadableError, consumer: str) -> Record:
     """The record for `dead-letters`: the bytes and headers as they came, and beside them where from and why."""
-    position = (record.topic, record.partition, record.offset, record.timestamp, consumer, error)
-    headers = tuple((name, str(value).encode()) for name, value in zip(_LETTER_HEADERS, position, strict=True))
-    return Record(DEAD_LETTERS.name, record.key, record.value, (*record.headers, *headers))
+    origin = Origin(record.topic, record.partition, record.offset, record.timestamp, consumer, str(error))
+    return Record(DEAD_LETTERS.name, record.key, record.value, (*record.headers, *origin.headers()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +71,7 @@ class Letter:
     `at` is when `consumer` wrote the letter (milliseconds since 1970), `error` why: it holds no value of the message.
     """
 
-    record: Record
+    record: StoredRecord
     consumer: str
     error: str
     at: int
@@ -42,13 +79,18 @@ class Letter:
     @property
     def name(self) -> str:
         """Where the message stood: topic/partition/offset. However often a letter of it is written, it is one."""
-        return f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
+        return self.record.position
 
     @property
     def redriven(self) -> int:
         """How often the message had been sent again before it became this letter."""
-        count = dict(self.record.headers).get(REDRIVEN) or b""
-        return int(count) if re.fullmatch(rb"[0-9]{1,9}", count) else 0
+        return times_redriven(self.record.headers)
+
+
+def times_redriven(headers: Headers) -> int:
+    """How often a message with these headers was sent again."""
+    count = dict(headers).get(REDRIVEN) or b""
+    return int(count) if re.fullmatch(rb"[0-9]{1,9}", count) else 0
 
 
 class LetterOutcome(StrEnum):
@@ -75,13 +117,15 @@ def settled_record(settled: Settled) -> Record:
     return Record(DEAD_LETTERS.name, settled.letter.encode(), value, ((_SETTLED_HEADER, settled.outcome.encode()),))
 
 
-def read_letter(record: Record) -> Letter | Settled | None:
+def read_letter(record: StoredRecord) -> Letter | Settled | None:
     """What a record of `dead-letters` says; None where others wrote it."""
     if [name for name, _ in record.headers] == [_SETTLED_HEADER]:
         return Settled.model_validate_json(record.value or b"")
-    came, added = record.headers[: -len(_POSITION)], record.headers[-len(_POSITION) :]
-    if [name for name, _ in added] != _LETTER_HEADERS:
+    found = Origin.split(record.headers)
+    if found is None:
         return None
-    topic, partition, offset, timestamp, consumer, error = ((value or b"").decode() for _, value in added)
-    message = Record(topic, record.key, record.value, came, int(partition), int(offset), timestamp=int(timestamp))
-    return Letter(message, consumer, error, record.timestamp or 0)
+    origin, came = found
+    message = StoredRecord(
+        origin.topic, record.key, record.value, came, origin.partition, origin.offset, origin.timestamp
+    )
+    return Letter(message, origin.consumer, origin.error, record.timestamp)

@@ -5,10 +5,11 @@ import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from schemas.events.base import Event
 from schemas.events.certificates import CompactionCertified
-from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent, EncodingRejected
 from schemas.events.pairs import (
     DecisionErased,
     DuplicateFound,
@@ -16,9 +17,18 @@ from schemas.events.pairs import (
     FindingErased,
     IndividualChecked,
     PairDecided,
+    PairEvent,
 )
-from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualErased, IndividualUpdated
+from schemas.events.registrations import (
+    IndividualCreated,
+    IndividualDeleted,
+    IndividualErased,
+    IndividualUpdated,
+    Registration,
+)
 from schemas.shard import Shard
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 class Cleanup(StrEnum):
@@ -29,15 +39,15 @@ class Cleanup(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
-    """One row of the table. Names are without the namespace.
+class Topic(Generic[E_co]):
+    """One row of the table, by the type of the events that it carries. Names are without the namespace.
 
     Of several consumer groups that read a topic, one writes a dead letter of each record that cannot be read: the one
     that `letters_by` names. None: nobody reads the topic as events.
     """
 
     name: str
-    carries: tuple[type[Event], ...]
+    carries: tuple[type[E_co], ...]
     key: str
     purpose: str
     letters_by: str | None
@@ -68,7 +78,7 @@ COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
 _COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
 _TOMBSTONES_KEPT = timedelta(days=14)
 
-INDIVIDUALS = Topic(
+INDIVIDUALS: Topic[Registration | IndividualDeleted] = Topic(
     name="individuals",
     carries=(IndividualCreated, IndividualUpdated, IndividualDeleted),
     key="collection/individual_id",
@@ -76,7 +86,7 @@ INDIVIDUALS = Topic(
     letters_by="encoder-cpu",
     retention=timedelta(days=30),
 )
-ESCALATIONS = Topic(
+ESCALATIONS: Topic[Registration] = Topic(
     name="escalations",
     carries=(IndividualCreated, IndividualUpdated),
     key="collection/individual_id",
@@ -84,7 +94,7 @@ ESCALATIONS = Topic(
     letters_by="encoder-gpu",
     retention=timedelta(days=30),
 )
-ENCODINGS = Topic(
+ENCODINGS: Topic[EncodingEvent] = Topic(
     name="encodings",
     carries=(EncodingComputed, EncodingErased),
     key="collection/individual_id",
@@ -97,7 +107,7 @@ ENCODINGS = Topic(
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
     extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(COMPACTED_FROM)},
 )
-DUPLICATES = Topic(
+DUPLICATES: Topic[PairEvent | IndividualChecked | FindingErased] = Topic(
     name="duplicates",
     carries=(DuplicateFound, DuplicateRetracted, IndividualChecked, FindingErased),
     key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",
@@ -109,7 +119,7 @@ DUPLICATES = Topic(
     tombstones_kept=_TOMBSTONES_KEPT,
     extra_config=_COMPACTED_WITHIN,
 )
-DECISIONS = Topic(
+DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
     name="decisions",
     carries=(PairDecided, DecisionErased),
     key="pair id",
@@ -120,7 +130,7 @@ DECISIONS = Topic(
     tombstones_kept=_TOMBSTONES_KEPT,
     extra_config=_COMPACTED_WITHIN,
 )
-ERASURES = Topic(
+ERASURES: Topic[IndividualErased] = Topic(
     name="erasures",
     carries=(IndividualErased,),
     key="keyed hash of collection/individual_id",
@@ -129,7 +139,7 @@ ERASURES = Topic(
     partitions=1,
     cleanup=Cleanup.COMPACT,
 )
-CERTIFICATES = Topic(
+CERTIFICATES: Topic[CompactionCertified] = Topic(
     name="certificates",
     carries=(CompactionCertified,),
     key="the certificate's id",
@@ -138,7 +148,7 @@ CERTIFICATES = Topic(
     partitions=1,
     extra_config={"retention.ms": "-1"},  # a few lines a night, for good
 )
-REJECTIONS = Topic(
+REJECTIONS: Topic[EncodingRejected] = Topic(
     name="rejections",
     carries=(EncodingRejected,),
     key="collection/individual_id",
@@ -146,7 +156,7 @@ REJECTIONS = Topic(
     letters_by="sink",
     retention=timedelta(days=30),
 )
-DEAD_LETTERS = Topic(
+DEAD_LETTERS: Topic[Event] = Topic(
     name="dead-letters",
     carries=(),
     key="as it came",
@@ -157,7 +167,7 @@ DEAD_LETTERS = Topic(
     retention=timedelta(days=30),
 )
 
-TOPICS = (
+TOPICS: tuple[Topic[Event], ...] = (
     INDIVIDUALS,
     ESCALATIONS,
     ENCODINGS,
@@ -169,16 +179,18 @@ TOPICS = (
     DEAD_LETTERS,
 )
 
+EVENT_TYPES: dict[str, type[Event]] = {event.__name__: event for topic in TOPICS for event in topic.carries}
+
 _BY_NAME = {topic.name: topic for topic in TOPICS}
 _HOME = {event: topic for topic in reversed(TOPICS) for event in topic.carries}
 
 
-def topic_of(event: type[Event]) -> Topic:
+def topic_of(event: type[Event]) -> Topic[Event]:
     """The topic on which events of that type are published."""
     return _HOME[event]
 
 
-def topic_named(name: str) -> Topic:
+def topic_named(name: str) -> Topic[Event]:
     """The row of that name. Raises KeyError."""
     return _BY_NAME[name]
 
@@ -188,7 +200,7 @@ class ConsumerGroup:
     """Processes that share the work on some topics. The name is without the namespace."""
 
     name: str
-    reads: tuple[Topic, ...]
+    reads: tuple[Topic[Event], ...]
 
 
 CPU_POOL = ConsumerGroup("encoder-cpu", (INDIVIDUALS,))
@@ -223,24 +235,3 @@ def partition_of(collection: str, partitions: int) -> int:
     The same as librdkafka's partitioner "consistent" with the collection as key.
     """
     return zlib.crc32(collection.encode()) % partitions
-
-
-EVENT_TYPES: dict[str, type[Event]] = {
-    event.__name__: event
-    for event in (
-        IndividualCreated,
-        IndividualUpdated,
-        IndividualDeleted,
-        IndividualErased,
-        EncodingComputed,
-        EncodingErased,
-        EncodingRejected,
-        DuplicateFound,
-        DuplicateRetracted,
-        IndividualChecked,
-        FindingErased,
-        PairDecided,
-        DecisionErased,
-        CompactionCertified,
-    )
-}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from runtime.servers.log import Span
-from schemas.envelope import Record
+from schemas.envelope import Record, StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -27,6 +27,7 @@ from streams.gallery.segment import Segment
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership
 from streams.matcher.vitals import PartitionVitals
+from tests.records import stored
 
 PARTITION = 0
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -38,7 +39,7 @@ class MemoryLog:
     """One partition. `records` may have gaps, as compaction leaves them. Refuses a read within a read."""
 
     def __init__(self, on_step: OnStep, batch: int = 3) -> None:
-        self.records: list[Record] = []
+        self.records: list[StoredRecord] = []
         self.committed_offset: int | None = None
         self.reads: list[Span] = []
         self._on_step, self._batch = on_step, batch
@@ -48,7 +49,7 @@ class MemoryLog:
         """All offsets of the partition."""
         assert partition == PARTITION
         self._on_step("log.span")
-        return Span(0, 1 + max((record.offset or 0 for record in self.records), default=-1))
+        return Span(0, 1 + max((record.offset for record in self.records), default=-1))
 
     def committed(self, partition: int) -> int | None:
         """What the test says that the group has committed."""
@@ -56,14 +57,14 @@ class MemoryLog:
         self._on_step("log.committed")
         return self.committed_offset
 
-    def read(self, spans: Mapping[int, Span]) -> Generator[list[Record], None, None]:
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
         """In small batches; each is a step."""
         (span,) = spans.values()
         assert not self._is_reading, "the log's one consumer is reading already"
         self._is_reading = True
         self.reads.append(span)
         try:
-            found = [record for record in self.records if span.begin <= (record.offset or 0) < span.end]
+            found = [record for record in self.records if span.begin <= record.offset < span.end]
             for begin in range(0, len(found), self._batch):
                 self._on_step("log.read")
                 yield found[begin : begin + self._batch]
@@ -249,7 +250,7 @@ class MatcherParts:
     def append(self, records: Iterable[Record]) -> None:
         """Put records behind the end of the log."""
         for record in records:
-            self.log.records.append(replace(record, partition=PARTITION, offset=len(self.log.records), timestamp=0))
+            self.log.records.append(stored(record, len(self.log.records), PARTITION))
 
     def _step(self, name: str) -> None:
         self.steps.append(name)

@@ -6,7 +6,7 @@ from typing import Self
 
 from consumers.encoder.pool.task_pool import DiedError
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Message, Record, UnreadableError, encode
+from schemas.envelope import Message, Record, StoredRecord, UnreadableError, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import Event, IndividualEvent
 from schemas.events.encodings import EncodingErased, EncodingRejected, RejectionReason
@@ -49,13 +49,13 @@ class Answer:
 class Task:
     """A photo to be encoded: the file, and the registration, whose event no longer holds it."""
 
-    message: Message[Event]
+    message: Message[Registration]
     photo: bytes
 
     @classmethod
-    def of(cls, message: Message[Event], photo: bytes) -> Self:
+    def of(cls, message: Message[Registration], photo: bytes) -> Self:
         """A task for a process: an inline photo is not sent there twice."""
-        event = registration_in(message)
+        event = message.event
         if event.photo.inline is None:
             return cls(message, photo)
         return cls(replace(message, event=event.model_copy(update={"photo": _PHOTO_ELSEWHERE})), photo)
@@ -72,7 +72,7 @@ Result = Message[Event] | Escalation
 """What a process makes of a task: an EncodingComputed, an EncodingRejected, or an escalation."""
 
 
-def answer_to(record: Record, task: Task, result: Result | DiedError) -> Answer:
+def answer_to(record: StoredRecord, task: Task, result: Result | DiedError) -> Answer:
     """The answer to a record whose task a process has done, or has died of."""
     if isinstance(result, DiedError):
         result = given_up(task)
@@ -83,15 +83,15 @@ def answer_to(record: Record, task: Task, result: Result | DiedError) -> Answer:
     return Answer(Outcome.ENCODED, result, encode(result))
 
 
-def escalated(record: Record, message: Message[Event], reason: str) -> Answer:
+def escalated(record: StoredRecord, message: Message[Event], reason: str) -> Answer:
     """The event as it came, for the GPU pool, and why."""
     headers = (*record.headers, (ESCALATION_REASON, reason.encode()))
     return Answer(Outcome.ESCALATED, message, Record(ESCALATIONS.name, record.key, record.value, headers), reason)
 
 
-def rejection(message: Message[Event], error: RejectedError) -> Message[Event]:
+def rejection(message: Message[Registration], error: RejectedError) -> Message[Event]:
     """The rejection of a registration."""
-    event = registration_in(message)
+    event = message.event
     rejected = EncodingRejected(
         collection=event.collection,
         individual_id=event.individual_id,
@@ -103,19 +103,18 @@ def rejection(message: Message[Event], error: RejectedError) -> Message[Event]:
     return message.derive(rejected, SOURCE)
 
 
-def rejected(message: Message[Event], error: RejectedError) -> Answer:
+def rejected(message: Message[Registration], error: RejectedError) -> Answer:
     """The answer to a registration that no process has to look at."""
     derived = rejection(message, error)
     return Answer(Outcome.REJECTED, derived, encode(derived), error.reason)
 
 
-def erased(message: Message[Event], collection: str, key: ErasureKey) -> list[Answer]:
+def erased(message: Message[IndividualEvent], collection: str, key: ErasureKey) -> list[Answer]:
     """The individual of a message leaves a collection: a tombstone, and what stays known when Kafka has dropped that.
 
     The hash is published first: nothing can bring somebody back whose tombstone is there.
     """
     event = message.event
-    assert isinstance(event, IndividualEvent)
     noted = message.derive(key.erasure_of(collection, event.individual_id, event.revision), SOURCE)
     tombstone = message.derive(
         EncodingErased(collection=collection, individual_id=event.individual_id, revision=event.revision), SOURCE
@@ -126,7 +125,7 @@ def erased(message: Message[Event], collection: str, key: ErasureKey) -> list[An
     ]
 
 
-def unreadable(record: Record, error: UnreadableError) -> Answer:
+def unreadable(record: StoredRecord, error: UnreadableError) -> Answer:
     """The dead letter of a record that cannot be decoded."""
     return Answer(Outcome.DEAD_LETTER, None, dead_letter(record, error, SOURCE), str(error))
 
@@ -152,9 +151,3 @@ def too_large_for_memory(task: Task) -> Message[Event]:
             "FACEMATCH_ENCODER_MEMORY_MB and replay the event",
         ),
     )
-
-
-def registration_in(message: Message[Event]) -> Registration:
-    """The registration that a message of the pools' topics holds."""
-    assert isinstance(message.event, Registration)
-    return message.event

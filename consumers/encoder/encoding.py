@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.encoder.answers import SOURCE, Escalation, Result, Task, registration_in, rejection
+from consumers.encoder.answers import SOURCE, Escalation, Result, Task, rejection
 from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import FaceDetector
 from consumers.faces.encoder import FaceEncoder
@@ -43,7 +43,7 @@ class Encoding:
         photos = [PhotoFile(task.photo, self._settings.max_photo_pixels) for task in tasks]
         for i, faces in enumerate(self._detector.find(photos)):
             message = tasks[i].message
-            event = registration_in(message)
+            event = message.event
             try:
                 if faces == [] and self._may_escalate(event):
                     results[i] = Escalation("no_face_by_hog")
@@ -88,8 +88,10 @@ class Encoding:
         check(quality, self._settings.minimum_quality_for(event.collection))
         return _Subject(face, aligned.chip, quality)
 
-    def _computed(self, message: Message[Event], subject: "_Subject", embedding: NDArray[np.float32]) -> Message[Event]:
-        event = registration_in(message)
+    def _computed(
+        self, message: Message[Registration], subject: "_Subject", embedding: NDArray[np.float32]
+    ) -> Message[Event]:
+        event = message.event
         computed = EncodingComputed(
             collection=event.collection,
             individual_id=event.individual_id,

@@ -4,18 +4,20 @@ from collections.abc import Callable
 
 import structlog
 
-from consumers.encoder.answers import Answer, Task, erased, escalated, registration_in, rejected, unreadable
+from consumers.encoder.answers import Answer, Task, erased, escalated, rejected, unreadable
 from consumers.encoder.pool.step import Preparation
 from consumers.photos.rejected import RejectedError
 from runtime.telemetry.log_fields import about, fields_of
-from schemas.envelope import Record, UnreadableError, decode
+from schemas.envelope import Message, StoredRecord, UnreadableError, decode, has_event
 from schemas.erased import Erased, ErasureKey
 from schemas.events.base import Detector
 from schemas.events.registrations import IndividualDeleted, IndividualUpdated, Photo, Registration
 from schemas.settings import Settings
+from schemas.topics import ESCALATIONS, INDIVIDUALS, Topic
 
 log = structlog.stdlib.get_logger(__name__)
 ReadPhoto = Callable[[Photo], bytes]
+_READ: dict[str, Topic[Registration | IndividualDeleted]] = {topic.name: topic for topic in (INDIVIDUALS, ESCALATIONS)}
 
 
 class Intake:
@@ -33,16 +35,18 @@ class Intake:
         self._key = key
         self._erased = erased
 
-    def prepare(self, record: Record) -> Preparation[Task]:
+    def prepare(self, record: StoredRecord) -> Preparation[Task]:
         """The answers that need no process (tombstones, a dead letter, an escalation, a rejection), and the task."""
         try:
-            message = decode(record)
+            message = decode(record, _READ[record.topic])
         except UnreadableError as error:
             return Preparation([unreadable(record, error)])
+        if has_event(message, Registration):
+            return self._prepare(record, message)
+        return Preparation(erased(message, message.event.collection, self._key))
+
+    def _prepare(self, record: StoredRecord, message: Message[Registration]) -> Preparation[Task]:
         event = message.event
-        if isinstance(event, IndividualDeleted):
-            return Preparation(erased(message, event.collection, self._key))
-        event = registration_in(message)
         left: list[Answer] = []
         if isinstance(event, IndividualUpdated) and event.moved_from is not None and self._pool is Detector.HOG:
             left = erased(message, event.moved_from, self._key)

@@ -8,7 +8,7 @@ from consumers.encoder.answers import Answer, Outcome
 from consumers.encoder.pool.step import AnsweredRecord
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.tracing import Tracer, trace_id_of
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.events.encodings import EncodingRejected
 
 log = structlog.stdlib.get_logger(__name__)
@@ -32,7 +32,7 @@ class Reporter:
                 self._tracer.stage("encode", message, answered.begun, answered.answered, more)
 
 
-def _log(answer: Answer, record: Record) -> None:
+def _log(answer: Answer, record: StoredRecord) -> None:
     position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
     if answer.message is None:
         log.warning("dead letter", **fields_of_letter(answer.record))

@@ -24,7 +24,7 @@ from runtime.servers.lag import Positions
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.metrics import POOL_STARTS
 from runtime.telemetry.tracing import tracer_of
-from schemas.envelope import Record, full_name
+from schemas.envelope import StoredRecord, full_name
 from schemas.settings import Settings
 from schemas.topics import CPU_POOL, GPU_POOL
 
@@ -51,7 +51,7 @@ def build_processor(settings: Settings, pool: Pool) -> StreamProcessor[KafkaPayl
     intake = Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read, erasures.key, erasures.erased)
     reporter, counter = Reporter(tracer_of(settings, group.name)), AnswerCounter(pool.value, source.name)
 
-    def prepare(record: Record) -> Preparation[Task]:
+    def prepare(record: StoredRecord) -> Preparation[Task]:
         erasures.check()
         return intake.prepare(record)
 

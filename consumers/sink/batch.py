@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.envelope import Message, Record, UnreadableError, decode
+from schemas.envelope import Message, Record, StoredRecord, UnreadableError, decode
 from schemas.events.base import Event
 from schemas.letters import dead_letter
 from schemas.topics import SINK
@@ -43,7 +43,7 @@ class WrittenBatch:
 
     events: Events
     remaining: Remaining
-    letters: list[tuple[Record, Record]]
+    letters: list[tuple[StoredRecord, Record]]
 
 
 class BatchWriter:
@@ -56,16 +56,16 @@ class BatchWriter:
     def __init__(self, tables: Tables, publish: Publish) -> None:
         self._tables, self._publish = tables, publish
 
-    def write(self, records: Sequence[Record]) -> WrittenBatch:
+    def write(self, records: Sequence[StoredRecord]) -> WrittenBatch:
         """Write the events in the records, and publish a dead letter of each record that cannot be read.
 
         Raises what `publish` and the tables raise; then nothing of the batch may be taken for written.
         """
         events: Events = []
-        letters: list[tuple[Record, Record]] = []
+        letters: list[tuple[StoredRecord, Record]] = []
         for record in records:
             try:
-                events.append((decode(record), record.timestamp or 0))
+                events.append((decode(record), record.timestamp))
             except UnreadableError as error:
                 if record.topic in LETTERS_OF:
                     letters.append((record, dead_letter(record, error, SOURCE)))

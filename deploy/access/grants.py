@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 from deploy.access.roles import OUTBOX, ROLES, VERSION, Privileges, Role, commands_of, user_of
 from runtime.servers.postgres import postgres_url
 from schemas.envelope import full_name
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -29,7 +30,7 @@ def acls(settings: Settings) -> Iterator[Acl]:
     """All that roles need of Kafka; that a topic is there, everyone may know who uses one."""
     everything = (full_name("", settings.namespace),)
 
-    def named(topics: Iterable[Topic]) -> tuple[str, ...]:
+    def named(topics: Iterable[Topic[Event]]) -> tuple[str, ...]:
         return tuple(full_name(topic.name, settings.namespace) for topic in topics)
 
     for role in ROLES:

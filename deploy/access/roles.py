@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.sql.schema import Table
 
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.tables import (
     certificates,
@@ -62,8 +63,8 @@ class Role:
 
     name: str
     uses: str
-    reads: tuple[Topic, ...] = ()
-    writes: tuple[Topic, ...] = ()
+    reads: tuple[Topic[Event], ...] = ()
+    writes: tuple[Topic[Event], ...] = ()
     groups: tuple[str, ...] = ()
     sees_groups: bool = False
     creates: bool = False

@@ -23,7 +23,6 @@ from runtime.servers.redis import connect_once
 from schemas.envelope import announce, decode, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import individual_key
-from schemas.events.encodings import EncodingErased
 from schemas.events.registrations import IndividualDeleted
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -155,12 +154,9 @@ class ErasureRun:
         key = individual_key(self._collection, self._individual_id).encode()
         for batch in log.read(self._partition, begin, log.end(self._partition)):
             for record in batch:
-                if record.key == key and record.value is None:
-                    event = decode(record).event
-                    assert isinstance(event, EncodingErased)
-                    assert record.offset is not None
-                    if event.revision >= revision:
-                        return record.offset + 1
+                is_tombstone = record.key == key and record.value is None
+                if is_tombstone and decode(record, ENCODINGS).event.revision >= revision:
+                    return record.offset + 1
         return None
 
     def _is_registered(self, registry: ErasureLog, revision: int) -> bool:

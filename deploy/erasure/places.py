@@ -15,9 +15,9 @@ from sqlalchemy.sql.schema import Table
 from deploy.compaction.schedule import Schedule
 from runtime.servers.partition_log import PartitionLog
 from runtime.servers.redis import connect_once
-from schemas.envelope import Record, UnreadableError, decode
+from schemas.envelope import StoredRecord, UnreadableError, decode
 from schemas.erased import subjects_of
-from schemas.events.base import individual_key
+from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingComputed
 from schemas.events.registrations import Registration
 from schemas.settings import Settings
@@ -44,8 +44,8 @@ class _Seen:
     last: int = 0  # milliseconds since 1970
     vectors: list[bytes] = field(default_factory=list)
 
-    def add(self, record: Record) -> None:
-        self.last = max(self.last, record.timestamp or 0)
+    def add(self, record: StoredRecord) -> None:
+        self.last = max(self.last, record.timestamp)
         if record.value is None:
             self.nulls += 1
             return
@@ -87,7 +87,7 @@ class Footprint:
         say("Redis")
         return [*found, self._redis()]
 
-    def _topic(self, topic: Topic, say: OnPlace) -> Trace:
+    def _topic(self, topic: Topic[Event], say: OnPlace) -> Trace:
         seen = _Seen()
         with closing(PartitionLog(self._settings, topic, "survey")) as log:
             for partition in range(topic.partitions):
@@ -106,7 +106,7 @@ class Footprint:
                 until = f"{last + COMPACTED_WITHIN:%Y-%m-%d}, null values {until}"
         return Trace(f"topic {topic.name}", str(seen), until)
 
-    def _is_about(self, record: Record) -> bool:
+    def _is_about(self, record: StoredRecord) -> bool:
         key = record.key or b""
         if key == self._key or self._of_shard.fullmatch(key) or (record.value is None and key in self._pairs):
             return True

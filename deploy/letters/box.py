@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from runtime.servers.partition_log import PartitionLog
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.letters import Letter, Settled, read_letter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -68,12 +68,11 @@ class Choice:
         )
 
 
-def file(records: Iterable[Record]) -> list[Filed]:
+def file(records: Iterable[StoredRecord]) -> list[Filed]:
     """The letters on `dead-letters`, the oldest first, each once: as it was written last. Their bytes are let go."""
     letters: dict[str, Filed] = {}
     settled: dict[str, tuple[Settled, datetime]] = {}
     for record in records:
-        assert record.offset is not None
         match read_letter(record):
             case Letter() as letter:
                 letters.pop(letter.name, None)
@@ -89,11 +88,11 @@ def file(records: Iterable[Record]) -> list[Filed]:
 def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Filed]:
     """What `file` makes of the whole topic. Topics that are not there are waited for: see `check_topics`."""
 
-    def records(log: PartitionLog) -> Iterator[Record]:
+    def records(log: PartitionLog) -> Iterator[StoredRecord]:
         begin, end = log.bounds(0)
         for batch in log.read(0, begin, end):
             yield from batch
-            progress((batch[-1].offset or 0) + 1 - begin, end - begin)
+            progress(batch[-1].offset + 1 - begin, end - begin)
 
     with closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log:
         return file(records(log))
@@ -123,13 +122,13 @@ def read_bytes(settings: Settings, letters: Sequence[Filed]) -> Iterator[tuple[F
             for record in batch:
                 if record.offset in wanted:
                     letter = read_letter(record)
-                    assert isinstance(letter, Letter)
-                    yield wanted[record.offset], letter
+                    if isinstance(letter, Letter):
+                        yield wanted[record.offset], letter
 
 
-def in_time(timestamp: int | None) -> datetime:
+def in_time(timestamp: int) -> datetime:
     """A record's timestamp, in milliseconds since 1970, as a time."""
-    return datetime.fromtimestamp((timestamp or 0) / 1000, UTC)
+    return datetime.fromtimestamp(timestamp / 1000, UTC)
 
 
 def _filed(letter: Letter, offset: int) -> Filed:

@@ -11,7 +11,7 @@ from rich.table import Table
 from producers.replay.chooser import Chosen
 from producers.replay.outcomes import NO_ANSWER, Outcomes
 from producers.replay.rate import WINDOW_S
-from producers.replay.sending import Sent, position_of
+from producers.replay.sending import Sent
 from producers.replay.survey import Survey
 from schemas.events.base import individual_key
 from schemas.events.encodings import EncodingComputed, EncodingErased
@@ -47,7 +47,7 @@ class Summary:
         event = ReplayRow(one.type, one.collection, one.individual_id, one.revision)
         self.events.append(event)
         if len(self._first) < _FIRST:
-            self._first.append(f"{event.key}, revision {event.revision}, at {position_of(one.record)}")
+            self._first.append(f"{event.key}, revision {event.revision}, at {one.record.position}")
 
     def to_encode(self) -> set[str]:
         """Keys of those who would be encoded again."""

@@ -10,6 +10,7 @@ from deploy.shards import shard_counts
 from runtime.servers.kafka import consumer_config, retry_while_away
 from runtime.servers.redis import connect_once
 from schemas.envelope import full_name
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CONSUMER_GROUPS, ENCODINGS, MATCHER, Topic, matcher_of
@@ -67,7 +68,7 @@ def galleries(settings: Settings) -> list[GalleryStatus]:
         consumer.close()
 
 
-def _lag(settings: Settings, group: str, topics: tuple[Topic, ...]) -> GroupLag:
+def _lag(settings: Settings, group: str, topics: tuple[Topic[Event], ...]) -> GroupLag:
     consumer = Consumer(consumer_config(settings, group))
     try:
         places = [

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from producers.replay.file import FileRecord
 from producers.replay.outcomes import EncodingAnswer, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
-from schemas.envelope import Record, UnreadableError, decode, decode_as_sent
+from schemas.envelope import Readable, StoredRecord, UnreadableError, decode, decode_as_sent
 from schemas.erased import Erased
-from schemas.events.base import IndividualEvent
+from schemas.events.base import IndividualEvent, individual_of
 from schemas.events.encodings import EncodingAsSent, EncodingComputed, EncodingErased
 from schemas.events.registrations import IndividualDeleted
-from schemas.topics import ENCODINGS
+from schemas.topics import ENCODINGS, INDIVIDUALS
 
 ERASED, REPEATED, SUPERSEDED, UNREADABLE = (
     "erased since",
@@ -26,7 +27,7 @@ Said = IndividualEvent | EncodingAsSent
 class Chosen(NamedTuple):
     """A record that is replayed, and what it says."""
 
-    record: Record
+    record: StoredRecord | FileRecord
     type: str
     collection: str
     individual_id: str
@@ -51,13 +52,13 @@ class Chooser:
         self.collections: set[str] = set()
         self.individuals: set[str] = set()
 
-    def choose(self, record: Record) -> Chosen | None:
+    def choose(self, record: StoredRecord | FileRecord) -> Chosen | None:
         """What a record says, if it is chosen."""
         key = (record.key or b"").decode(errors="replace")
         if not self._is_meant(record, key):
             return None
         wanted = None if self._wanted is None else self._wanted[key]
-        if isinstance(wanted, EncodingAnswer) and record.topic == ENCODINGS.name and self._selection.file is None:
+        if isinstance(wanted, EncodingAnswer) and record.topic == ENCODINGS.name and isinstance(record, StoredRecord):
             return self._chosen_latest(record, key, wanted)
         try:
             event, identity = _read(record)
@@ -87,24 +88,25 @@ class Chooser:
         if unknown:
             raise SelectionError(f"nothing there is about individual {_some(unknown)}")
 
-    def _is_meant(self, record: Record, key: str) -> bool:
+    def _is_meant(self, record: StoredRecord | FileRecord, key: str) -> bool:
         """Whether it is of those that were asked for, as far as one can say without reading it."""
         selection = self._selection
-        if self._is_by_time and not selection.is_in_time(record.timestamp):
-            return False
-        if selection.offsets and not selection.is_at(record):
-            return False
+        if isinstance(record, StoredRecord):
+            if self._is_by_time and not selection.is_in_time(record.timestamp):
+                return False
+            if selection.offsets and not selection.is_at(record):
+                return False
         if selection.collection is not None or selection.individuals:
-            collection, _, who = key.partition("/")
+            collection, who = individual_of(key)
             self.collections.add(collection)
             if not selection.is_about(key):
                 return False
             self.individuals.add(who)
         return self._wanted is None or key in self._wanted
 
-    def _chosen_latest(self, record: Record, key: str, latest: EncodingAnswer) -> Chosen | None:
+    def _chosen_latest(self, record: StoredRecord, key: str, latest: EncodingAnswer) -> Chosen | None:
         """A record of `encodings`, if it is that one: which was read already, to find out that it is the latest."""
-        collection, _, who = key.partition("/")
+        collection, who = individual_of(key)
         if (record.partition, record.offset) != (latest.partition, latest.offset):
             self.left_out[SUPERSEDED] += 1
         elif latest.encoder is not None and self._erased.covers(collection, who, latest.revision):
@@ -136,15 +138,13 @@ class Chooser:
         return None
 
 
-def _read(record: Record) -> tuple[Said, tuple[str, str]]:
+def _read(record: Readable) -> tuple[Said, tuple[str, str]]:
     """What a record says, and its source and id, which are an event's own. Raises UnreadableError."""
     if record.topic == ENCODINGS.name:  # millions: what is read of them is as little as will do
         said, headers = decode_as_sent(record), dict(record.headers)
         source, event_id = headers["ce_source"], headers["ce_id"]
-        assert isinstance(said, EncodingAsSent | IndividualEvent)
         return said, ((source or b"").decode(), (event_id or b"").decode())
-    message = decode(record)
-    assert isinstance(message.event, IndividualEvent)
+    message = decode(record, INDIVIDUALS)
     return message.event, (message.source, message.id)
 
 

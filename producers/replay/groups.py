@@ -13,6 +13,7 @@ from runtime.process.background import Background
 from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient
 from runtime.servers.log import CLIENT
 from schemas.envelope import full_name
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, GPU_POOL, INDIVIDUALS, SINK, ConsumerGroup, Topic, matcher_of, shard_of
@@ -35,7 +36,7 @@ class Groups:
     there is work for it, a replay that makes some waits until it is.
     """
 
-    def __init__(self, settings: Settings, topics: Iterable[Topic]) -> None:
+    def __init__(self, settings: Settings, topics: Iterable[Topic[Event]]) -> None:
         self._namespace = settings.namespace
         self._admin = AdminClient(client_config(settings, CLIENT))
         encoded = INDIVIDUALS in topics

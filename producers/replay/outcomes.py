@@ -4,8 +4,9 @@ from collections.abc import Container
 from contextlib import suppress
 from typing import NamedTuple
 
-from schemas.envelope import Record, UnreadableError, decode, decode_as_sent
-from schemas.events.encodings import EncodingAsSent, EncodingErased, EncodingRejected, RejectionReason
+from schemas.envelope import StoredRecord, UnreadableError, decode, decode_as_sent
+from schemas.events.encodings import EncodingAsSent, RejectionReason
+from schemas.topics import REJECTIONS
 
 NO_ANSWER = "no answer yet"
 
@@ -37,32 +38,28 @@ class Outcomes:
         self.rejections: dict[str, RejectionAnswer] = {}
         self.encodings: dict[str, EncodingAnswer] = {}
 
-    def add_rejection(self, record: Record) -> None:
+    def add_rejection(self, record: StoredRecord) -> None:
         """Take in a record of `rejections`. What cannot be read is a dead letter."""
         key = (record.key or b"").decode(errors="replace")
         if self._whose is not None and key not in self._whose:
             return
         with suppress(UnreadableError):
-            event = decode(record).event
-            assert isinstance(event, EncodingRejected)
-            one = RejectionAnswer(event.revision, record.timestamp or 0, event.reason, event.event_id)
+            event = decode(record, REJECTIONS).event
+            one = RejectionAnswer(event.revision, record.timestamp, event.reason, event.event_id)
             self.rejections[key] = max(one, self.rejections.get(key, one))
 
-    def add_encoding(self, record: Record) -> None:
+    def add_encoding(self, record: StoredRecord) -> None:
         """Take in a record of `encodings`. What cannot be read is a dead letter."""
         key = (record.key or b"").decode(errors="replace")
         if self._whose is not None and key not in self._whose:
             return
         with suppress(UnreadableError):
             event = decode_as_sent(record)
-            assert isinstance(event, EncodingAsSent | EncodingErased)
-            assert record.partition is not None
-            assert record.offset is not None
             encoder = event.encoder if isinstance(event, EncodingAsSent) else None
             before = self.encodings.get(key)
             if before is None or before.revision <= event.revision:
                 self.encodings[key] = EncodingAnswer(
-                    event.revision, record.timestamp or 0, record.partition, record.offset, encoder
+                    event.revision, record.timestamp, record.partition, record.offset, encoder
                 )
 
     def is_encoded(self, key: str, revision: int) -> bool:

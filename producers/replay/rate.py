@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import closing
 
 from runtime.servers.log import Span, TopicLog
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import DUPLICATES, ENCODINGS, REJECTIONS, Topic
 
@@ -32,10 +33,10 @@ def busiest(times: Iterable[int], window_s: float) -> float | None:
     return most / window_s if most else None
 
 
-def _times(settings: Settings, topic: Topic, kind: bytes) -> Iterable[int]:
+def _times(settings: Settings, topic: Topic[Event], kind: bytes) -> Iterable[int]:
     with closing(TopicLog(settings, topic)) as log:
         spans = {
             partition: Span(max(span.begin, span.end - _LOOK_BACK), span.end) for partition, span in log.spans().items()
         }
         for batch in log.read(spans):
-            yield from (record.timestamp or 0 for record in batch if dict(record.headers).get("ce_type") == kind)
+            yield from (record.timestamp for record in batch if dict(record.headers).get("ce_type") == kind)

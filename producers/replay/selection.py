@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
+from schemas.events.base import individual_of
 from schemas.events.encodings import RejectionReason
 from schemas.topics import ENCODINGS
 
@@ -81,17 +82,16 @@ class Selection(BaseModel):
         """What it chooses from, for people."""
         return self.topic if self.file is None else str(self.file)
 
-    def is_in_time(self, timestamp: int | None) -> bool:
+    def is_in_time(self, timestamp: int) -> bool:
         """Whether that timestamp, in milliseconds, lies within its times."""
-        seconds = (timestamp or 0) / 1000
+        seconds = timestamp / 1000
         return not (
             (self.since is not None and seconds < self.since.timestamp())
             or (self.until is not None and seconds >= self.until.timestamp())
         )
 
-    def is_at(self, record: Record) -> bool:
+    def is_at(self, record: StoredRecord) -> bool:
         """Whether a record stands at one of its offsets."""
-        assert record.offset is not None
         return any(
             partition == record.partition and begin <= record.offset and (end is None or record.offset < end)
             for partition, begin, end in self.offsets
@@ -99,5 +99,5 @@ class Selection(BaseModel):
 
     def is_about(self, key: str) -> bool:
         """Whether it chooses the individual with that key."""
-        collection, _, who = key.partition("/")
+        collection, who = individual_of(key)
         return self.collection in (None, collection) and (not self.individuals or who in self.individuals)

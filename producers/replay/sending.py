@@ -29,7 +29,8 @@ from producers.replay.plan import ReplayPlan
 from producers.replay.selection import SelectionError
 from runtime.servers.log import CLIENT, Span, TopicLog
 from runtime.servers.publisher import Publisher
-from schemas.envelope import REPLAY_ID, Record
+from schemas.envelope import REPLAY_ID, Record, StoredRecord
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import COMPACTED_FROM, Cleanup, Topic, topic_named
 
@@ -85,7 +86,7 @@ class Sender:
         began = time.monotonic()
         try:
             for one in chosen:
-                position = position_of(one.record)
+                position = one.record.position
                 if position in already:
                     self.sent.before += 1
                     continue
@@ -126,27 +127,23 @@ class Sender:
             self.sent.refused.append((position, error.str()))
 
 
-def position_of(record: Record) -> str:
-    """Where a record stood in what it was chosen from: topic/partition/offset, or a line of a file."""
-    return f"line/{record.offset}" if record.partition is None else f"{record.topic}/{record.partition}/{record.offset}"
-
-
 def replayed(one: Chosen, replay_id: str) -> Record:
     """The record as it is sent again: to the partition that it stood in, or to that of its key or collection."""
     record = one.record
     kept = tuple((name, value) for name, value in record.headers if name not in (REPLAY_ID, POSITION))
-    by_collection = topic_named(record.topic).partitioned_by_collection and record.partition is None
+    partition = record.partition if isinstance(record, StoredRecord) else None
+    by_collection = topic_named(record.topic).partitioned_by_collection and partition is None
     return Record(
         record.topic,
         record.key,
         record.value,
-        (*kept, (REPLAY_ID, replay_id.encode()), (POSITION, position_of(record).encode())),
-        partition=record.partition,
+        (*kept, (REPLAY_ID, replay_id.encode()), (POSITION, record.position.encode())),
+        partition=partition,
         partition_by=one.collection if by_collection else None,
     )
 
 
-def ends_of(settings: Settings, topics: Iterable[Topic]) -> dict[str, dict[int, int]]:
+def ends_of(settings: Settings, topics: Iterable[Topic[Event]]) -> dict[str, dict[int, int]]:
     """Where topics end."""
     found = {}
     for topic in topics:

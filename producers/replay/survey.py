@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 from producers.replay.chooser import ERASED, Chooser, Chosen, Wanted
-from producers.replay.file import BrokenLineError, records_in
+from producers.replay.file import BrokenLineError, FileRecord, records_in
 from producers.replay.interleave import side_by_side
 from producers.replay.outcomes import EncodingAnswer, Outcomes, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.log import CLIENT, Span, TopicLog
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, REJECTIONS, Topic, topic_named
 
@@ -48,7 +49,7 @@ class Survey:
         self.encoded_since = self.read = 0
         self._log: TopicLog | None = None
         self.digest: str | None = None
-        self.topics: list[Topic] = []
+        self.topics: list[Topic[Event]] = []
         if selection.file is None:
             self.topics = [topic_named(selection.topic)]
             self._log = TopicLog(settings, self.topics[0])
@@ -95,13 +96,12 @@ class Survey:
         if self._log is not None:
             self._log.close()
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[StoredRecord | FileRecord]:
         if self._log is not None:
             yield from side_by_side(self._log.read(self.source))
-        else:
-            assert self._selection.file is not None
+        elif self._selection.file is not None:
             with self._selection.file.open(errors="surrogateescape") as lines:
-                yield from (one for one in records_in(lines) if isinstance(one, Record))
+                yield from (one for one in records_in(lines) if isinstance(one, FileRecord))
 
     def _check_file(self, path: Path) -> int:
         """How many records a file has. Raises SelectionError unless all its lines are good."""
@@ -197,7 +197,7 @@ class Survey:
             if one.encoder == selection.encoder and selection.is_in_time(one.timestamp) and selection.is_about(key)
         }
 
-    def _read(self, topic: Topic, since: datetime | None = None) -> Iterator[Record]:
+    def _read(self, topic: Topic[Event], since: datetime | None = None) -> Iterator[StoredRecord]:
         """All records of a topic, or those since a time."""
         with closing(TopicLog(self._settings, topic)) as log:
             spans = log.spans() if since is None else log.since(since)

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from runtime.servers.patience import growing_pauses
 from runtime.telemetry.health import server_is_away
-from schemas.envelope import Record, full_name
+from schemas.envelope import StoredRecord, full_name
 from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -121,15 +121,18 @@ def groups_on(admin: AdminClient, namespace: str) -> list[str]:
     return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
 
 
-def record_of(message: ConsumedMessage, topic: str) -> Record:
+def record_of(message: ConsumedMessage, topic: str) -> StoredRecord:
     """The record in a message without error, as a consumer without deserializers hands it over."""
-    return Record(
+    partition, offset = message.partition(), message.offset()
+    if partition is None or offset is None:
+        raise ValueError("a message without error says where it stands")
+    return StoredRecord(
         topic=topic,
         key=message.key(),
         value=message.value(),
         headers=tuple(message.headers() or ()),  # type: ignore[arg-type] # consumed headers hold bytes or None
-        partition=message.partition(),
-        offset=message.offset(),
+        partition=partition,
+        offset=offset,
         timestamp=message.timestamp()[1],
     )
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
-from schemas.envelope import Record, full_name
+from schemas.envelope import StoredRecord, full_name
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -43,7 +44,7 @@ class Span(NamedTuple):
 class TopicLog:
     """One topic. A broker that is away is waited for, once it has been there. Raises MissingTopicsError."""
 
-    def __init__(self, settings: Settings, topic: Topic) -> None:
+    def __init__(self, settings: Settings, topic: Topic[Event]) -> None:
         self._topic = topic.name
         self._full_name = full_name(topic.name, settings.namespace)
         self._consumer = Consumer(consumer_config(settings, CLIENT) | _READING)
@@ -65,14 +66,14 @@ class TopicLog:
             spans[place.partition] = Span(place.offset if place.offset >= 0 else end, end)
         return spans
 
-    def read(self, spans: Mapping[int, Span]) -> Iterator[list[Record]]:
+    def read(self, spans: Mapping[int, Span]) -> Iterator[list[StoredRecord]]:
         """The records of those spans, in batches. Compaction may have left gaps."""
         left = {partition: span.end for partition, span in spans.items() if span.size}
         places = [TopicPartition(self._full_name, partition, spans[partition].begin) for partition in left]
         self._consumer.assign(places)
         try:
             while left:
-                batch: list[Record] = []
+                batch: list[StoredRecord] = []
                 for message in self._consumer.consume(_BATCH, _WAIT_S):
                     error, partition, offset = message.error(), message.partition(), message.offset()
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:

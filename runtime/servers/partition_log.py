@@ -5,7 +5,8 @@ from collections.abc import Generator
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
-from schemas.envelope import Record, full_name
+from schemas.envelope import StoredRecord, full_name
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import Topic
 
@@ -17,7 +18,7 @@ _FULL_QUEUE_WAIT_MS = 50  # after that long librdkafka fetches again; its second
 class PartitionLog:
     """One topic, read by partition and offset. A broker that is away is waited for."""
 
-    def __init__(self, settings: Settings, topic: Topic, group: str) -> None:
+    def __init__(self, settings: Settings, topic: Topic[Event], group: str) -> None:
         self._topic = topic.name
         self._full_name = full_name(topic.name, settings.namespace)
         # The group is named so that its committed offsets can be asked for; nothing subscribes or commits here.
@@ -40,7 +41,7 @@ class PartitionLog:
         offset = retry_while_away(lambda: self._consumer.committed([place], timeout=5), "restore")[0].offset
         return None if offset == OFFSET_INVALID or offset < 0 else int(offset)
 
-    def read(self, partition: int, begin: int, end: int) -> Generator[list[Record], None, None]:
+    def read(self, partition: int, begin: int, end: int) -> Generator[list[StoredRecord], None, None]:
         """The records with offsets in [begin, end), in batches. Compaction may have left gaps.
 
         Who stops before the end closes it, before the log.
@@ -51,7 +52,7 @@ class PartitionLog:
         try:
             position = begin
             while position < end:
-                batch: list[Record] = []
+                batch: list[StoredRecord] = []
                 for message in self._consumer.consume(min(_BATCH, end - position), _WAIT_S):
                     error = message.error()
                     offset = message.offset()
@@ -61,10 +62,10 @@ class PartitionLog:
                         elif not is_transient(error):
                             raise KafkaException(error)
                         continue
-                    assert offset is not None
-                    position = offset + 1
-                    if offset < end:
-                        batch.append(record_of(message, self._topic))
+                    record = record_of(message, self._topic)
+                    position = record.offset + 1
+                    if record.offset < end:
+                        batch.append(record)
                 if batch:
                     yield batch
         finally:

@@ -11,7 +11,7 @@ from schemas.envelope import Message, Record
 from schemas.erased import subjects_of
 from schemas.events.base import Event, IndividualEvent
 from schemas.events.pairs import PairDecided, PairEvent
-from schemas.letters import Letter, read_letter
+from schemas.letters import Origin, times_redriven
 
 
 @contextmanager
@@ -36,6 +36,8 @@ def fields_of(message: Message[Event]) -> dict[str, Any]:
 
 def fields_of_letter(letter: Record) -> dict[str, Any]:
     """What a dead letter is called, and why the message could not be read."""
-    read = read_letter(letter)
-    assert isinstance(read, Letter)
-    return {"letter": read.name, "error": read.error, "redriven": read.redriven}
+    found = Origin.split(letter.headers)
+    if found is None:
+        raise ValueError("this is no dead letter")
+    origin, came = found
+    return {"letter": origin.name, "error": origin.error, "redriven": times_redriven(came)}

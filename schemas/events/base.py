@@ -1,7 +1,8 @@
 """What is said on the topics. Every event is immutable; its key and its meaning stand here and nowhere else."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -52,20 +53,47 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def individual_key(collection: str, individual_id: str) -> str:
-    """The key of every record about one individual. A collection's name has no slash, so it splits back."""
+    """The key of every record about one individual: collection/individual_id."""
     return f"{collection}/{individual_id}"
 
 
+def individual_of(key: str) -> tuple[str, str]:
+    """The collection and the individual of a key: the inverse of `individual_key`. A collection has no slash."""
+    collection, _, individual_id = key.partition("/")
+    return collection, individual_id
+
+
 class Event(BaseModel):
-    """What all events share: they are immutable, unknown fields are ignored, and they know their key."""
+    """What all events share: they are immutable, unknown fields are ignored, and they know their key.
+
+    An event whose record has a null value stands in the key and the headers alone: it names these `NULL_HEADERS`, with
+    a JSON Schema of each, and says what it needs in words, `NULL_NEEDS`; `null_headers` and `from_null` write and read
+    them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
+    NULL_HEADERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    NULL_NEEDS: ClassVar[str] = ""
 
     collection: CollectionName
 
     @property
     def key(self) -> str:
         """The Kafka key; compaction keeps the latest record of each."""
+        raise NotImplementedError
+
+    @property
+    def key_rule(self) -> str:
+        """How the key is made, in words."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:
+        """The event of a null value under a key. Raises KeyError and ValueError where key or headers are not so."""
+        raise NotImplementedError
+
+    def null_headers(self) -> dict[str, str]:
+        """The headers that `from_null` reads."""
         raise NotImplementedError
 
 
@@ -78,6 +106,10 @@ class IndividualEvent(Event):
     @property
     def key(self) -> str:
         return individual_key(self.collection, self.individual_id)
+
+    @property
+    def key_rule(self) -> str:
+        return "collection/individual_id"
 
 
 class Detector(StrEnum):

@@ -85,3 +85,7 @@ class CompactionCertified(Event):
     @property
     def key(self) -> str:
         return self.certificate_id
+
+    @property
+    def key_rule(self) -> str:
+        return "the certificate's id"

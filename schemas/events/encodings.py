@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from schemas.events.base import CollectionName, Detector, EncoderId, IndividualEvent, IndividualId, Revision, Text
+from schemas.events.base import (
+    CollectionName,
+    Detector,
+    EncoderId,
+    IndividualEvent,
+    IndividualId,
+    Revision,
+    Text,
+    individual_of,
+)
 
 EMBEDDING_DIMENSIONS = 128
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
@@ -142,6 +151,20 @@ def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
 
 class EncodingErased(IndividualEvent):
     """The tombstone of an erased individual: a null value whose revision travels in the headers."""
+
+    NULL_HEADERS: ClassVar[Mapping[str, Mapping[str, str]]] = {"revision": {"type": "string", "pattern": "^[0-9]+$"}}
+    NULL_NEEDS = "a key collection/individual and a header revision, a whole number"
+
+    @classmethod
+    def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:
+        collection, individual_id = individual_of(key)
+        return cls(collection=collection, individual_id=individual_id, revision=int(headers["revision"]))
+
+    def null_headers(self) -> dict[str, str]:
+        return {"revision": str(self.revision)}
+
+
+EncodingEvent = EncodingComputed | EncodingErased
 
 
 class RejectionReason(StrEnum):

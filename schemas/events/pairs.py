@@ -1,9 +1,10 @@
 """Events about pairs, and about who was compared with everyone before."""
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -61,6 +62,10 @@ class PairEvent(Event):
     def key(self) -> str:
         return self.pair_id
 
+    @property
+    def key_rule(self) -> str:
+        return "the pair id"
+
 
 class DuplicateFound(PairEvent):
     """Two registrations look like the same person: a candidate for a person to review, never a verdict."""
@@ -114,6 +119,10 @@ class IndividualChecked(IndividualEvent):
         """See `check_key`."""
         return check_key(super().key, Shard(self.shard, self.shards))
 
+    @property
+    def key_rule(self) -> str:
+        return super().key_rule if self.shards == 1 else f"@shard/shards/{super().key_rule}"
+
 
 class PairDecided(Event):
     """What a reviewer said of a pair of individuals; `a` has the smaller id.
@@ -137,6 +146,10 @@ class PairDecided(Event):
     def key(self) -> str:
         return pair_id(self.collection, self.encoder, self.a, self.b)
 
+    @property
+    def key_rule(self) -> str:
+        return "the pair id"
+
 
 class KeyErased(Event):
     """A null value: what was said under its key was about somebody who was erased. Forget it.
@@ -144,11 +157,25 @@ class KeyErased(Event):
     Headers: its collection.
     """
 
+    NULL_HEADERS: ClassVar[Mapping[str, Mapping[str, str]]] = {"collection": {"type": "string"}}
+    NULL_NEEDS = "a key and a header collection"
+
     erased_key: str = Field(min_length=1, description="Of the record, and of those before it that are to be forgotten.")
 
     @property
     def key(self) -> str:
         return self.erased_key
+
+    @property
+    def key_rule(self) -> str:
+        return "that of what is erased"
+
+    @classmethod
+    def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:
+        return cls(collection=headers["collection"], erased_key=key)
+
+    def null_headers(self) -> dict[str, str]:
+        return {"collection": self.collection}
 
 
 class FindingErased(KeyErased):

@@ -91,3 +91,7 @@ class IndividualErased(Event):
     @property
     def key(self) -> str:
         return self.digest
+
+    @property
+    def key_rule(self) -> str:
+        return "its digest"

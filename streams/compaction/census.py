@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import Record, UnreadableError, decode_as_sent
+from schemas.envelope import StoredRecord, UnreadableError, decode_as_sent
 from schemas.erased import NOBODY, Erased
-from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, EncodingErased, embeddings_of
+from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, embeddings_of
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
@@ -97,7 +97,7 @@ class Fold:
         self._held = 0
         self._limit = _FIRST_LIMIT
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[StoredRecord]) -> None:
         """Take records in; what cannot be read is a dead letter already."""
         ids: list[str] = []
         numbers: list[tuple[int, int, int, int]] = []
@@ -109,12 +109,10 @@ class Fold:
                 event = decode_as_sent(record)
             except UnreadableError:
                 continue
-            assert isinstance(event, EncodingAsSent | EncodingErased)
             if isinstance(event, EncodingAsSent) and self._erased.covers(
                 event.collection, event.individual_id, event.revision
             ):
                 continue
-            assert record.offset is not None
             encoder, text = ERASED, _NO_VECTOR
             if isinstance(event, EncodingAsSent):
                 encoder = self._encoders.setdefault(event.encoder, len(self._encoders))

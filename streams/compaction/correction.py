@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.tracing import traced, tracer_of
-from schemas.envelope import Message, Record, UnreadableError, announce, decode, encode
+from schemas.envelope import Message, Record, StoredRecord, UnreadableError, announce, decode, encode
 from schemas.events.base import Event, IndividualEvent, Member
 from schemas.events.certificates import CompactionCertified
 from schemas.events.pairs import (
@@ -163,8 +163,8 @@ class Correction:
 
         Kafka's compaction keeps the last record of a pair: that is to be the right one.
         """
-        best: dict[bytes, tuple[tuple[int, int], Record]] = {}
-        hidden: dict[bytes, Record] = {}
+        best: dict[bytes, tuple[tuple[int, int], StoredRecord]] = {}
+        hidden: dict[bytes, StoredRecord] = {}
         for batch in self._duplicates.read(self._partition, self._said, end):
             for record in batch:
                 if record.key not in self._ours:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import Message, Record, UnreadableError, decode
-from schemas.events.base import Event
+from schemas.envelope import StoredRecord, UnreadableError, decode
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from schemas.shard import Shard
+from schemas.topics import DUPLICATES
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000
@@ -77,32 +77,34 @@ class Findings:
         self._words: tuple[NDArray[np.int64], Statements] | None = None
         self._checks: dict[tuple[str, str], list[IdTable]] = {}
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[StoredRecord]) -> None:
         """Take records in; what cannot be read is a dead letter already."""
-        said: list[tuple[Message[Event], int]] = []
+        pairs: list[tuple[PairEvent, datetime, int]] = []
+        checks: list[tuple[IndividualChecked, int]] = []
         for record in records:
             try:
-                message = decode(record)
+                message = decode(record, DUPLICATES)
             except UnreadableError:
                 continue
-            assert record.offset is not None
-            if self._collection in (None, message.event.collection):
-                said.append((message, record.offset))
-        self._add_pairs([(message, offset) for message, offset in said if isinstance(message.event, PairEvent)])
-        self._add_checks([(one.event, at) for one, at in said if isinstance(one.event, IndividualChecked)])
+            if self._collection not in (None, message.event.collection):
+                continue
+            if isinstance(message.event, PairEvent):
+                pairs.append((message.event, message.time, record.offset))
+            elif isinstance(message.event, IndividualChecked):
+                checks.append((message.event, record.offset))
+        self._add_pairs(pairs)
+        self._add_checks(checks)
 
-    def _add_pairs(self, said: list[tuple[Message[Event], int]]) -> None:
+    def _add_pairs(self, said: list[tuple[PairEvent, datetime, int]]) -> None:
         keys: list[str] = []
         ids: list[tuple[str, str]] = []
         numbers: list[tuple[int, int, int, int, int]] = []
         distances: list[float] = []
-        for message, offset in said:
-            event = message.event
-            assert isinstance(event, PairEvent)
+        for event, time, offset in said:
             scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
             keys.append(event.pair_id)
             ids.append((event.a.individual_id, event.b.individual_id))
-            numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(message.time), offset))
+            numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(time), offset))
             distances.append(event.distance if isinstance(event, DuplicateFound) else float("nan"))
         if keys:
             scopes, revisions_a, revisions_b, times, offsets = np.array(numbers, dtype=np.int64).T

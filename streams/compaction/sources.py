@@ -5,7 +5,7 @@ from contextlib import closing
 
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.partition_log import PartitionLog
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import DUPLICATES, ENCODINGS, matcher_of
@@ -82,8 +82,6 @@ class Sources:
         return (log.bounds(self._partition) for log in (self.log, self.duplicates))
 
 
-def _behind(batch: list[Record]) -> int:
+def _behind(batch: list[StoredRecord]) -> int:
     """The offset behind a batch."""
-    offset = batch[-1].offset
-    assert offset is not None
-    return offset + 1
+    return batch[-1].offset + 1

@@ -10,7 +10,7 @@ from runtime.servers.partition_log import PartitionLog
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect, connect_patiently
 from runtime.telemetry.tracing import tracer_of
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
@@ -54,6 +54,6 @@ class _Stretches:
     def span(self, partition: int) -> Span:
         return Span(*self._log.bounds(partition))
 
-    def read(self, spans: Mapping[int, Span]) -> Generator[list[Record], None, None]:
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
         for partition, (begin, end) in spans.items():
             yield from self._log.read(partition, begin, end)

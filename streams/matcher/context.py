@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from runtime.servers.log import Span
 from runtime.telemetry.tracing import Tracer
-from schemas.envelope import Record
+from schemas.envelope import Record, StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -31,7 +31,7 @@ class Log(Protocol):
     def committed(self, partition: int) -> int | None:
         """The offset that the matcher's group has committed, None where it has none."""
 
-    def read(self, spans: Mapping[int, Span]) -> Generator[list[Record], None, None]:
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
         """The records of those spans, in batches. Compaction may have left gaps."""
 
 

@@ -8,8 +8,9 @@ import structlog
 
 from runtime.servers.log import Span
 from runtime.telemetry.health import HEALTH
-from schemas.envelope import Headers, Record, decode, of_replay
+from schemas.envelope import Headers, Record, StoredRecord, decode, of_replay
 from schemas.events.encodings import EncodingComputed
+from schemas.topics import ENCODINGS
 from streams.checkpoint.state import gallery_of
 from streams.gallery.gallery import Gallery
 from streams.matcher.context import MatcherContext
@@ -89,7 +90,7 @@ class PartitionMatcher:
             read_to_offset=max(begin, matched),
         )
 
-    def process(self, records: Iterable[Record]) -> None:
+    def process(self, records: Iterable[StoredRecord]) -> None:
         """Match records of this partition, in the order of their offsets. Returns when all findings are durable."""
         self._check_usable()
         try:
@@ -113,11 +114,10 @@ class PartitionMatcher:
         if self._is_spent:
             raise SpentError(f"the matcher of partition {self.partition} has failed: make a new one")
 
-    def _process(self, records: Iterable[Record]) -> None:
-        pending: list[Record] = []
+    def _process(self, records: Iterable[StoredRecord]) -> None:
+        pending: list[StoredRecord] = []
         expected = self.position
         for record in records:
-            assert record.offset is not None
             if record.offset > expected:
                 self._match(pending)
                 pending = []
@@ -140,7 +140,7 @@ class PartitionMatcher:
                 offset=offset,
             )
 
-    def _match(self, records: list[Record]) -> None:
+    def _match(self, records: list[StoredRecord]) -> None:
         """Match records that follow each other: publish, check that the partition is still ours, advance."""
         if not records:
             return
@@ -150,7 +150,6 @@ class PartitionMatcher:
         renewed = self._renewed(consequences.renew, consequences.replays)
         self._context.publisher.publish_all(consequences.publish + renewed, self._check_ownership)
         last = records[-1].offset
-        assert last is not None
         self._check_ownership()
         self._context.progress.advance(self.partition, last + 1)
         self.position = max(self.position, last + 1)
@@ -189,12 +188,11 @@ class PartitionMatcher:
     def _encoding_at(self, offset: int) -> EncodingComputed | None:
         """The encoding at an offset of the log, None if Kafka has compacted it away."""
         for record in self._records_at(offset):
-            event = decode(record).event
-            assert isinstance(event, EncodingComputed)
-            return event
+            event = decode(record, ENCODINGS).event
+            return event if isinstance(event, EncodingComputed) else None
         return None
 
-    def _records_at(self, offset: int) -> list[Record]:
+    def _records_at(self, offset: int) -> list[StoredRecord]:
         """One record, or none if Kafka has compacted it away."""
         span = Span(offset, offset + 1)
         return [record for batch in self._context.lookup.read({self.partition: span}) for record in batch]

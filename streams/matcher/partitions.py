@@ -12,7 +12,7 @@ import structlog
 from runtime.servers.flow import Flow
 from runtime.servers.lag import Standing
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.topics import ENCODINGS
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import PartitionLostError
@@ -58,7 +58,7 @@ class Matcher:
         if partitions:
             HEALTH.ready()
 
-    async def process(self, records: list[Record]) -> set[int]:
+    async def process(self, records: list[StoredRecord]) -> set[int]:
         """Match records of any partitions; return when what follows from them is durable.
 
         Returns the partitions that went to another process meanwhile: their records must not be acknowledged here.
@@ -91,11 +91,10 @@ class Matcher:
         gc.collect()
         gc.freeze()
 
-    def _process(self, records: list[Record]) -> set[int]:
+    def _process(self, records: list[StoredRecord]) -> set[int]:
         lost = set()
-        records.sort(key=lambda record: record.partition or 0)  # stable: offsets stay in order
+        records.sort(key=lambda record: record.partition)  # stable: offsets stay in order
         for partition, group in groupby(records, key=lambda record: record.partition):
-            assert partition is not None
             try:
                 self._context.ownership.check(partition)
                 self._process_in(partition, list(group))
@@ -105,7 +104,7 @@ class Matcher:
         self._flow.moved()
         return lost
 
-    def _process_in(self, partition: int, records: list[Record]) -> None:
+    def _process_in(self, partition: int, records: list[StoredRecord]) -> None:
         matcher = self._matcher_of(partition)
         try:
             matcher.process(records)

@@ -10,7 +10,7 @@ import structlog
 from runtime.process.stopping import exit_within
 from runtime.servers.kafka import COMMIT_EVERY_S, SESSION_TIMEOUT_S
 from runtime.servers.lag import Ends, Lag
-from schemas.envelope import Record, full_name
+from schemas.envelope import StoredRecord, full_name
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
@@ -119,8 +119,8 @@ def run(settings: Settings, shard: Shard = Shard()) -> None:
     worker.execute_from_commandline()
 
 
-def _record(message: Any) -> Record:
-    return Record(
+def _record(message: Any) -> StoredRecord:
+    return StoredRecord(
         topic=ENCODINGS.name,
         key=message.key,
         value=message.value,

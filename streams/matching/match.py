@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 
-from schemas.envelope import MATCHER_SOURCE, Headers, Message, Record, UnreadableError, decode, encode
+from schemas.envelope import MATCHER_SOURCE, Headers, Message, Record, StoredRecord, UnreadableError, decode, encode
 from schemas.erased import NOBODY, Erased
 from schemas.events.base import Event, Member
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
 from schemas.letters import dead_letter
 from schemas.shard import Shard
+from schemas.topics import ENCODINGS
 from streams.gallery.gallery import Applied, Gallery, Newcomer
 from streams.gallery.scope import CandidateList
 from streams.matching.departures import Departed, EncodingAt, events_of_departed, without_repetitions
@@ -61,20 +62,18 @@ class Consequences:
     read: list[Message[Event]] = field(default_factory=list)
 
 
-def restore(gallery: Gallery, records: Sequence[Record], erased: Erased = NOBODY) -> None:
+def restore(gallery: Gallery, records: Sequence[StoredRecord], erased: Erased = NOBODY) -> None:
     """Apply records that were matched before."""
     for record in records:
         try:
-            message = decode(record)
+            message = decode(record, ENCODINGS)
         except UnreadableError:
             continue  # a dead letter already
-        assert isinstance(message.event, EncodingComputed | EncodingErased)
-        assert record.offset is not None
         if not _comes_back(message, erased):
             gallery.apply(message.event, record.offset)
 
 
-def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Consequences:
+def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Consequences:
     """Apply a batch of one partition, in the order of the log, and compare its newcomers.
 
     Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
@@ -86,15 +85,13 @@ def match(gallery: Gallery, records: Sequence[Record], rules: Rules) -> Conseque
     departed: list[Departed] = []
     for record in records:
         try:
-            message = decode(record)
+            message = decode(record, ENCODINGS)
         except UnreadableError as error:
             if gallery.shard.number == 1:  # all shards read it, one says so
                 consequences.letters.append(dead_letter(record, error, MATCHER_SOURCE))
             continue
         consequences.read.append(message)
         event, offset = message.event, record.offset
-        assert isinstance(event, EncodingComputed | EncodingErased)
-        assert offset is not None
         if _comes_back(message, rules.erased):
             if gallery.owns(event.individual_id):
                 consequences.tombstones.append(_tombstone(message, rules.erased))

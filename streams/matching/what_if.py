@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from schemas.envelope import Record, UnreadableError, decode_as_sent
+from schemas.envelope import StoredRecord, UnreadableError, decode_as_sent
 from schemas.events.encodings import EncodingAsSent
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from streams.gallery.gallery import Gallery
@@ -31,16 +31,15 @@ class LogSlice:
     since: datetime | None = None
     until: datetime | None = None
 
-    def split(self, records: Iterable[Record]) -> Iterator[tuple[Record, bool]]:
+    def split(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, bool]]:
         """The records up to the end of the part, in order, and of each whether it is in it."""
         prefix = b"" if self.collection is None else f"{self.collection}/".encode()
         since, until = _milliseconds(self.since), _milliseconds(self.until)
         begun = False
         for record in records:
-            assert record.offset is not None
-            timestamp = record.timestamp or 0
-            begun = begun or (record.offset >= self.begin and (since is None or timestamp >= since))
-            if (self.end is not None and record.offset >= self.end) or (until is not None and timestamp >= until):
+            begun = begun or (record.offset >= self.begin and (since is None or record.timestamp >= since))
+            is_behind = self.end is not None and record.offset >= self.end
+            if is_behind or (until is not None and record.timestamp >= until):
                 return
             if (record.key or b"").startswith(prefix):
                 yield record, begun
@@ -92,11 +91,11 @@ class SupposedRun:
         self._truncated: Counter[str] = Counter()
         self.has_seen_encoder = encoder is None
 
-    def apply(self, records: Sequence[Record]) -> None:
+    def apply(self, records: Sequence[StoredRecord]) -> None:
         """Take in what stands before the part."""
         restore(self._gallery, self._chosen(records), self._rules.erased)
 
-    def match(self, records: Sequence[Record]) -> None:
+    def match(self, records: Sequence[StoredRecord]) -> None:
         """Compare a batch. Raises TooManyPairsError where the threshold leads to more than can be held."""
         in_reach: list[int] = []
         threshold = 0.0
@@ -127,10 +126,10 @@ class SupposedRun:
         if at not in self._words or revisions >= self._words[at][0]:
             self._words[at] = revisions, event.distance if isinstance(event, DuplicateFound) else None
 
-    def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
+    def _chosen(self, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
         return records if self._encoder is None else [record for record in records if self._is_chosen(record)]
 
-    def _is_chosen(self, record: Record) -> bool:
+    def _is_chosen(self, record: StoredRecord) -> bool:
         try:
             event = decode_as_sent(record)
         except UnreadableError:
@@ -158,9 +157,9 @@ def changes(now: SupposedOutcome, then: SupposedOutcome) -> list[PairChange]:
     return sorted(found, key=lambda change: (change.found.distance, change.pair))
 
 
-def batches(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
+def batches(records: Iterable[StoredRecord], most: int) -> Iterator[list[StoredRecord]]:
     """In batches that grow: where everyone is within the threshold of everyone, that shows before memory is full."""
-    batch: list[Record] = []
+    batch: list[StoredRecord] = []
     limit = 1
     for record in records:
         batch.append(record)

@@ -191,14 +191,14 @@ class Matching:
                 if ("ce_type", b"IndividualChecked") in record.headers:
                     event = decode(record).event
                     assert isinstance(event, IndividualChecked)
-                    found.setdefault(event.individual_id, ((record.timestamp or 0) / 1000, event))
+                    found.setdefault(event.individual_id, (record.timestamp / 1000, event))
         return found
 
     def encoded_at(self, begin: int) -> dict[str, float]:
         """When encodings that stand at `begin` and after were published, in seconds since 1970, by individual."""
         log = PartitionLog(self.world.settings, ENCODINGS, SOURCE)
         found = {
-            (record.key or b"").decode().partition("/")[2]: (record.timestamp or 0) / 1000
+            (record.key or b"").decode().partition("/")[2]: record.timestamp / 1000
             for batch in log.read(PARTITION, begin, self.published)
             for record in batch
         }

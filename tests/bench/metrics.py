@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +27,7 @@ from consumers.sink.certificates import CertificateGauges
 from deploy.demo.photos import fetch_demo_photos
 from runtime.servers.lag import Positions
 from runtime.telemetry.health import Health
-from schemas.envelope import Record, announce, encode
+from schemas.envelope import Record, StoredRecord, announce, encode
 from schemas.events.base import Event, Member
 from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.events.registrations import IndividualCreated, Photo
@@ -41,6 +40,7 @@ from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.encodings import computed
 from tests.integration.world import World, running_servers
 from tests.population import embeddings
+from tests.records import stored
 
 GALLERY, SEED = sized(20_000, 1000), 5
 BATCHES, SINK_BATCHES = sized((100, 60), (3, 3))
@@ -116,7 +116,7 @@ def matcher(world: World) -> Row:
     one.restore()
     size = settings.match_batch
     records = [
-        replace(encode(announce(computed(f"p{number}", face), "bench")), partition=0, offset=number)
+        stored(encode(announce(computed(f"p{number}", face), "bench")), number)
         for number, face in enumerate(embeddings(GALLERY + BATCHES * size, SEED))
     ]
     batches = iter(range(0, len(records), size))
@@ -138,7 +138,7 @@ def the_sink(world: World) -> Row:
     counts: list[int] = []
     write = BatchWriter.write
 
-    def counting(writer: BatchWriter, records: Sequence[Record]) -> WrittenBatch:
+    def counting(writer: BatchWriter, records: Sequence[StoredRecord]) -> WrittenBatch:
         counts.append(len(records))
         return write(writer, records)
 
@@ -183,7 +183,7 @@ def encoder(settings: Settings) -> Row:
     photo = (fetch_demo_photos(STACK_FOLDER.resolve() / "photos") / "obama.jpg").read_bytes()
     event = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///obama.jpg"))
     message = announce(event, "bench")
-    record, task = encode(message), Task(message, photo)
+    record, task = stored(encode(message)), Task(message, photo)
     taken, counting = [], []
     for _ in range(PHOTOS):
         begun = time.process_time()

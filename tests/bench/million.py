@@ -9,13 +9,12 @@ for 0.45, each with the ef that reaches the recall floor.
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.process.cores import cores
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 from streams.gallery.build import DENSITIES, build_segment, measured, pairs_of
 from streams.gallery.collection import Collection
@@ -28,6 +27,7 @@ from tests.bench.bare_index import memory_alone
 from tests.bench.machine import print_table, report, sized
 from tests.bench.matching import COLLECTION, OTHERS, PARTITION, SEED, Matching, newcomers, records_of
 from tests.population import embeddings, individual_id
+from tests.records import stored
 
 MILLION, FEW = sized((1_000_000, 10_000), (10_000, 1000))
 # Sparser ones miss the recall floor at this size, and the sealer ends here; to find it out anew takes 10 minutes.
@@ -87,8 +87,7 @@ def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
     many = gallery_of(segment, rows_of(embeddings(DELTA, OTHERS), MILLION))
     photos = newcomers(FEW, 2 * len(THRESHOLDS) * BATCHES * settings.match_batch, DELTA)
     records = [
-        replace(record, partition=PARTITION, offset=2 * MILLION + number)
-        for number, record in enumerate(records_of(photos, 2 * MILLION))
+        stored(record, 2 * MILLION + number, PARTITION) for number, record in enumerate(records_of(photos, 2 * MILLION))
     ]
     batches = [records[i : i + settings.match_batch] for i in range(0, len(records), settings.match_batch)]
     table = []
@@ -110,7 +109,7 @@ def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
     print_table(("threshold", *columns), table)
 
 
-def _match(gallery: Gallery, batch: Sequence[Record], threshold: float, limit: int) -> tuple[float, int]:
+def _match(gallery: Gallery, batch: Sequence[StoredRecord], threshold: float, limit: int) -> tuple[float, int]:
     begun = time.perf_counter()
     consequences = match(gallery, batch, Rules(lambda _: threshold, limit))
     return time.perf_counter() - begun, len(consequences.publish)

@@ -31,7 +31,7 @@ def rows_per_second(world: World) -> float:
     world.start("outbox")
     world.wait(lambda: _is_empty(world), "the outbox is empty", limit_s=300)
     world.stop()
-    times = sorted(record.timestamp or 0 for record in world.read(INDIVIDUALS))
+    times = sorted(record.timestamp for record in world.read(INDIVIDUALS))
     assert len(times) == ROWS
     skipped = ROWS // 20  # until it is warm
     return (ROWS - skipped) / ((times[-1] - times[skipped]) / 1000)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from deploy.demo.photos import fetch_demo_photos
 from schemas.envelope import Record, announce, encode
+from schemas.events.base import Event
 from schemas.events.registrations import IndividualUpdated, Photo
 from schemas.topics import ENCODINGS, INDIVIDUALS, Topic
 from tests.bench.machine import begin_benchmark, print_table, report, sized
@@ -54,13 +55,13 @@ class Figures(NamedTuple):
     command_s: float
 
 
-def measure(world: World, topic: Topic) -> Figures:
+def measure(world: World, topic: Topic[Event]) -> Figures:
     """Replay all that a topic has."""
     command = [sys.executable, "-m", "deploy.cli", "replay", "--from", topic.name, "--yes", "--at-once"]
     began = time.monotonic()
     subprocess.run(command, env={**os.environ, **world.env}, check=True, stdout=sys.stderr)
     seconds = time.monotonic() - began
-    times = sorted(record.timestamp or 0 for record in sent_by(world, topic))
+    times = sorted(record.timestamp for record in sent_by(world, topic))
     skipped = len(times) // 20  # until it is warm
     return Figures(len(times), (len(times) - skipped) / ((times[-1] - times[skipped]) / 1000), seconds)
 

@@ -3,12 +3,11 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from runtime.process.cores import cores
-from schemas.envelope import Record, announce, encode
+from schemas.envelope import Record, StoredRecord, announce, encode
 from schemas.settings import Settings
 from streams.gallery.build import build_segment
 from streams.matching.match import Rules, match
@@ -17,6 +16,7 @@ from tests.bench.matching import COLLECTION, SEED
 from tests.bench.million import ENCODER, gallery_of, rows_of
 from tests.encodings import computed
 from tests.population import again, embeddings, individual_id
+from tests.records import stored
 
 SEALED, DELTA, BATCHES = sized((100_000, 25_000, 20), (4000, 1000, 2))
 
@@ -57,5 +57,5 @@ def updates(settings: Settings) -> None:
     print_table((f"{SEALED:,} sealed, {DELTA:,} in the delta", *columns), [("one in a batch of 256", *row)])
 
 
-def _placed(records: Sequence[Record], begin: int) -> list[Record]:
-    return [replace(record, partition=0, offset=begin + number) for number, record in enumerate(records)]
+def _placed(records: Sequence[Record], begin: int) -> list[StoredRecord]:
+    return [stored(record, begin + number) for number, record in enumerate(records)]

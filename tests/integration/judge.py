@@ -168,11 +168,10 @@ def _listed(what: str, them: Iterable[object], allowed: int = 0) -> list[str]:
     return [f"{len(them)} {what}: {', '.join(map(str, them[:_SHOWN]))}"] if len(them) > allowed else []
 
 
-def _events(world: World, topic: Topic) -> list[tuple[int, Event]]:
+def _events(world: World, topic: Topic[Event]) -> list[tuple[int, Event]]:
     """Those that can be read, with their offsets; what cannot becomes a dead letter, and those are counted."""
     events = []
     for record in world.read(topic):
-        assert record.offset is not None
         with contextlib.suppress(UnreadableError):
             events.append((record.offset, decode(record).event))
     return events

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from producers.replay.sending import POSITION
 from runtime.servers.publisher import Publisher
-from schemas.envelope import REPLAY_ID, Message, Record, announce, encode
+from schemas.envelope import REPLAY_ID, Message, StoredRecord, announce, encode
 from schemas.events.base import Event
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.topics import DUPLICATES, INDIVIDUALS, Topic
@@ -62,13 +62,13 @@ def publish_crowd(world: World, count: int) -> None:
     world.publish_records([replace(record, partition=number % 6) for number, record in enumerate(records)])
 
 
-def sent_by(world: World, topic: Topic, replay_id: str | None = None) -> list[Record]:
+def sent_by(world: World, topic: Topic[Event], replay_id: str | None = None) -> list[StoredRecord]:
     """What one replay sent, or any."""
     replays = [(record, dict(record.headers).get(REPLAY_ID)) for record in world.read(topic)]
     return [record for record, by in replays if by is not None and replay_id in (None, by.decode())]
 
 
-def positions(records: list[Record]) -> Counter[str]:
+def positions(records: list[StoredRecord]) -> Counter[str]:
     """Where they stood before, and how often each was sent."""
     return Counter((dict(record.headers)[POSITION] or b"").decode() for record in records)
 
@@ -115,7 +115,7 @@ class Live:
             names.append(name)
         keys = [f"live/{name}".encode() for name in names]
         begun, ended = (
-            {record.key: record.timestamp or 0 for record in reversed(self._world.read(topic)) if record.key in keys}
+            {record.key: record.timestamp for record in reversed(self._world.read(topic)) if record.key in keys}
             for topic in (INDIVIDUALS, DUPLICATES)
         )
         return [(ended[key] - begun[key]) / 1000 for key in keys]

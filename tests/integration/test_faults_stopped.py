@@ -69,8 +69,6 @@ def said_since(world: World, ends: dict[int, int]) -> list[tuple[str, str, int]]
     """(collection, individual, revision) of every finding and every check on `duplicates` from those offsets on."""
     said: list[tuple[str, str, int]] = []
     for record in world.read(DUPLICATES):
-        assert record.partition is not None
-        assert record.offset is not None
         event = decode(record).event
         if record.offset < ends[record.partition]:
             continue

@@ -34,6 +34,7 @@ from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.servers.redis import connect_once, key
 from schemas.envelope import Record, announce, full_name
+from schemas.events.base import Event
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.shard import Shard
 from schemas.topics import (
@@ -127,12 +128,12 @@ def test_kafka_allows_a_role_what_the_table_says_and_nothing_else(world: Secured
 Attempt = Callable[[SecuredWorld, str], object]
 
 
-def write(topic: Topic) -> Attempt:
+def write(topic: Topic[Event]) -> Attempt:
     record = Record(topic.name, b"default/x", b"{}", partition=0)
     return lambda world, role: Publisher(world.settings_of(role), "test").publish_all([record])
 
 
-def read(topic: Topic) -> Attempt:
+def read(topic: Topic[Event]) -> Attempt:
     def attempt(world: SecuredWorld, role: str) -> None:
         with closing(Consumer(consumer_config(world.settings_of(role), role) | {"enable.partition.eof": True})) as one:
             one.assign([TopicPartition(full_name(topic.name, world.name), 0, 0)])
@@ -141,7 +142,7 @@ def read(topic: Topic) -> Attempt:
     return attempt
 
 
-def join(group: str, topic: Topic) -> Attempt:
+def join(group: str, topic: Topic[Event]) -> Attempt:
     def attempt(world: SecuredWorld, role: str) -> None:
         with closing(Consumer(consumer_config(world.settings_of(role), group))) as one:
             one.subscribe([full_name(topic.name, world.name)])

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from consumers.views.pairs import CurrentPair, current_pairs
 from deploy.erasure.erase import ErasureRun
 from deploy.erasure.places import Trace
-from schemas.envelope import Message, Record, announce
+from schemas.envelope import Message, StoredRecord, announce
 from schemas.erased import ErasureKey
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed
@@ -29,6 +29,7 @@ from tests.integration.conftest import MakeWorld
 from tests.integration.judge import assert_as_the_oracle
 from tests.integration.test_compaction import compacted
 from tests.integration.world import ERASURE_KEY, World
+from tests.records import again
 
 NAME = "somebody-whose-name-is-found-nowhere-else"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -78,7 +79,7 @@ def named(places: list[Trace]) -> set[str]:
     return {place.name for place in places if place.there}
 
 
-def last_of(world: World, topic: Topic) -> dict[bytes | None, bytes | None]:
+def last_of(world: World, topic: Topic[Event]) -> dict[bytes | None, bytes | None]:
     """What Kafka's compaction will keep."""
     return {record.key: record.value for record in world.read(topic)}
 
@@ -123,7 +124,7 @@ def test_nothing_of_an_erased_person_is_anywhere_but_where_the_receipt_says(
 
     assert_gone()
     assert world.states() == {"other": ("checked", None)}
-    world.publish_records([without_place(record) for record in before if NAME.encode() in whole(record)])
+    world.publish_records([again(record, record.partition) for record in before if NAME.encode() in whole(record)])
     world.wait(world.settled, "all of it was said again")
     assert_gone()
     compacted(world, "--collection", "c")
@@ -141,18 +142,13 @@ def is_in_redis(world: World, vector: NDArray[np.float32]) -> bool:
     return any(vector.tobytes() in text for text in in_redis(world))
 
 
-def whole(record: Record) -> bytes:
+def whole(record: StoredRecord) -> bytes:
     return (record.key or b"") + (record.value or b"")
 
 
 def photo_text(photo: Path) -> bytes:
     """As much of it as is in no other photo, as events have it."""
     return base64.b64encode(photo.read_bytes())[1000:1400]
-
-
-def without_place(record: Record) -> Record:
-    """To be published again: where it was, by its partition."""
-    return Record(record.topic, record.key, record.value, record.headers, partition=record.partition)
 
 
 def pairs_of(world: World) -> list[CurrentPair]:

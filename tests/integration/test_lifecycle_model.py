@@ -1,7 +1,7 @@
 """The matcher's core and the sink, whatever happens to registrations and processes, against a model of thirty lines."""
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 
 from consumers.sink.postgres import PostgresTables
 from deploy.status.workers import lags
-from schemas.envelope import Message, Record, decode, encode
+from schemas.envelope import Message, Record, StoredRecord, decode, encode
 from schemas.erased import Erased, ErasureKey
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
@@ -25,6 +25,7 @@ from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.test_compaction import compacted
 from tests.integration.world import ERASURE_KEY, World
+from tests.records import again, stored
 from tests.unit.test_gallery import THRESHOLD, Holder
 from tests.unit.test_match import POINTS
 
@@ -81,7 +82,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.model, self.holder = Model(), Holder(limit=100)
         # What each process knows of the registry: all that there is when it starts, the rest later.
         self.encoder_knows, self.matcher_knows, self.sink_knows = (Erased(KEY) for _ in range(3))
-        self.topics: dict[str, list[Record]] = {
+        self.topics: dict[str, list[StoredRecord]] = {
             topic.name: [] for topic in (INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES)
         }
         self.waiting: list[Message[Event]] = []  # encodings that a slow pool has not published yet
@@ -149,8 +150,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def append(self, record: Record) -> None:
         log = self.topics[record.topic]
-        offset = 0 if not log else (log[-1].offset or 0) + 1
-        log.append(replace(record, offset=offset))
+        offset = 0 if not log else log[-1].offset + 1
+        log.append(stored(record, offset))
 
     def append_all(self, records: list[Record]) -> None:
         for record in records:
@@ -167,25 +168,25 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 9))
     def match(self, count: int) -> None:
-        batch = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) >= self.matched][:count]
+        batch = [record for record in self.topics[ENCODINGS.name] if record.offset >= self.matched][:count]
         self.holder.match(batch, self.matcher_knows, NOON + timedelta(days=1, seconds=self.seconds))
         for record in self.holder.said.publish:
             self.append(record)
         for offset in self.holder.said.renew:
-            self.append(self.holder.log[offset])
+            self.append(again(self.holder.log[offset]))
         self.holder.said.publish, self.holder.said.renew = [], []
         if batch:
-            self.matched = (batch[-1].offset or 0) + 1
+            self.matched = batch[-1].offset + 1
             self.seconds += 1
 
     @rule(topic=st.sampled_from([INDIVIDUALS, ENCODINGS, DUPLICATES, DECISIONS, ERASURES]), count=st.integers(1, 20))
     def sink(self, topic: object, count: int) -> None:
         name = topic.name  # type: ignore[attr-defined]
-        batch = [record for record in self.topics[name] if (record.offset or 0) >= self.read[name]][:count]
+        batch = [record for record in self.topics[name] if record.offset >= self.read[name]][:count]
         events = [(decode(record), 0) for record in batch]
         PostgresTables(self.world.engine, KEY, self.sink_knows).write(events, self.append_all)
         if batch:
-            self.read[name] = (batch[-1].offset or 0) + 1
+            self.read[name] = batch[-1].offset + 1
 
     @rule(step=st.sampled_from(["begin_to_seal", "adopt", "compact", "take_over", "put_away", "tidy", "pack"]))
     def hold_otherwise(self, step: str) -> None:
@@ -198,7 +199,7 @@ class Lifecycle(RuleBasedStateMachine):
         """It comes back with what was matched up to some moment, and its Redis is empty."""
         self.matched = data.draw(st.integers(0, self.matched))
         self.holder = Holder(limit=100, log=self.holder.log, offset=self.matched)
-        log = [record for record in self.topics[ENCODINGS.name] if (record.offset or 0) < self.matched]
+        log = [record for record in self.topics[ENCODINGS.name] if record.offset < self.matched]
         self.matcher_knows = self.registry()
         restore(self.holder.gallery, log, self.matcher_knows)
 
@@ -236,7 +237,7 @@ class Lifecycle(RuleBasedStateMachine):
         begin = data.draw(st.integers(0, len(log)))
         for record in log[begin : begin + 5]:
             if record.value is not None:
-                self.append(record)
+                self.append(again(record))
 
     @rule()
     def let_kafka_compact(self) -> None:
@@ -246,9 +247,7 @@ class Lifecycle(RuleBasedStateMachine):
             last = {record.key: record for record in self.topics[name]}
             kept = [record for record in last.values() if record.value is not None]
             end = self.topics[name][-1:]  # offsets go on from there
-            self.topics[name] = sorted(
-                {id(one): one for one in [*kept, *end]}.values(), key=lambda one: one.offset or 0
-            )
+            self.topics[name] = sorted({id(one): one for one in [*kept, *end]}.values(), key=lambda one: one.offset)
 
     def drain(self) -> None:
         """Everything that is under way arrives."""

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from deploy.local.stack import WORKERS
 from producers.outbox.table import create_outbox
-from schemas.envelope import Record, announce, encode
+from schemas.envelope import Readable, Record, announce, encode
 from schemas.events.encodings import EncodingComputed
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.shard import Shard
@@ -19,6 +19,7 @@ from streams.compaction.compactor import Compactor
 from tests.collector import Collector, Span
 from tests.integration.test_bad_input import no_face
 from tests.integration.world import World
+from tests.records import again
 
 INSERT = text(
     "INSERT INTO facematch_outbox (type, event, traceparent)"
@@ -52,10 +53,10 @@ def insert(world: World, event: IndividualCreated, traceparent: str | None = Non
         connection.execute(INSERT, {"event": event.model_dump_json(exclude_none=True), "traceparent": traceparent})
 
 
-def broken(record: Record) -> Record:
+def broken(record: Readable, partition: int | None = None) -> Record:
     """The same with an event of a type that its topic does not carry: a dead letter, photo and all."""
     headers = [(name, b"DuplicateFound" if name == "ce_type" else value) for name, value in record.headers]
-    return Record(record.topic, record.key, record.value, tuple(headers), partition=record.partition)
+    return Record(record.topic, record.key, record.value, tuple(headers), partition=partition)
 
 
 def secrets(photos: list[bytes], world: World) -> list[str]:
@@ -83,11 +84,11 @@ def test_an_individual_is_seen_from_the_producer_to_the_row(
     world.wait(lambda: world.pairs() == {("a", "b")}, "the pair is found")
     pieces = secrets(pictures, world)
     computed = next(record for record in world.read(ENCODINGS) if record.key == b"c/b")
-    world.publish_records([broken(encode(own)), broken(computed)])
+    world.publish_records([broken(encode(own)), broken(computed, computed.partition)])
     world.wait(lambda: len(world.read(DEAD_LETTERS)) == 2, "what cannot be read is a dead letter")
     world.publish([announce(IndividualDeleted(collection="c", individual_id="b", revision=2), "t")])
     world.wait(lambda: "b" not in world.states(), "b is erased")
-    world.publish_records([encode(own), _sent_again(computed)])
+    world.publish_records([encode(own), again(computed, computed.partition)])
     world.wait(lambda: "erased: not matched, tombstone put behind" in said(world), "b does not come back")
     world.wait(world.settled, "all is through")
     (certificate,) = Compactor(world.settings, Shard(), PARTITION, 1, lambda *_: None).run()
@@ -146,10 +147,6 @@ def test_an_individual_is_seen_from_the_producer_to_the_row(
 def said(world: World) -> dict[str, dict[str, Any]]:
     """The last line of each event."""
     return {line["event"]: line for line in world.said()}
-
-
-def _sent_again(record: Record) -> Record:
-    return Record(record.topic, record.key, record.value, record.headers, partition=record.partition)
 
 
 def _is_of(trace_id: str) -> Callable[[Span], bool]:

@@ -31,7 +31,7 @@ from producers.outbox.relay import Relay, build_relay
 from producers.outbox.table import create_outbox, outbox_engine, take
 from runtime.servers.kafka import client_config
 from runtime.servers.patience import growing_pauses
-from schemas.envelope import Record, decode, full_name
+from schemas.envelope import StoredRecord, decode, full_name
 from schemas.events.base import IndividualEvent
 from schemas.topics import INDIVIDUALS
 from tests.integration.world import World
@@ -97,7 +97,7 @@ def published(world: World) -> int:
     return sum(world.ends(INDIVIDUALS).values())
 
 
-def revisions(records: Iterable[Record]) -> dict[str, list[int]]:
+def revisions(records: Iterable[StoredRecord]) -> dict[str, list[int]]:
     """What each individual's records say, in their order: all of them are in one partition."""
     found: dict[str, list[int]] = defaultdict(list)
     for record in records:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.status.workers import galleries
+from schemas.envelope import Record
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import IndividualChecked
 from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
@@ -68,7 +69,7 @@ def test_an_unreadable_record_is_one_dead_letter_however_many_shards_read_it(wor
         start_shard(world, number)
     world.publish(messages(people(embedding, 5)))
     good = world.read(ENCODINGS)[0]
-    world.publish_records([good.__class__(ENCODINGS.name, b"c/x", b"garbage", good.headers, partition=good.partition)])
+    world.publish_records([Record(ENCODINGS.name, b"c/x", b"garbage", good.headers, partition=good.partition)])
     world.publish(messages(people(embedding, 5, "q")))
     world.wait(lambda: len(reports(world)) == SHARDS * 10, "all shards have gone past it")
     assert len(world.read(DEAD_LETTERS)) == 1

@@ -27,7 +27,7 @@ from producers.submit.publish import submit
 from runtime.servers.kafka import consumer_config, record_of, retry_while_away
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
-from schemas.envelope import Message, Record, decode, encode, full_name
+from schemas.envelope import Message, Record, StoredRecord, decode, encode, full_name
 from schemas.events.base import Detector, Event
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
@@ -229,7 +229,7 @@ class World:
                 rows += [{key: value for key, value in row.items() if not key.endswith("_at")} for row in found]
         return rows
 
-    def ends(self, topic: Topic) -> dict[int, int]:
+    def ends(self, topic: Topic[Event]) -> dict[int, int]:
         """The offset that the next record of each partition of a topic will get."""
         name = full_name(topic.name, self.settings.namespace)
         consumer = Consumer(consumer_config(self.settings, "test-reader"))
@@ -242,14 +242,14 @@ class World:
         finally:
             consumer.close()
 
-    def read(self, topic: Topic) -> list[Record]:
+    def read(self, topic: Topic[Event]) -> list[StoredRecord]:
         """Every record of a topic, from its beginning."""
         name = full_name(topic.name, self.settings.namespace)
         ends = {partition: end for partition, end in self.ends(topic).items() if end > 0}
         consumer = Consumer(consumer_config(self.settings, "test-reader"))
         try:
             consumer.assign([TopicPartition(name, partition, 0) for partition in ends])
-            records: list[Record] = []
+            records: list[StoredRecord] = []
             deadline = time.monotonic() + 30
             while ends:
                 assert time.monotonic() < deadline, f"{name} was not read within 30 s"
@@ -257,14 +257,12 @@ class World:
                     assert message.error() is None, message.error()
                     record = record_of(message, topic.name)
                     records.append(record)
-                    assert record.partition is not None
-                    assert record.offset is not None
                     if record.offset + 1 >= ends.get(record.partition, 0):
                         ends.pop(record.partition, None)
             return records
         finally:
             consumer.close()
 
-    def events(self, topic: Topic) -> list[Event]:
+    def events(self, topic: Topic[Event]) -> list[Event]:
         """Every event of a topic, decoded."""
         return [decode(record).event for record in self.read(topic)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from schemas.envelope import Message, Record, decode, encode
+from schemas.envelope import Message, Readable, StoredRecord, decode, encode
 from schemas.events.base import Member
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
@@ -23,6 +23,7 @@ from streams.gallery.id_table import IdTable, falling_to
 from streams.matching.match import Rules, match
 from tests import oracle
 from tests.encodings import EncodingEvent, crowd, twins
+from tests.records import stored
 from tests.unit.test_match import log_of
 
 THRESHOLD, LIMIT = 0.45, 1000
@@ -38,16 +39,16 @@ def events() -> list[EncodingEvent]:
 
 def published(
     events: list[EncodingEvent], threshold: float = THRESHOLD, limit: int = LIMIT, shard: Shard = Shard()
-) -> list[Record]:
+) -> list[StoredRecord]:
     """What a matcher publishes that retracts nothing, with offsets."""
     gallery, log, records = Gallery(shard), log_of(events), []
     for begin in range(0, len(log), 50):
         records += match(gallery, log[begin : begin + 50], Rules(lambda _: threshold, limit)).publish
     kept = [record for record in records if not isinstance(decode(record).event, DuplicateRetracted)]
-    return [replace(record, offset=3 * number) for number, record in enumerate(kept)]
+    return [stored(record, 3 * number) for number, record in enumerate(kept)]
 
 
-def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[Record]:
+def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[StoredRecord]:
     """The same, of pairs alone."""
     records = published(events, threshold, limit)
     return [record for record in records if not isinstance(decode(record).event, IndividualChecked)]
@@ -62,7 +63,7 @@ def census_of(events: list[EncodingEvent]) -> Census:
 
 def audited(
     census: Census,
-    records: list[Record],
+    records: list[StoredRecord],
     shard: Shard = Shard(),
     threshold: float = THRESHOLD,
     limit: int = LIMIT,
@@ -89,7 +90,7 @@ class Word(NamedTuple):
     distance: float | None
 
 
-def words(records: list[Record]) -> list[Word]:
+def words(records: list[StoredRecord]) -> list[Word]:
     found = []
     for record in records:
         message = decode(record)
@@ -120,7 +121,7 @@ def version(word: Word) -> tuple[int, datetime]:
     return word.pair[1] + word.pair[3], word.time
 
 
-def said(records: list[Record]) -> Pairs:
+def said(records: list[StoredRecord]) -> Pairs:
     return seen(words(records))
 
 
@@ -133,7 +134,7 @@ def pairs_in(rows: VectorRows, judged: Difference) -> Pairs:
     return pairs
 
 
-def after(records: list[Record], *audits: tuple[VectorRows, Difference]) -> Pairs:
+def after(records: list[StoredRecord], *audits: tuple[VectorRows, Difference]) -> Pairs:
     """What `duplicates` says once a difference is published."""
     said = words(records)
     by_offset = {record.offset: word for record, word in zip(records, said, strict=True)}
@@ -239,7 +240,7 @@ def test_where_the_last_word_and_the_one_that_counts_differ_both_are_put_right(
     """Retractions by clocks that are ahead, behind, or late: Kafka keeps one, Postgres shows another."""
     records = matched(events, 0.5)
     last = {record.key: record for record in records}
-    mixed = list(records)
+    mixed: list[Readable] = list(records)
     for number, record in enumerate(last.values()):
         message = decode(record)
         found = message.event
@@ -253,8 +254,8 @@ def test_where_the_last_word_and_the_one_that_counts_differ_both_are_put_right(
         mixed.append(encode(Message(retracted, f"r{number}", message.time + timedelta(days=300 * gap), "t")))
         if number % 2:
             mixed.append(record)
-    mixed = [replace(record, offset=3 * number) for number, record in enumerate(mixed)]
-    assert_same(after(mixed, audited(census_of(events), mixed)), true(events))
+    log = [stored(record, 3 * number) for number, record in enumerate(mixed)]
+    assert_same(after(log, audited(census_of(events), log)), true(events))
 
 
 def test_a_finding_with_a_wrong_distance_is_said_anew(events: list[EncodingEvent]) -> None:
@@ -308,11 +309,11 @@ def test_whoever_was_not_said_to_be_compared_is_known(events: list[EncodingEvent
     assert len(expected & living) > 50
 
 
-def key_of(record: Record) -> str:
+def key_of(record: StoredRecord) -> str:
     return (record.key or b"").decode().rpartition("/")[2]
 
 
-def unchecked(census: Census, records: list[Record], shard: Shard, changed: IdTable) -> set[str]:
+def unchecked(census: Census, records: list[StoredRecord], shard: Shard, changed: IdTable) -> set[str]:
     rows, judged = audited(census, records, shard, changed=changed)
     return {rows.ids[row] for row in judged.unchecked.tolist()}
 
@@ -351,7 +352,7 @@ def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEven
     assert judged.kept == 0
 
 
-def _members(record: Record) -> set[str]:
+def _members(record: StoredRecord) -> set[str]:
     event = decode(record).event
     assert isinstance(event, DuplicateFound)
     return {event.a.individual_id, event.b.individual_id}

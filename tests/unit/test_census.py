@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.shard import Shard
 from streams.compaction import census as module
@@ -23,14 +23,14 @@ Standing = dict[str, tuple[int, int, bytes]]
 
 
 @pytest.fixture(scope="module")
-def log() -> list[Record]:
+def log() -> list[StoredRecord]:
     """Updates, erasures, repetitions, stale revisions, two collections, and records that nobody can read."""
     events = crowd(900, seed=1, collections=("c", "d"))
     at, met = next((at, event) for at, event in enumerate(events) if isinstance(event, EncodingErased))
     late = computed(met.individual_id, np.ones(128, np.float32), met.revision, met.collection)  # as old as the erasure
     records = log_of([*events[: at + 1], late, *events[at + 1 :], *crowd(300, seed=2, prefix="q")])
     encodings = [event for event in events if isinstance(event, EncodingComputed)]
-    records[500] = Record("encodings", records[500].key, b"garbage", records[500].headers, offset=500)
+    records[500] = replace(records[500], value=b"garbage")
     for offset, one in ((510, encodings[0]), (520, computed("x", encodings[0].embedding, collection="unread"))):
         text = base64.b64encode(one.embedding.tobytes())
         (record,) = log_of([one])
@@ -39,7 +39,7 @@ def log() -> list[Record]:
     return records
 
 
-def told(log: list[Record], shard: Shard) -> dict[tuple[str, str], Standing]:
+def told(log: list[StoredRecord], shard: Shard) -> dict[tuple[str, str], Standing]:
     gallery = Gallery(shard)
     restore(gallery, log)
     return {(name, encoder): standing(scope.delta.living_rows()) for name, encoder, scope in gallery.scopes()}
@@ -66,7 +66,7 @@ def standing(rows: VectorRows) -> Standing:
 @pytest.mark.parametrize("limit", [10, 200_000])
 @pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)])
 def test_it_holds_what_a_gallery_holds(
-    log: list[Record], shard: Shard, limit: int, monkeypatch: pytest.MonkeyPatch
+    log: list[StoredRecord], shard: Shard, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_FIRST_LIMIT", limit)
     fold = Fold()
@@ -78,13 +78,13 @@ def test_it_holds_what_a_gallery_holds(
     assert folded(fold, shard) == expected  # asked again
 
 
-def test_of_one_collection_nothing_else_is_held(log: list[Record]) -> None:
+def test_of_one_collection_nothing_else_is_held(log: list[StoredRecord]) -> None:
     fold = Fold("d")
     fold.add(log)
     assert folded(fold) == {("d", "test"): told(log, Shard())["d", "test"]}
 
 
-def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[Record]) -> None:
+def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[StoredRecord]) -> None:
     fold = Fold()
     fold.add(log)
     gallery = Gallery()
@@ -100,7 +100,7 @@ def test_the_erased_are_known_with_their_revisions_and_have_no_vector(log: list[
     assert erased > 10
 
 
-def test_a_collection_of_which_nothing_can_be_read_is_not_known(log: list[Record]) -> None:
+def test_a_collection_of_which_nothing_can_be_read_is_not_known(log: list[StoredRecord]) -> None:
     fold = Fold()
     fold.add(log)
     assert [census.collection for census in fold.collections()] == ["c", "d"]

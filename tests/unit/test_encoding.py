@@ -20,12 +20,13 @@ from consumers.faces.detected import DetectedFace
 from consumers.faces.encoder import AlignedFace, FaceEncoder
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Record, announce, decode, encode
+from schemas.envelope import StoredRecord, announce, decode, encode, has_event
 from schemas.erased import NOBODY, Erased, ErasureKey
 from schemas.events.base import Detector, Event
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected, RejectionReason
-from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo, Registration
 from schemas.settings import Settings
+from tests.records import stored
 
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
 
@@ -37,10 +38,10 @@ def jpeg(grey: int) -> bytes:
     return buffer.getvalue()
 
 
-def registration(who: str = "x", collection: str = "c", detector: Detector | None = None) -> Record:
+def registration(who: str = "x", collection: str = "c", detector: Detector | None = None) -> StoredRecord:
     photo = Photo(uri="file:///x.jpg")
     event = IndividualCreated(collection=collection, individual_id=who, revision=1, photo=photo, detector=detector)
-    return encode(announce(event, "test"))
+    return stored(encode(announce(event, "test")))
 
 
 class Faces:
@@ -88,12 +89,18 @@ def intake(
     return Intake(Settings(**settings), pool, read_photo, KEY, erased)
 
 
-Work = tuple[Record, bytes]
+Work = tuple[StoredRecord, bytes]
+
+
+def task_of(record: StoredRecord, photo: bytes) -> Task:
+    message = decode(record)
+    assert has_event(message, Registration)
+    return Task.of(message, photo)
 
 
 def answers(encoding: Encoding, *works: Work) -> list[Answer]:
     """As the step does it: what a process makes of each task, for the record that it came of."""
-    tasks = [Task.of(decode(record), photo) for record, photo in works]
+    tasks = [task_of(record, photo) for record, photo in works]
     results = encoding.encode(tasks)
     return [answer_to(record, task, result) for (record, _), task, result in zip(works, tasks, results, strict=True)]
 
@@ -209,19 +216,19 @@ def test_an_encoding_carries_its_quality_and_a_minimum_rejects() -> None:
 
 def test_an_erasure_needs_no_network_and_an_unreadable_record_is_a_dead_letter() -> None:
     event = IndividualDeleted(collection="c", individual_id="x", revision=2)
-    prepared = intake().prepare(encode(announce(event, "test")))
+    prepared = intake().prepare(stored(encode(announce(event, "test"))))
     assert prepared.task is None
     erasure, tombstone = (event_of(answer) for answer in prepared.answers)
     assert erasure == KEY.erasure_of("c", "x", 2)
     assert tombstone == EncodingErased(collection="c", individual_id="x", revision=2)
-    (letter,) = intake().prepare(Record("individuals", b"c/x", b"{}", partition=0, offset=7)).answers
+    (letter,) = intake().prepare(StoredRecord("individuals", b"c/x", b"{}", (), 0, 7, 0)).answers
     assert (letter.outcome, letter.record.topic) == (Outcome.DEAD_LETTER, "dead-letters")
 
 
-def moved(revision: int = 2) -> Record:
+def moved(revision: int = 2) -> StoredRecord:
     photo = Photo(uri="file:///x.jpg")
     event = IndividualUpdated(collection="d", individual_id="x", revision=revision, photo=photo, moved_from="c")
-    return encode(announce(event, "test"))
+    return stored(encode(announce(event, "test")))
 
 
 def test_who_moves_to_another_collection_is_erased_from_the_one_before() -> None:
@@ -250,7 +257,7 @@ def test_of_who_was_erased_nothing_up_to_that_revision_is_encoded_again(pool: De
 
 def test_a_photo_that_ended_its_process_twice_is_unreadable() -> None:
     record = registration()
-    assert reason_of(answer_to(record, Task.of(decode(record), b""), DiedError())) is RejectionReason.PHOTO_UNREADABLE
+    assert reason_of(answer_to(record, task_of(record, b""), DiedError())) is RejectionReason.PHOTO_UNREADABLE
 
 
 def test_an_inline_photo_travels_to_a_process_once_and_its_escalation_has_it_all_the_same() -> None:
@@ -258,7 +265,7 @@ def test_an_inline_photo_travels_to_a_process_once_and_its_escalation_has_it_all
     event = IndividualCreated(
         collection="c", individual_id="x", revision=1, photo=Photo(inline=base64.b64encode(photo).decode())
     )
-    record = encode(announce(event, "test"))
+    record = stored(encode(announce(event, "test")))
     task = intake(read_photo=lambda _: photo).prepare(record).task
     assert task is not None
     assert len(pickle.dumps(task)) < len(photo) + 2_000

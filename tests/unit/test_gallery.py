@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.envelope import Record, decode
+from schemas.envelope import StoredRecord, decode
 from schemas.erased import NOBODY, Erased
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, IndividualChecked
@@ -43,16 +43,16 @@ class Holder:
     said: Consequences = field(default_factory=Consequences)
     offset: int = 0
     under_way: list[tuple[str, str, VectorRows]] = field(default_factory=list)
-    log: dict[int, Record] = field(default_factory=dict)
+    log: dict[int, StoredRecord] = field(default_factory=dict)
     compacted: list[tuple[str, str, Segment]] = field(default_factory=list)
 
-    def match(self, records: list[Record], erased: Erased = NOBODY, now: datetime = NOW) -> None:
-        self.log |= {record.offset: record for record in records if record.offset is not None}
+    def match(self, records: list[StoredRecord], erased: Erased = NOBODY, now: datetime = NOW) -> None:
+        self.log |= {record.offset: record for record in records}
         rules = Rules(lambda _: THRESHOLD, self.limit, erased, self.encoding_at, lambda: now)
         one = match(self.gallery, records, rules)
         self.said.publish += one.publish
         self.said.renew += one.renew
-        self.offset = max([self.offset, *(record.offset + 1 for record in records if record.offset is not None)])
+        self.offset = max([self.offset, *(record.offset + 1 for record in records)])
 
     def encoding_at(self, offset: int) -> EncodingComputed | None:
         event = decode(self.log[offset]).event
@@ -159,7 +159,7 @@ def check_same(one: Holder, other: Holder, logged: list[Logged]) -> None:
         assert facts[0] == facts[1]
 
 
-def go_on(holders: list[Holder], log: list[Record], begin: int, data: st.DataObject) -> int:
+def go_on(holders: list[Holder], log: list[StoredRecord], begin: int, data: st.DataObject) -> int:
     """One random step of the first holder; all of them match the same batches."""
     step = data.draw(STEPS)
     if step in ("match", "again"):
@@ -273,7 +273,7 @@ def test_of_an_individual_that_was_put_away_twice_the_later_record_counts(others
     assert (change.applied, change.before and change.before.offset) == (Applied.STALE, 100)
 
 
-def sealed_after(records: list[Record], moments: list[int], holder: Holder) -> Holder:
+def sealed_after(records: list[StoredRecord], moments: list[int], holder: Holder) -> Holder:
     """Matched in batches that end at those moments, at each of which everything is sealed."""
     for begin, end in zip([0, *moments], [*moments, len(records)], strict=True):
         holder.match(records[begin:end])
@@ -315,7 +315,7 @@ def test_shards_together_say_what_one_alone_says(logged: list[Logged], count: in
     """The same findings, counts that add up, renewals and dead letters by one of them; one of them seals meanwhile."""
     log = log_of(logged)
     if log and data.draw(st.integers(0, 1)) == 1:
-        log[0] = Record(log[0].topic, log[0].key, b"garbage", log[0].headers, offset=0)
+        log[0] = replace(log[0], value=b"garbage")
     alone = Holder(limit=100)
     shards = [Holder(Gallery(Shard(number, count)), 100) for number in range(1, count + 1)]
     at = 0

@@ -9,6 +9,7 @@ from deploy.letters.box import Filed, file
 from deploy.letters.redrive import Verdict
 from deploy.letters.report import print_letter, print_letters, print_verdicts
 from schemas.letters import Letter, LetterOutcome, Settled, settled_record
+from tests.records import stored
 from tests.unit.test_letters import CREATED, letter_of, read
 
 
@@ -43,7 +44,7 @@ def test_who_discarded_a_letter_and_why_is_shown() -> None:
     mark = settled_record(
         Settled(letter="individuals/3/41", outcome=LetterOutcome.DISCARDED, by="Ana", note="[a] test")
     )
-    (one,) = file([letter_of(CREATED), replace(mark, offset=1, timestamp=0)])
+    (one,) = file([letter_of(CREATED), stored(mark, 1)])
     assert "discarded 1970-01-01 00:00:00 UTC by Ana: [a] test" in printed((one, read(letter_of(CREATED))))
 
 

@@ -12,22 +12,23 @@ from deploy.commands.times import parse_period, parse_time
 from deploy.letters.box import Choice, UnknownLetterError, choose, file
 from deploy.letters.fix import FixError, FixRefusedError, LetterFix
 from deploy.printable import escaped
-from schemas.envelope import Message, Record, UnreadableError, decode
+from schemas.envelope import Message, Readable, StoredRecord, UnreadableError, decode
 from schemas.erased import Erased, ErasureKey
 from schemas.generate import examples
 from schemas.letters import Letter, LetterOutcome, Settled, dead_letter, read_letter, settled_record
+from tests.records import stored
 
-CREATED = replace(examples()["IndividualCreated"], partition=3, offset=41, timestamp=17)
+CREATED = stored(examples()["IndividualCreated"], partition=3, offset=41, timestamp=17)
 FIELDS = json.loads(CREATED.value or b"")
 
 
-def letter_of(record: Record, error: str = "why", at: int = 1000, offset: int = 0) -> Record:
+def letter_of(record: StoredRecord, error: str = "why", at: int = 1000, offset: int = 0) -> StoredRecord:
     """The record that a consumer writes of it, as it is read."""
     written = dead_letter(record, UnreadableError(error), "facematch/encoder")
-    return replace(written, partition=0, offset=offset, timestamp=at)
+    return stored(written, offset, timestamp=at)
 
 
-def read(record: Record) -> Letter:
+def read(record: StoredRecord) -> Letter:
     letter = read_letter(record)
     assert isinstance(letter, Letter)
     return letter
@@ -60,14 +61,14 @@ def test_a_letter_is_read_as_the_message_came(added: tuple[tuple[str, bytes], ..
 
 def test_what_others_wrote_is_no_letter() -> None:
     assert read_letter(replace(CREATED, topic="dead-letters")) is None
-    assert read_letter(Record("dead-letters", None, b"x")) is None
+    assert read_letter(StoredRecord("dead-letters", None, b"x", (), 0, 0, 0)) is None
 
 
 def test_what_was_done_stands_behind_the_letter_under_its_name() -> None:
     settled = Settled(letter="individuals/3/41", outcome=LetterOutcome.DISCARDED, by="Ana", note="a test")
     record = settled_record(settled)
     assert (record.topic, record.key) == ("dead-letters", b"individuals/3/41")
-    assert read_letter(record) == settled
+    assert read_letter(stored(record)) == settled
 
 
 def test_a_letter_written_twice_is_one_and_what_was_done_last_counts() -> None:
@@ -76,14 +77,14 @@ def test_a_letter_written_twice_is_one_and_what_was_done_last_counts() -> None:
         Settled(letter="individuals/3/41", outcome=outcome)
         for outcome in (LetterOutcome.DISCARDED, LetterOutcome.REDRIVEN)
     ]
-    records = [
+    records: list[Readable] = [
         letter_of(CREATED, "first", at=1),
         letter_of(other, at=2),
         *map(settled_record, marks),
         settled_record(Settled(letter="individuals/0/0", outcome=LetterOutcome.DISCARDED)),  # whose letter is gone
         letter_of(CREATED, "again", at=5),  # a consumer that was killed says it once more
     ]
-    stood = [replace(record, offset=offset, timestamp=offset) for offset, record in enumerate(records)]
+    stood = [stored(record, offset, timestamp=offset) for offset, record in enumerate(records)]
     letters = file(stood)
     assert [(one.name, one.error, one.state, one.offset) for one in letters] == [
         ("individuals/3/42", "why", "open", 1),
@@ -124,7 +125,7 @@ def test_a_message_is_sent_as_it_came_but_for_the_count() -> None:
 
 def test_a_message_that_fails_again_is_a_letter_that_counts_on() -> None:
     sent = LetterFix().message(of_value(CREATED.value))
-    again = letter_of(replace(sent, partition=3, offset=50, timestamp=18))
+    again = letter_of(stored(sent, partition=3, offset=50, timestamp=18))
     (filed,) = file([again])
     assert (filed.name, filed.failed) == ("individuals/3/50", 2)
     thrice = LetterFix().message(read(again))
@@ -134,7 +135,7 @@ def test_a_message_that_fails_again_is_a_letter_that_counts_on() -> None:
 
 
 def test_what_is_partitioned_by_collection_goes_to_its_collection() -> None:
-    encoding = replace(examples()["EncodingComputed"], partition=1, offset=2, timestamp=3)
+    encoding = stored(examples()["EncodingComputed"], partition=1, offset=2, timestamp=3)
     assert LetterFix().message(read(letter_of(encoding))).partition_by == "camp-a"
 
 
@@ -148,7 +149,7 @@ def test_what_is_partitioned_by_collection_goes_to_its_collection() -> None:
         (replace(CREATED, topic="nowhere"), "nowhere is no topic of facematch"),
     ],
 )
-def test_what_would_be_a_letter_again_is_refused(record: Record, why: str) -> None:
+def test_what_would_be_a_letter_again_is_refused(record: StoredRecord, why: str) -> None:
     with pytest.raises(FixRefusedError, match=why):
         LetterFix().message(read(letter_of(record)))
 
@@ -183,7 +184,7 @@ def test_headers_and_the_key_are_put_right() -> None:
 
 
 def test_a_null_value_stays_one() -> None:
-    erased = replace(examples()["EncodingErased"], partition=1, offset=2, timestamp=3)
+    erased = stored(examples()["EncodingErased"], partition=1, offset=2, timestamp=3)
     headers = tuple(header for header in erased.headers if header[0] != "revision")
     letter = read(letter_of(replace(erased, headers=headers)))
     with pytest.raises(FixRefusedError, match="a header revision, a whole number"):

@@ -7,13 +7,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.envelope import REPLAY_ID, Message, Record, decode, encode, of_replay
+from schemas.envelope import REPLAY_ID, Message, Record, StoredRecord, decode, encode, of_replay
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from streams.gallery.gallery import Gallery
 from streams.matching.match import Consequences, Rules, match, restore
 from tests import encodings, oracle
+from tests.records import stored
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)
 _random = np.random.default_rng(3)
@@ -33,14 +34,14 @@ def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:
     return EncodingErased(collection=collection, individual_id=who, revision=revision)
 
 
-def log_of(events: list[Logged]) -> list[Record]:
+def log_of(events: list[Logged]) -> list[StoredRecord]:
     return [
-        replace(encode(Message(event, id=f"id-{event.key}-{event.revision}", time=TIME, source="t")), offset=offset)
+        stored(encode(Message(event, id=f"id-{event.key}-{event.revision}", time=TIME, source="t")), offset)
         for offset, event in enumerate(events)
     ]
 
 
-def run(records: list[Record], batch: int = 1000, gallery: Gallery | None = None) -> Consequences:
+def run(records: list[StoredRecord], batch: int = 1000, gallery: Gallery | None = None) -> Consequences:
     gallery = gallery or Gallery()
     total = Consequences()
     for begin in range(0, len(records), batch):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -24,9 +25,12 @@ from streams.compaction.correction import SOURCE as COMPACTION
 from streams.matcher.metering import count_matched, show_galleries
 from streams.matcher.vitals import PartitionVitals, ScopeVitals
 from tests.encodings import computed
+from tests.records import stored
 
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
 REPLAYED = (("replay_id", b"2026-01-31"),)
+E = TypeVar("E", bound=Event)
+
 CREATED = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///a.jpg"))
 CHECKED = IndividualChecked(collection="c", individual_id="a", revision=1, encoder="e", duplicates=0, truncated=False)
 
@@ -49,7 +53,7 @@ class Since:
         return self._all().get(key, 0) - self._before.get(key, 0)
 
 
-def message(event: Event, ago_s: float = 0) -> Message[Event]:
+def message(event: E, ago_s: float = 0) -> Message[E]:
     return announce(event, "test", datetime.now(UTC) - timedelta(seconds=ago_s))
 
 
@@ -69,9 +73,9 @@ def test_each_kind_of_answer_is_counted_with_its_reason() -> None:
             encoded(message(computed("a", np.ones(128, np.float32)))),
             rejection,
             rejection,
-            escalated(record(CREATED), message(CREATED), "no_face_by_hog"),
+            escalated(stored(record(CREATED)), message(CREATED), "no_face_by_hog"),
             *erased(message(IndividualDeleted(collection="c", individual_id="a", revision=2)), "c", KEY),
-            unreadable(record(CREATED), UnreadableError("for the test")),
+            unreadable(stored(record(CREATED)), UnreadableError("for the test")),
         ]
     )
     counted = {

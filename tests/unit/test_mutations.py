@@ -20,13 +20,14 @@ from schemas.envelope import announce, encode
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
 from tests.mutations import mutated, originals
+from tests.records import stored
 
 MEMORY_MB = 700
 UNDER_WAY = 8
 SECONDS = 10
 EVENT = IndividualCreated(collection="c", individual_id="x", revision=1, photo=Photo(uri="file:///x"))
 MESSAGE = announce(EVENT, "test")
-RECORD = encode(MESSAGE)
+RECORD = stored(encode(MESSAGE))
 Answer = tuple[float, Task, Result | BaseException]
 
 

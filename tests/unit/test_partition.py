@@ -10,7 +10,7 @@ import pytest
 
 from runtime.servers.log import Span
 from runtime.servers.publisher import PublishError
-from schemas.envelope import Message, Record, decode, encode
+from schemas.envelope import Message, Record, StoredRecord, decode, encode
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairEvent
 from streams.checkpoint.state import state_of
 from streams.gallery.gallery import Gallery
@@ -225,7 +225,7 @@ def test_without_a_checkpoint_the_state_comes_from_the_whole_log_up_to_what_is_m
     assert parts.publisher.published == []
 
 
-def living_after(records: list[Record]) -> int:
+def living_after(records: list[StoredRecord]) -> int:
     gallery = Gallery()
     restore(gallery, records)
     return gallery.living

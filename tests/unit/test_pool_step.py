@@ -18,14 +18,16 @@ from consumers.encoder.process import Pool as Kind
 from consumers.encoder.process import longest_encoding_s
 from consumers.photos.store import longest_fetch_s
 from runtime.servers.publisher import Publisher, PublishError
-from schemas.envelope import Record
+from schemas.envelope import Record, StoredRecord
 from schemas.settings import Settings
 
 
 class Threads:
     """Stands in for the threads: what they prepare is there at once."""
 
-    def submit(self, prepare: Callable[[Record], Preparation[str]], record: Record) -> "Future[Preparation[str]]":
+    def submit(
+        self, prepare: Callable[[StoredRecord], Preparation[str]], record: StoredRecord
+    ) -> "Future[Preparation[str]]":
         future: Future[Preparation[str]] = Future()
         try:
             future.set_result(prepare(record))
@@ -80,8 +82,8 @@ def message(offset: int, value: bytes = b"v") -> Message[KafkaPayload]:
     return Message(BrokerValue(KafkaPayload(b"k", value, []), place, offset, datetime.now(UTC)))
 
 
-def to_record(value: BrokerValue[KafkaPayload]) -> Record:
-    return Record("individuals", value.payload.key, value.payload.value, offset=value.offset)
+def to_record(value: BrokerValue[KafkaPayload]) -> StoredRecord:
+    return StoredRecord("individuals", value.payload.key, value.payload.value, (), 0, value.offset, 0)
 
 
 ANSWER = Record("encodings", b"k", b"v")
@@ -90,11 +92,11 @@ ENCODED = Answer(Outcome.ENCODED, None, ANSWER)
 REJECTED = Answer(Outcome.REJECTED, None, REJECTION)
 
 
-def answer_to(_record: Record, _task: str, result: str | DiedError) -> Answer:
+def answer_to(_record: StoredRecord, _task: str, result: str | DiedError) -> Answer:
     return REJECTED if isinstance(result, DiedError) else ENCODED
 
 
-def prepare(record: Record) -> Preparation[str]:
+def prepare(record: StoredRecord) -> Preparation[str]:
     """Value b"v" is a task, b"bug" is our fault; others are answered at once: by one, by none, by one beside a task."""
     match record.value:
         case b"bug":

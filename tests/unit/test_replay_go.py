@@ -14,7 +14,7 @@ from producers.replay.chooser import Chosen
 from producers.replay.plan import ReplayPlan
 from producers.replay.selection import Selection, SelectionError
 from producers.replay.survey import Survey
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 
 
@@ -22,7 +22,7 @@ class Known:
     """Stands in for a survey that finds one individual of two."""
 
     def chosen(self, _what: str) -> Iterator[Chosen]:
-        yield Chosen(Record("individuals", b"c/a", b"{}"), "IndividualCreated", "c", "a", 1)
+        yield Chosen(StoredRecord("individuals", b"c/a", b"{}", (), 0, 0, 0), "IndividualCreated", "c", "a", 1)
         raise SelectionError("nothing there is about individual typo")
 
 

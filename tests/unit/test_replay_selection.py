@@ -11,18 +11,19 @@ import pytest
 from pydantic import SecretStr
 
 from producers.replay.chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Chooser, Chosen, Wanted
-from producers.replay.file import BrokenLineError, line_of, records_in
+from producers.replay.file import BrokenLineError, FileRecord, line_of, records_in
 from producers.replay.interleave import side_by_side
 from producers.replay.outcomes import Outcomes
 from producers.replay.rate import busiest
 from producers.replay.selection import Offsets, Selection, SelectionError
 from producers.replay.sending import POSITION, replayed
-from schemas.envelope import REPLAY_ID, Message, Record, announce, decode, encode
+from schemas.envelope import REPLAY_ID, Message, Readable, Record, StoredRecord, announce, decode, encode
 from schemas.erased import NOBODY, Erased, ErasureKey
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingErased, EncodingRejected, RejectionReason
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from tests.encodings import computed
+from tests.records import stored
 
 NO_FACE, UNAVAILABLE = RejectionReason.NO_FACE, RejectionReason.PHOTO_UNAVAILABLE
 FACE = np.zeros(128, dtype=np.float32)
@@ -33,10 +34,10 @@ def registered(who: str, revision: int = 1, collection: str = "c") -> Message[Ev
     return announce(IndividualCreated(collection=collection, individual_id=who, revision=revision, photo=photo), "test")
 
 
-def in_log(events: Iterable[Message[Event] | Record]) -> list[Record]:
+def in_log(events: Iterable[Message[Event] | Readable]) -> list[StoredRecord]:
     """Records at offsets 0, 1, 2 … of partition 0, at as many seconds past 1970."""
     records = (encode(event) if isinstance(event, Message) else event for event in events)
-    return [replace(record, partition=0, offset=at, timestamp=at * 1000) for at, record in enumerate(records)]
+    return [stored(record, at, timestamp=at * 1000) for at, record in enumerate(records)]
 
 
 def rejection(of: Message[Event], reason: RejectionReason) -> Message[Event]:
@@ -53,7 +54,9 @@ def rejection(of: Message[Event], reason: RejectionReason) -> Message[Event]:
     return of.derive(rejected, "test")
 
 
-def choose(records: Iterable[Record], erased: Erased = NOBODY, wanted: Wanted | None = None, **choices: Any) -> Chooser:
+def choose(
+    records: Iterable[StoredRecord], erased: Erased = NOBODY, wanted: Wanted | None = None, **choices: Any
+) -> Chooser:
     """A chooser that has seen them."""
     chooser = Chooser(Selection(**choices), erased, wanted)
     for record in records:
@@ -61,7 +64,7 @@ def choose(records: Iterable[Record], erased: Erased = NOBODY, wanted: Wanted | 
     return chooser
 
 
-def offsets(records: Iterable[Record], wanted: Wanted | None = None, **choices: Any) -> list[int | None]:
+def offsets(records: Iterable[StoredRecord], wanted: Wanted | None = None, **choices: Any) -> list[int]:
     """Of those that are chosen."""
     chooser = Chooser(Selection(**choices), NOBODY, wanted)
     return [record.offset for record in records if chooser.choose(record)]
@@ -222,8 +225,10 @@ def test_records_come_back_from_a_file_as_they_were() -> None:
     odd = replace(odd, headers=(*odd.headers, ("raw", b"\xff\xfe"), ("empty", b""), ("null", None)))
     records = [odd, erasure, encode(announce(computed("a", FACE), "test"))]
     found = list(records_in([line_of(record) + "\n" for record in records] + ["\n"]))
-    assert found == [replace(record, partition_by=None, offset=at) for at, record in enumerate(records, start=1)]
-    chosen = [Chooser(Selection(file=Path("f")), NOBODY).choose(one) for one in found if isinstance(one, Record)]
+    assert found == [
+        FileRecord(one.topic, one.key, one.value, one.headers, line) for line, one in enumerate(records, start=1)
+    ]
+    chosen = [Chooser(Selection(file=Path("f")), NOBODY).choose(one) for one in found if isinstance(one, FileRecord)]
     sent = [replayed(one, "r") for one in chosen if isinstance(one, Chosen)]
     assert [one.partition_by for one in sent] == [None, "c", "c"], "encodings go to the partition of their collection"
 
@@ -234,7 +239,7 @@ def test_lines_that_are_broken_are_named_and_hold_nothing_of_a_photo() -> None:
     lines = ["", good, "{", "[]", '{"topic": "x", "key": "", "headers": [], "value": ""}', good[:-1], secret, good]
     lines.append(good.replace('"headers": [[', '"headers": [3, ['))
     found = list(records_in(lines))
-    assert [number for number, one in enumerate(found) if isinstance(one, Record)] == [0, 6]
+    assert [number for number, one in enumerate(found) if isinstance(one, FileRecord)] == [0, 6]
     broken = [str(one) for one in found if isinstance(one, BrokenLineError)]
     assert [text.partition(":")[0] for text in broken] == [f"line {number}" for number in (3, 4, 5, 6, 7, 9)]
     assert "secret" not in " ".join(broken)
@@ -242,16 +247,16 @@ def test_lines_that_are_broken_are_named_and_hold_nothing_of_a_photo() -> None:
 
 def test_partitions_take_turns_and_each_stays_in_order() -> None:
     batches = [
-        [Record("individuals", b"", bytes(1000), partition=partition, offset=at) for at in range(start, start + 500)]
+        [StoredRecord("individuals", b"", bytes(1000), (), partition, at, 0) for at in range(start, start + 500)]
         for start in range(0, 6000, 500)
         for partition in (0, 1)
     ]
-    batches.sort(key=lambda batch: (batch[0].offset or 0) // 1500)  # runs of one partition
+    batches.sort(key=lambda batch: batch[0].offset // 1500)  # runs of one partition
     found = list(side_by_side(batches))
     assert len(found) == 12_000
     for partition in (0, 1):
         assert [one.offset for one in found if one.partition == partition] == list(range(6000))
-    assert abs(sum(one.partition or 0 for one in found[:4000]) - 2000) < 200
+    assert abs(sum(one.partition for one in found[:4000]) - 2000) < 200
 
 
 def test_the_busiest_time_is_the_rate() -> None:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from deploy.access.grants import acls, kafka_lines, outbox_lines, postgres_lines, redis_lines
 from deploy.access.roles import LANES, OUTBOX, ROLES, VERSION, NameTooLongError, commands_of, user_of
 from deploy.cli import app
+from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.tables import individual_duplicates, metadata, pair_verdicts
 from schemas.topics import CONSUMER_GROUPS, DEAD_LETTERS, TOPICS, ConsumerGroup, Topic
@@ -16,7 +17,7 @@ DANGEROUS = {"keys", "flushall", "flushdb", "config", "acl", "eval", "debug", "m
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
-def test_every_topic_is_written_and_read_by_a_role_that_it_is_meant_for(topic: Topic) -> None:
+def test_every_topic_is_written_and_read_by_a_role_that_it_is_meant_for(topic: Topic[Event]) -> None:
     assert any(topic in role.writes for role in ROLES if role.writes != TOPICS)
     assert topic == DEAD_LETTERS or any(topic in role.reads for role in ROLES if role.reads != TOPICS)
 

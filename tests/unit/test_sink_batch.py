@@ -9,18 +9,30 @@ from schemas.envelope import Record, announce, encode
 from schemas.events.encodings import EncodingRejected, RejectionReason
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.topics import DEAD_LETTERS
+from tests.records import stored
 
-READABLE = encode(
-    announce(
-        EncodingRejected(
-            collection="c", individual_id="a", revision=1, reason=RejectionReason.NO_FACE, detail="none", event_id="x"
-        ),
-        "test",
+READABLE = stored(
+    encode(
+        announce(
+            EncodingRejected(
+                collection="c",
+                individual_id="a",
+                revision=1,
+                reason=RejectionReason.NO_FACE,
+                detail="none",
+                event_id="x",
+            ),
+            "test",
+        )
     )
 )
-UNREADABLE = replace(READABLE, value=b"{", partition=2, offset=5, timestamp=7)
-OF_THE_ENCODER = encode(
-    announce(IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///a.jpg")), "test")
+UNREADABLE = stored(replace(READABLE, value=b"{"), partition=2, offset=5, timestamp=7)
+OF_THE_ENCODER = stored(
+    encode(
+        announce(
+            IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///a.jpg")), "test"
+        )
+    )
 )
 
 

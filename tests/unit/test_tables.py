@@ -6,6 +6,7 @@ import pytest
 
 from consumers.sink.rows import rows_of
 from schemas.envelope import decode
+from schemas.events.base import Event
 from schemas.generate import examples
 from schemas.tables import column_groups, individuals
 from schemas.topics import CONSUMER_GROUPS, TOPICS, Topic
@@ -24,6 +25,6 @@ def test_the_sink_writes_every_column_of_every_group() -> None:
 
 
 @pytest.mark.parametrize("topic", [topic for topic in TOPICS if topic.carries], ids=lambda topic: topic.name)
-def test_of_every_topic_somebody_who_reads_it_writes_the_dead_letters(topic: Topic) -> None:
+def test_of_every_topic_somebody_who_reads_it_writes_the_dead_letters(topic: Topic[Event]) -> None:
     readers = [group.name for group in CONSUMER_GROUPS if topic in group.reads]
     assert topic.letters_by in readers, f"what cannot be read on {topic.name} would vanish without a letter"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from streams.gallery import reach
 from streams.gallery.reach import TooManyPairsError
 from streams.matching.match import Rules
@@ -28,7 +28,7 @@ def rules(threshold: float, limit: int = 100) -> Rules:
     return Rules(lambda _: threshold, limit)
 
 
-def outcome(run: SupposedRun, records: list[Record], begin: int = 0, most: int = 64) -> SupposedOutcome:
+def outcome(run: SupposedRun, records: list[StoredRecord], begin: int = 0, most: int = 64) -> SupposedOutcome:
     run.apply(records[:begin])
     for batch in batches(records[begin:], most):
         run.match(batch)
@@ -127,7 +127,7 @@ def test_a_part_is_cut_out_by_offset_time_and_collection() -> None:
         for number, record in enumerate(log_of([computed(f"p{n}", 1, 0, "c" if n % 2 else "cc") for n in range(6)]))
     ]
 
-    def cut(part: LogSlice) -> list[tuple[int | None, bool]]:
+    def cut(part: LogSlice) -> list[tuple[int, bool]]:
         return [(record.offset, is_in) for record, is_in in part.split(log)]
 
     def at(second: int) -> datetime:

@@ -9,7 +9,7 @@ from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config
 from runtime.servers.lag import Positions
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 from schemas.topics import ConsumerGroup
 
@@ -65,8 +65,6 @@ class CheckedConsumer(KafkaConsumer):
             self._flow.check()
         return message
 
-    def processed(self, record: Record) -> None:
+    def processed(self, record: StoredRecord) -> None:
         """Note that a record is processed, and all before it."""
-        assert record.partition is not None
-        assert record.offset is not None
         self._positions.processed({(record.topic, record.partition): (record.offset, record.timestamp)})

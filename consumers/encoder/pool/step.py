@@ -30,7 +30,7 @@ from consumers.encoder.pool.task_pool import DiedError, TaskPool
 from runtime.process.background import Failure
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.telemetry.health import HEALTH
-from schemas.envelope import Record
+from schemas.envelope import StoredRecord
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +48,7 @@ class Preparation(Generic[T]):
 class AnsweredRecord:
     """A record, the answers to it that the broker has, and when it was begun and answered, in ns since 1970."""
 
-    record: Record
+    record: StoredRecord
     answers: list[Answer]
     begun: int
     answered: int
@@ -63,9 +63,9 @@ class Work(Generic[T, R]):
     """
 
     threads: ThreadPoolExecutor
-    prepare: Callable[[Record], Preparation[T]]
+    prepare: Callable[[StoredRecord], Preparation[T]]
     pool: TaskPool[T, R]
-    answer: Callable[[Record, T, R | DiedError], Answer]
+    answer: Callable[[StoredRecord, T, R | DiedError], Answer]
     report: Callable[[AnsweredRecord], None] = lambda _: None
 
 
@@ -74,7 +74,7 @@ class _UnderWay:
     """A record between `submit` and its commit."""
 
     message: Message[KafkaPayload]
-    record: Record
+    record: StoredRecord
     begun: int = field(default_factory=time.time_ns)
     answered: int = 0
     published: list[Answer] = field(default_factory=list)
@@ -103,7 +103,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         self,
         work: Work[T, R],
         publisher: Publisher,
-        to_record: Callable[[BrokerValue[KafkaPayload]], Record],
+        to_record: Callable[[BrokerValue[KafkaPayload]], StoredRecord],
         next_step: ProcessingStrategy[KafkaPayload],
         limit: int,
         longest_s: float,
@@ -229,9 +229,9 @@ class StepFactory(ProcessingStrategyFactory[KafkaPayload], Generic[T, R]):
         self._work.threads.shutdown(wait=False, cancel_futures=True)
         self._work.pool.close()
 
-    def _record(self, value: BrokerValue[KafkaPayload]) -> Record:
+    def _record(self, value: BrokerValue[KafkaPayload]) -> StoredRecord:
         payload = value.payload
-        return Record(
+        return StoredRecord(
             topic=self._topic,
             key=payload.key,
             value=payload.value,
