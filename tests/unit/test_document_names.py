@@ -11,6 +11,7 @@ import yaml
 
 from deploy.access.roles import ROLES
 from schemas.settings import SECRETS, Settings
+from schemas.topics import TOPICS, Cleanup
 from tests.documents import DOCUMENTS, PACKAGES, ROOT, Document, document
 from tests.unit.test_board import ALERTS, declared
 
@@ -118,6 +119,19 @@ def test_lines_that_are_quoted_are_logged(file: Document) -> None:
         assert is_in_the_code(whole.get("logger", "schemas.topics")), f"{file}: {line}"
     for event in events:
         assert event in texts(), f"{file}: {event}"
+
+
+def test_the_topics_are_those_of_the_table() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in document("docs/operating.md").rows("topic")}
+    assert rows.keys() == {topic.name for topic in TOPICS}
+    for topic in TOPICS:
+        events, _, partition, kept = rows[topic.name]
+        assert set(re.findall("`(.+?)`", events)) == {event.__name__ for event in topic.carries}
+        by = "one" if topic.partitions == 1 else "by collection" if topic.partitioned_by_collection else "by key"
+        assert partition == by
+        assert ("compacted" in kept) == (topic.cleanup is Cleanup.COMPACT)
+        days = [time.days for time in (topic.retention, topic.tombstones_kept) if time is not None]
+        assert [int(number) for number in re.findall(r"(\d+) days", kept)] == days
 
 
 def keys_in_the_code() -> set[str]:
