@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     )
     compact_at: str = Field(
         default="0 2 * * *",
-        description="When the worker compacts that `facematch up` starts, as a cron expression.",
+        description="When the compactor compacts, as a cron expression.",
     )
     time_zone: str = Field(default="UTC", description="Of compact_at, as the tz database names it.")
     sink_batch: int = Field(default=1000, ge=1, description="Events that the sink writes in one transaction.")

@@ -1,4 +1,4 @@
-"""`facematch what-if`: what matching would find with other settings."""
+"""`facematch what-if`: what matching, or a compaction, would find with other settings."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from deploy.commands.app import OPERATE, Collection, UserError, app, servers_expected, settings_with_key
+from deploy.commands.compaction import run_plan
 from deploy.commands.times import TIME_HELP, parse_period
 
 
@@ -18,7 +19,10 @@ def what_if(
         int | None, typer.Option(help="Suppose that so many pairs at most are published of a newcomer.", min=1)
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Suppose that only embeddings of this encoder had come.", metavar="ENCODER")
+        str | None,
+        typer.Option(
+            help="Suppose that only embeddings of this encoder had come. With --whole: its index.", metavar="ENCODER"
+        ),
     ] = None,
     collection: Collection = None,
     offsets: Annotated[
@@ -30,25 +34,41 @@ def what_if(
     ] = None,
     until: Annotated[str | None, typer.Option(help="Only who was encoded before this time.", metavar="TIME")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Each pair gained or lost, one JSON object a line.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="What a compaction of the whole gallery would do instead.")
+    ] = False,
+    recall_floor: Annotated[
+        float | None, typer.Option(help="With --whole: suppose this recall floor, above 0 and below 1.")
+    ] = None,
 ) -> None:
     """Which pairs would be gained and lost with other settings: nothing is published, nothing is stored.
 
     Everyone in a part of the log is matched as they came, with all before them, twice: by the settings as they are, and
-    by those supposed. Everything is compared exactly, without an index: a recall floor or ef changes nothing here.
-    `compact --dry-run` builds the index anew instead, of all who are living now, and says what of `duplicates` it would
-    put right.
+    by those supposed. Everything is compared exactly, without an index.
+
+    With --whole the index is built anew of everyone living now, and compared with the pairs as they are.
     """
     from deploy.setup.topics import check_topics
     from deploy.what_if import NoSuchPartError, Supposed, compare, print_report
     from schemas.erased import ErasureKeyError
+    from streams.compaction.compactor import CompactionPlan
     from streams.gallery.reach import TooManyPairsError
     from streams.matching.what_if import LogSlice
 
+    if threshold is not None and not 0 < threshold < 2:
+        raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
+    if recall_floor is not None and not 0 < recall_floor < 1:
+        raise UserError(f"--recall-floor {recall_floor}: a recall floor is above 0 and below 1")
+    if whole:
+        if findings_limit or offsets or since or until or as_json:
+            raise UserError("--whole goes with --threshold, --recall-floor, --encoder and --collection alone")
+        run_plan(Console(), CompactionPlan(collection, encoder, True, threshold, recall_floor))
+        return
+    if recall_floor is not None:
+        raise UserError("--recall-floor goes with --whole: without it everything is compared exactly")
     supposed = Supposed(threshold, findings_limit, encoder)
     if supposed == Supposed():
         raise UserError("suppose something: --threshold, --findings-limit or --encoder")
-    if threshold is not None and not 0 < threshold < 2:
-        raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
     begin, end = _parse_offsets(offsets, collection)
     part = LogSlice(collection, begin, end, *parse_period(since, until))
     settings, console = settings_with_key(), Console()

@@ -32,11 +32,10 @@ _ROWS = (
     "memory",
     "certificate",
 )
-_OF = {False: "people", True: "places near people"}
 
 
 def problem_of(certificate: CompactionCertified) -> str | None:
-    """What is wrong with what is certified, None where nothing is."""
+    """The reason why a certified index is not in service, None where it is."""
     recall = certificate.recall
     if recall is None or recall.recall >= recall.floor:
         return None
@@ -47,7 +46,7 @@ def problem_of(certificate: CompactionCertified) -> str | None:
 
 
 def certificate_table(found: Sequence[CompactionCertified], title: str) -> Table:
-    """Certificates, one below the other: each has many figures."""
+    """A table of certificates, one below the other: each has many figures."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -59,7 +58,7 @@ def certificate_table(found: Sequence[CompactionCertified], title: str) -> Table
 
 
 def print_certificates(console: Console, settings: Settings, collection: str | None, limit: int, as_json: bool) -> None:
-    """The latest certificates, in the order in which they were made."""
+    """Print the latest certificates, in the order in which they were made."""
     found = latest_certificates(settings, collection, limit)
     if as_json:
         for certificate in found:
@@ -72,7 +71,7 @@ def print_certificates(console: Console, settings: Settings, collection: str | N
 
 
 def latest_certificates(settings: Settings, collection: str | None, limit: int) -> list[CompactionCertified]:
-    """As many as there are, up to the limit, the latest last."""
+    """The latest certificates, at most `limit`, the latest last."""
     query = select(certificates.c.certificate).order_by(certificates.c.certified_at.desc()).limit(limit)
     if collection is not None:
         query = query.where(certificates.c.collection == collection)

@@ -1,8 +1,9 @@
-"""`facematch compact`: what is going to be done, how far it is, and the certificates of it."""
+"""One compaction of all partitions and shards: its progress bar, its certificates, its problems."""
 
 import signal
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import structlog
 from redis.exceptions import OutOfMemoryError
@@ -27,6 +28,7 @@ from streams.compaction.compactor import (
     CompactionPlan,
     Compactor,
 )
+from streams.compaction.stopwatch import OnProgress
 from streams.gallery.reach import TooManyPairsError
 from streams.matcher.vitals import read_vitals
 
@@ -34,7 +36,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class UnknownEncoderError(Exception):
-    """Nobody's embedding is of that encoder."""
+    """Nobody has an embedding of that encoder."""
 
 
 def run_compaction(
@@ -42,23 +44,51 @@ def run_compaction(
     settings: Settings,
     plan: CompactionPlan,
     shard: Shard | None = None,
-    threads: int = 0,
     stopping: threading.Event | None = None,
 ) -> bool:
-    """Compact all, one collection, or one shard, one after the other, and print the certificates.
+    """Run a plan partition by partition, shard by shard, and print the certificates.
 
-    Where nobody looks at the console (`quiet`), they go to the log. Once `stopping` is set, the next step raises
-    SystemExit.
-    False where something went wrong: the rest is done. Raises UnknownCollectionError, UnknownEncoderError.
+    With a quiet console the problems are logged instead. A problem of one shard does not stop the others. Returns
+    whether there was none. Raises SystemExit at the next step once `stopping` is set; UnknownCollectionError;
+    UnknownEncoderError.
     """
-    problems: list[str] = []
     certificates: list[CompactionCertified] = []
-    partitions = range(ENCODINGS.partitions)
-    if plan.collection is not None:
-        partitions = range(at := partition_of(plan.collection, ENCODINGS.partitions), at + 1)
+    problems: list[str] = []
     with closing(connect_once(settings)) as redis:
-        said = list(read_vitals(redis, settings))
+        vitals = list(read_vitals(redis, settings))
     counts = shard_counts(settings)
+    with _bar_on(console, stopping) as progress:
+        for partition in _partitions(plan):
+            for one in [shard] if shard is not None else shards_of(vitals, partition, counts):
+                with closing(Compactor(settings, one, partition, cores(), progress)) as compactor:
+                    records, findings = compactor.sources.sizes()
+                    if not records + findings and plan.collection is None:
+                        continue
+                    console.print(_expected_memory(partition, records, findings), soft_wrap=True)
+                    try:
+                        for certificate in compactor.run(plan):
+                            certificates.append(certificate)
+                            _log_certificate(certificate)
+                            if problem := problem_of(certificate):
+                                problems.append(problem)
+                    except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
+                        problems.append(f"partition {partition}: {_explain(error)}")
+    if plan.encoder is not None and not certificates and not problems:
+        raise UnknownEncoderError(plan.encoder)
+    _print_outcome(console, plan, certificates, problems)
+    return not problems
+
+
+def _partitions(plan: CompactionPlan) -> range:
+    if plan.collection is None:
+        return range(ENCODINGS.partitions)
+    partition = partition_of(plan.collection, ENCODINGS.partitions)
+    return range(partition, partition + 1)
+
+
+@contextmanager
+def _bar_on(console: Console, stopping: threading.Event | None) -> Iterator[OnProgress]:
+    """A progress bar that is gone afterwards, as the callback that moves it."""
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 
@@ -69,28 +99,20 @@ def run_compaction(
                 bar.reset(task, description=what, total=total)
             bar.update(task, completed=done)
 
-        for partition in partitions:
-            for one in [shard] if shard is not None else shards_of(said, partition, counts):
-                with closing(Compactor(settings, one, partition, threads or cores(), progress)) as compactor:
-                    records, findings = compactor.sources.sizes()
-                    if not records + findings and plan.collection is None:
-                        continue
-                    memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
-                    console.print(
-                        f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
-                        f"{max(1, memory / 1e6):.0f} MB or less, {BYTES_OF_A_PAIR} bytes a pair, and the program's own",
-                        soft_wrap=True,
-                    )
-                    try:
-                        for certificate in compactor.run(plan):
-                            certificates.append(certificate)
-                            _say(certificate)
-                            if problem := problem_of(certificate):
-                                problems.append(problem)
-                    except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
-                        problems.append(f"partition {partition}: {_explain(error)}")
-    if plan.encoder is not None and not certificates and not problems:
-        raise UnknownEncoderError(plan.encoder)
+        yield progress
+
+
+def _expected_memory(partition: int, records: int, findings: int) -> str:
+    memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
+    return (
+        f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
+        f"{max(1, memory / 1e6):.0f} MB or less, {BYTES_OF_A_PAIR} bytes a pair, and the program's own"
+    )
+
+
+def _print_outcome(
+    console: Console, plan: CompactionPlan, certificates: list[CompactionCertified], problems: list[str]
+) -> None:
     if certificates:
         title = "what a compaction would do; nothing is changed" if plan.dry_run else "certificates"
         console.print(certificate_table(certificates, title))
@@ -100,10 +122,9 @@ def run_compaction(
         console.print(f"[bold red]failed:[/] {escape(problem)}", soft_wrap=True)
         if console.quiet:
             log.error("compaction failed", problem=problem)
-    return not problems
 
 
-def _say(certificate: CompactionCertified) -> None:
+def _log_certificate(certificate: CompactionCertified) -> None:
     log.info(
         "compacted",
         certificate=certificate.certificate_id,

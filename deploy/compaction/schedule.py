@@ -1,4 +1,4 @@
-"""Compaction at set times: a worker that starts `facematch compact` when it is due, and makes up for what it missed."""
+"""A schedule: a cron expression in a time zone, and the time that it names next."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, expression: str, time_zone: str) -> "Schedule":
-        """Raises ScheduleError."""
+        """Read an expression of five fields and the name of a time zone. Raises ScheduleError."""
         try:
             zone = ZoneInfo(time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -40,7 +40,7 @@ class Schedule:
         return schedule
 
     def next_after(self, time: datetime) -> datetime:
-        """When it is due for the first time after a time, both with a time zone."""
+        """The first scheduled time after `time`, both with a time zone."""
         # When summer time ends an hour comes twice: of a time in the second CronSim may name one in the first.
-        dues = (due.astimezone(UTC) for due in CronSim(self.expression, time.astimezone(self.zone)))
-        return next(due for due in dues if due > time).astimezone(self.zone)
+        times = (found.astimezone(UTC) for found in CronSim(self.expression, time.astimezone(self.zone)))
+        return next(found for found in times if found > time).astimezone(self.zone)

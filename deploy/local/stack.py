@@ -36,9 +36,11 @@ WORKERS = {
     "match": ("match",),
     "sink": ("sink",),
     "outbox": ("outbox",),
+    "compactor": ("compactor",),
 }
+_OPTIONAL = ("outbox", "compactor")
 _SERVERS = ("kafka", "kafka_controller", "postgres", "redis")
-_PORTS = (*_SERVERS, *WORKERS, "compact")
+_PORTS = (*_SERVERS, *WORKERS)
 
 
 class StackBusyError(Exception):
@@ -117,15 +119,13 @@ class Stack:
     def start_workers(self, settings: Settings, all_kinds: bool) -> None:
         """Create topics and tables, then start one worker of each kind that a photo passes.
 
-        Of all kinds: also the outbox's relay, and one that compacts at the set times.
+        `all_kinds`: also the outbox's relay and the compactor.
         """
         create_topics(settings)
         create_tables(settings)
-        workers = {name: arguments for name, arguments in WORKERS.items() if name != "outbox"}
+        workers = {name: arguments for name, arguments in WORKERS.items() if all_kinds or name not in _OPTIONAL}
         if all_kinds:
             create_outbox(settings)
-            schedule = ("compact", "--schedule", settings.compact_at, "--time-zone", settings.time_zone)
-            workers |= {"outbox": WORKERS["outbox"], "compact": schedule}
         http = {name: f"127.0.0.1:{self._ports_taken[name]}" for name in workers}
         write_targets(self.folder, http)
         self.workers = [

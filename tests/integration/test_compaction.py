@@ -51,6 +51,7 @@ from tests.integration.world import World
 from tests.oracle import Pair
 
 LIMIT = 500
+WHAT_IF = ("what-if", "--whole")
 AHEAD = datetime.now(UTC) + timedelta(days=1000)
 KILLED = """
 import os, signal, sys
@@ -76,8 +77,8 @@ def compact(world: World, *arguments: str) -> "subprocess.CompletedProcess[str]"
     return run(world, "-m", "deploy.cli", "compact", *arguments)
 
 
-def compacted(world: World, *arguments: str) -> str:
-    done = compact(world, *arguments)
+def compacted(world: World, *arguments: str, command: tuple[str, ...] = ("compact",)) -> str:
+    done = run(world, "-m", "deploy.cli", *command, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -189,8 +190,7 @@ def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeW
     with world.connect() as connection:
         at_once = connection.execute(select(retractions).where(retractions.c.retracted_at < AHEAD)).all()
     before = {pair.pair_id for pair in current(world)}
-    whatif = compact(world, "--dry-run")
-    assert (whatif.returncode, "nothing is changed" in whatif.stdout) == (0, True)
+    assert "nothing is changed" in compacted(world, command=WHAT_IF)
     assert {pair.pair_id for pair in current(world)} == before
     compacted(world)
     assert_as_the_oracle(world, untrue=len(wrong))
@@ -478,13 +478,13 @@ def test_shards_are_compacted_each_by_itself(make_world: MakeWorld, embedding: M
 
 @pytest.mark.faults
 def test_what_if_the_threshold_were_another(make_world: MakeWorld) -> None:
-    """What a dry run says of it is what a compaction with that setting then does."""
+    """What it answers is what a compaction with that setting then does."""
     world = matched(make_world, 800)
     assert_as_the_oracle(world)
     compacted(world)
     world.wait(lambda: is_taken_over(world), "what was compacted is taken up")
     ends, redis = [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)], chunks(world)
-    said = compacted(world, "--dry-run", "--threshold", "0.40")
+    said = compacted(world, "--threshold", "0.40", command=WHAT_IF)
     assert [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)] == ends
     assert (chunks(world), inbox(world).entries()) == (redis, {})
     assert "nothing is changed" in said
@@ -551,12 +551,12 @@ def test_a_missed_run_is_made_up_for(make_world: MakeWorld) -> None:
     before = (datetime.now(UTC) - timedelta(days=3)).isoformat().encode()
     redis.set(done, before)
     world.start("sink")
-    arguments = ("compact", "--schedule", "0 2 * * *", "--time-zone", "Europe/Zurich")
-    world.workers["compact"] = world.stack.start_worker("compact", *arguments, env=world.env)
+    world.env |= {"FACEMATCH_COMPACT_AT": "0 2 * * *", "FACEMATCH_TIME_ZONE": "Europe/Zurich"}
+    world.start("compactor")
     world.wait(lambda: len(certificates(world)) == 1, "what was missed is made up for")
     world.wait(lambda: redis.get(done) != before, "that it was")
-    world.workers["compact"].stop()
-    world.workers["compact"].start()
+    world.workers["compactor"].stop()
+    world.workers["compactor"].start()
     begin = len(world.lines)
     world.wait(lambda: "compaction is scheduled" in {line["event"] for line in world.said(begin)}, "it is there again")
     assert len(certificates(world)) == 1
@@ -566,21 +566,37 @@ def test_a_missed_run_is_made_up_for(make_world: MakeWorld) -> None:
     assert world.restarts() == {}
 
 
-def test_what_makes_no_sense_is_said() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--threshold", "2"), "a threshold is above 0 and below 2"),
+        (("--recall-floor", "1"), "a recall floor is above 0 and below 1"),
+        (("--findings-limit", "5"), "--whole goes with"),
+        (("--json",), "--whole goes with"),
+        (("--since", "1d"), "--whole goes with"),
+    ],
+)
+def test_what_if_refuses_what_makes_no_sense(arguments: tuple[str, ...], text: str) -> None:
     """With exit status 2, before any server is asked."""
-    for arguments, said in (
-        (("--threshold", "2", "--dry-run"), "a threshold is above 0 and below 2"),
-        (("--threshold", "0.4"), "are for --dry-run"),
-        (("--recall-floor", "1", "--dry-run"), "a recall floor is above 0 and below 1"),
-        (("--schedule", "0 25 * * *"), "Bad hour. Five fields are expected"),
-        (("--schedule", "0 2 30 2 *"), "Bad day-of-month"),
-        (("--schedule", "nightly"), "Five fields are expected"),
-        (("--schedule", "0 2 * * *", "--time-zone", "Zurich"), "not in the tz database"),
-        (("--schedule", "0 2 * * *", "--collection", "c"), "compacts everything"),
-    ):
-        wrong = CliRunner().invoke(app, ["compact", *arguments])
-        assert wrong.exit_code == 2, arguments
-        assert said in re.sub(r"[\s│]+", " ", wrong.output)
+    wrong = CliRunner().invoke(app, [*WHAT_IF, *arguments])
+    assert wrong.exit_code == 2
+    assert text in re.sub(r"[\s│]+", " ", wrong.output)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "time_zone", "text"),
+    [
+        ("0 25 * * *", "UTC", "Bad hour. Five fields are expected"),
+        ("0 2 30 2 *", "UTC", "Bad day-of-month"),
+        ("nightly", "UTC", "Five fields are expected"),
+        ("0 2 * * *", "Zurich", "not in the tz database"),
+    ],
+)
+def test_a_compactor_refuses_a_schedule_that_makes_no_sense(schedule: str, time_zone: str, text: str) -> None:
+    env = {"FACEMATCH_COMPACT_AT": schedule, "FACEMATCH_TIME_ZONE": time_zone}
+    wrong = CliRunner().invoke(app, ["compactor"], env=env)
+    assert wrong.exit_code == 2
+    assert text in re.sub(r"[\s│]+", " ", wrong.output)
 
 
 def test_what_cannot_be_compacted_is_said(make_world: MakeWorld) -> None:

@@ -107,7 +107,7 @@ def test_up_runs_until_it_is_stopped_and_its_data_stays(folder: Path, up: "subpr
     status = facematch(folder, "status")
     assert status.returncode == 0, status.stderr
     assert "encoder-cpu" in status.stdout
-    for worker in (*WORKERS, "compact"):
+    for worker in WORKERS:
         assert re.search(rf"│ {worker} +│ .+ │ http://127\.0\.0\.1:\d+/metrics", status.stdout), status.stdout
     up.send_signal(signal.SIGINT)
     rest = up.stdout.read()

@@ -20,7 +20,6 @@ from streams.compaction.compactor import CompactionPlan
 from tests.integration.world import World
 from tests.unit.test_board import declared
 
-SCHEDULED = ("compact", "--schedule", "0 2 * * *")
 _OUTBOX_ROW = text("""
     INSERT INTO facematch_outbox (type, event) VALUES ('IndividualCreated', jsonb_build_object(
         'collection', 'c', 'individual_id', 'of the outbox', 'revision', 1, 'photo', jsonb_build_object('uri', :uri)))
@@ -38,8 +37,7 @@ class Scraped:
         for name, port in zip(names, free_ports(len(names)), strict=True):
             self.at[name] = f"127.0.0.1:{port}"
             own = {**self.world.env, "FACEMATCH_HTTP": self.at[name], **env}
-            arguments = SCHEDULED if name == "compact" else WORKERS[name]
-            self.world.workers[name] = self.world.stack.start_worker(name, *arguments, env=own)
+            self.world.workers[name] = self.world.stack.start_worker(name, *WORKERS[name], env=own)
 
     def get(self, name: str, path: str) -> tuple[int, str]:
         """Status and text; 0 of one that does not listen yet."""
@@ -67,7 +65,7 @@ class Scraped:
 def test_every_worker_says_what_the_board_and_the_alerts_ask_for(world: World, photos: Path) -> None:
     scraped = Scraped(world)
     create_outbox(world.settings)
-    scraped.start(*WORKERS, "compact")
+    scraped.start(*WORKERS)
     world.submit((name, (photos / name).as_uri()) for name in ("obama.jpg", "obama2.jpg", "biden.jpg", "nobody.jpg"))
     world.publish_records([Record(INDIVIDUALS.name, b"c/a", b"unreadable", ())])
     with world.engine.begin() as connection:

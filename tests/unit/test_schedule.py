@@ -1,11 +1,11 @@
-"""What is due is done once, however long the worker was away."""
+"""Scheduled work is done once, however long the worker was away."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deploy.compaction.keeper import Keeper
 from deploy.compaction.schedule import Schedule, ScheduleError
+from deploy.compaction.worker import ScheduledWork
 
 NIGHTLY = Schedule.parse("0 2 * * *", "UTC")
 
@@ -18,7 +18,7 @@ class Night:
         self.worked: list[str] = []
         self.kept: list[str] = []
         begin = datetime.fromisoformat(done).replace(tzinfo=UTC)
-        self.keeper = Keeper(
+        self.scheduled = ScheduledWork(
             NIGHTLY, self._work, lambda: self.now, begin, lambda time: self.kept.append(f"{time:%d %H:%M}")
         )
 
@@ -31,7 +31,7 @@ class Night:
         self.kept.append(f"{done:%d %H:%M}")
 
     def run_until(self, end: str) -> None:
-        while (pause := self.keeper.step()) + self.now < datetime.fromisoformat(end).replace(tzinfo=UTC):
+        while (pause := self.scheduled.step()) + self.now < datetime.fromisoformat(end).replace(tzinfo=UTC):
             self.now += pause
 
 
@@ -59,19 +59,19 @@ def test_what_does_not_come_to_its_end_is_not_done() -> None:
     def fail() -> bool:
         raise KeyboardInterrupt
 
-    night.keeper.work = fail
+    night.scheduled.work = fail
     with pytest.raises(KeyboardInterrupt):
-        night.keeper.step()
+        night.scheduled.step()
     assert night.kept == []
 
 
 def test_what_was_killed_is_done_again_soon_and_not_for_ever() -> None:
     night = Night("2026-01-09 15:00", done="2026-01-01 15:00")
-    night.keeper.work = lambda: night._work() and False
-    assert [night.keeper.step() for _ in range(3)] == [timedelta(seconds=10), timedelta(seconds=10), timedelta()]
+    night.scheduled.work = lambda: night._work() and False
+    assert [night.scheduled.step() for _ in range(3)] == [timedelta(seconds=10), timedelta(seconds=10), timedelta()]
     assert night.worked == ["09 15:00", "09 18:00", "09 21:00"]
     assert night.kept == ["09 21:00"]
-    assert night.keeper.step() == timedelta(hours=2)
+    assert night.scheduled.step() == timedelta(hours=2)
 
 
 def test_a_clock_that_was_ahead_does_not_silence_it() -> None:

@@ -1,4 +1,4 @@
-"""The worker that compacts by a schedule."""
+"""The worker that runs a compaction at the times of a schedule."""
 
 import subprocess
 import sys
@@ -19,80 +19,84 @@ from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
-_LOOKED_AT_EVERY_S = 10.0  # the clock: it may be set, and a machine may sleep
+_CLOCK_READ_EVERY_S = 10.0  # it may be set, and a machine may sleep
 _LATE = timedelta(minutes=1)
-_AGAIN_AFTER, _MOST_ATTEMPTS = timedelta(seconds=10), 3
+_RETRY_AFTER, _MAX_ATTEMPTS = timedelta(seconds=10), 3
 
 
 @dataclass(slots=True)
-class Keeper:
-    """Does what is due. `done` is up to when everything due has been done, kept by `keep_done`."""
+class ScheduledWork:
+    """Calls `work` at the times of a schedule, once for all times that were missed.
+
+    Every time up to `done` has been worked off; `save_done` stores it. `work` returns whether it ran to its end.
+    """
 
     schedule: Schedule
     work: Callable[[], bool]
     now: Callable[[], datetime]
     done: datetime
-    keep_done: Callable[[datetime], None]
+    save_done: Callable[[datetime], None]
     attempts: int = 0
 
     def step(self) -> timedelta:
-        """Work if it is due, once for all that was missed; returns how long there is nothing to do.
+        """Work if a time has come; returns the time until the next one.
 
-        Work that was cut off (`work` returns False) is done again soon, a few times.
+        Work that was cut off is repeated soon, a few times.
         """
         begun = self.now()
         self.done = min(self.done, begun)  # the clock may have been ahead
-        due = self.schedule.next_after(self.done)
-        if due > begun:
-            return due - begun
-        if begun - due > _LATE:
-            log.warning("a compaction was missed: it is made up for now", due=due.isoformat(" ", "minutes"))
+        planned = self.schedule.next_after(self.done)
+        if planned > begun:
+            return planned - begun
+        if begun - planned > _LATE:
+            log.warning("a compaction was missed: it is made up for now", due=planned.isoformat(" ", "minutes"))
         self.attempts += 1
-        if not self.work() and self.attempts < _MOST_ATTEMPTS:
-            return _AGAIN_AFTER
+        if not self.work() and self.attempts < _MAX_ATTEMPTS:
+            return _RETRY_AFTER
         self.done, self.attempts = begun, 0
-        self.keep_done(begun)
+        self.save_done(begun)
         return timedelta()
 
 
-def keep(settings: Settings, schedule: Schedule, threads: int) -> None:
-    """Compact whenever it is due, until SIGTERM or SIGINT; then what is under way is given up, and nothing is lost."""
+def run_scheduled(settings: Settings, schedule: Schedule) -> None:
+    """Run compactions until SIGTERM or SIGINT, which end the one that is running: what it had not stored is dropped."""
     stopped = threading.Event()
     on_stop_signal(stopped.set)
     for outcome in ("done", "failed", "killed"):
         COMPACTIONS.labels(outcome)
     redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"
     redis.set(name, datetime.now(UTC).isoformat(), nx=True)
-    kept = redis.get(name)
-    assert isinstance(kept, bytes)
-    keeper = Keeper(
+    saved = redis.get(name)
+    assert isinstance(saved, bytes)
+    work = ScheduledWork(
         schedule,
-        lambda: _compact(threads, stopped),
+        lambda: _compact(stopped),
         lambda: datetime.now(UTC),
-        datetime.fromisoformat(kept.decode()),
-        lambda time: None if stopped.is_set() else _put(redis, name, time),
+        datetime.fromisoformat(saved.decode()),
+        lambda time: None if stopped.is_set() else _save(redis, name, time),
     )
     log.info(
         "compaction is scheduled",
         schedule=schedule.expression,
         time_zone=schedule.zone.key,
-        next=schedule.next_after(keeper.done).isoformat(" ", "minutes"),
+        next=schedule.next_after(work.done).isoformat(" ", "minutes"),
     )
     HEALTH.ready()
     while not stopped.is_set():
         HEALTH.beat()
-        COMPACTION_NEXT.set(schedule.next_after(keeper.done).timestamp())
-        stopped.wait(min(keeper.step().total_seconds(), _LOOKED_AT_EVERY_S))
+        COMPACTION_NEXT.set(schedule.next_after(work.done).timestamp())
+        stopped.wait(min(work.step().total_seconds(), _CLOCK_READ_EVERY_S))
 
 
-def _compact(threads: int, stopped: threading.Event) -> bool:
-    """In a process of its own, so that the memory that it takes is given back. False where that was killed."""
-    command = [sys.executable, "-m", "deploy.cli", "compact", "--as-worker", "--threads", str(threads)]
+def _compact(stopped: threading.Event) -> bool:
+    """Compact in a process of its own, whose memory goes back to the machine. Returns False where it was killed."""
+    command = [sys.executable, "-m", "deploy.cli", "compactor", "--once"]
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             HEALTH.beat()
             if stopped.wait(0.2):
                 process.terminate()
+                process.wait()
     if process.returncode:
         log.error("the compaction went wrong: its lines say why", status=process.returncode)
     outcome = "done" if not process.returncode else "failed" if process.returncode > 0 else "killed"
@@ -100,5 +104,5 @@ def _compact(threads: int, stopped: threading.Event) -> bool:
     return process.returncode >= 0
 
 
-def _put(redis: Redis, name: str, time: datetime) -> None:
+def _save(redis: Redis, name: str, time: datetime) -> None:
     redis.set(name, time.isoformat())
