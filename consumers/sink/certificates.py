@@ -34,12 +34,14 @@ class CertificateGauges:
         self._engine = engine
         self._refresh_at = 0.0
         self._found: dict[tuple[str, ...], tuple[CompactionCertified, float]] = {}
-        CERTIFICATE_TIME.ask = lambda: {key: at for key, (_, at) in self._found.items()}
-        CERTIFICATE_PEOPLE.ask = lambda: {key: one.people for key, (one, _) in self._found.items()}
-        CERTIFICATE_IN_SERVICE.ask = lambda: {key: one.in_service for key, (one, _) in self._found.items()}
-        CERTIFICATE_DURATION_S.ask = lambda: {key: sum(one.seconds.values()) for key, (one, _) in self._found.items()}
-        CERTIFICATE_RECALL.ask = self._recalls
-        CERTIFICATE_PAIRS.ask = self._pairs
+        CERTIFICATE_TIME.source = lambda: {key: at for key, (_, at) in self._found.items()}
+        CERTIFICATE_PEOPLE.source = lambda: {key: one.people for key, (one, _) in self._found.items()}
+        CERTIFICATE_IN_SERVICE.source = lambda: {key: one.in_service for key, (one, _) in self._found.items()}
+        CERTIFICATE_DURATION_S.source = lambda: {
+            key: sum(one.seconds.values()) for key, (one, _) in self._found.items()
+        }
+        CERTIFICATE_RECALL.source = self._recalls
+        CERTIFICATE_PAIRS.source = self._pairs
 
     def refresh(self, force: bool = False) -> None:
         """Read the latest certificates from Postgres: every minute, or at once by `force`.

@@ -40,7 +40,7 @@ def replay(
         typer.Option(help="An outcome: whose latest revision was rejected for this reason, and not encoded since."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="An outcome: whose latest encoding is of this encoder.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Send them. Without it: say what would be sent.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send them. Without it: only print what would be sent.")] = False,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write them into a new file, a line of JSON each.")
     ] = None,
@@ -50,14 +50,14 @@ def replay(
     ] = False,
     resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a replay that was interrupted.")] = None,
 ) -> None:
-    """Send events again, as they were: first say which and what would come of it, then, with --yes, do it.
+    """Send events again, as they were. Without --yes: print which, and what would change.
 
-    All options that choose must hold; what does not count any more (erased, encoded since) is left out. Live events
-    go first: it sends only while nobody is half a second behind.
+    An event must match every option. One that has no effect any more (erased, encoded since) is left out. Live events
+    go first: it sends only while no consumer is half a second behind.
 
-    Whom a photo store kept out since Monday: [bold]facematch replay --reason photo_unavailable --since 2026-11-23[/]
+    What a photo store kept out since Monday: [bold]facematch replay --reason photo_unavailable --since 2026-11-23[/]
 
-    All whom an encoder encoded, for a move to another: [bold]facematch replay --encoder dlib-resnet-v1-db0eeebc.1[/]
+    All that an encoder encoded, to move to another: [bold]facematch replay --encoder dlib-resnet-v1-db0eeebc.1[/]
     """
     from deploy.replay import run
     from producers.replay.groups import UnservedError
@@ -99,7 +99,7 @@ def replay(
             if write is not None:
                 run.write(console, settings, selection, write)
             elif not yes:
-                run.dry_run(console, settings, selection, speed)
+                run.dry_run(console, settings, selection)
             elif not run.send(console, settings, selection, speed):
                 raise typer.Exit(1)
     except (ErasureKeyError, SelectionError, TooOldError, UnknownReplayError) as error:

@@ -1,4 +1,4 @@
-"""The bar of a replay: how far it is, how fast, and whom it waits for."""
+"""The progress bar of a replay: progress, rate, and the consumer group that it waits for."""
 
 import time
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from producers.replay.pace import TARGET_S
 from producers.replay.sending import Sender
 
-_EVERY_S = 0.2
+_REFRESHED_EVERY_S = 0.2
 
 
-class Bar:
-    """Called with what is done, how far it is and how far it goes. Knows of `slowest`, the group most behind."""
+class ReplayBar:
+    """A progress bar as the callback `bar(what, done, total)`. `slowest`: the group most behind, and by how many s."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=None, note="")
         self._what = ""
         self._sender: Sender | None = None
-        self._began_at = self._said_at = time.monotonic()
+        self._began_at = self._refreshed_at = time.monotonic()
         self.slowest = ("", 0.0)
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -32,15 +32,15 @@ class Bar:
         self._progress.update(self._task, completed=done)
 
     def watch(self, sender: Sender) -> None:
-        """Say from now on how that sending goes."""
+        """Show the progress of a sender from now on."""
         self._sender, self._began_at = sender, time.monotonic()
 
     def tick(self) -> None:
-        """Say it, if it is time to."""
+        """Refresh the note, at most every 0.2 s."""
         now = time.monotonic()
-        if self._sender is None or now - self._said_at < _EVERY_S:
+        if self._sender is None or now - self._refreshed_at < _REFRESHED_EVERY_S:
             return
-        self._said_at = now
+        self._refreshed_at = now
         count = self._sender.sent.acknowledged
         note = f"{count} sent, {count / (now - self._began_at):.0f}/s"
         name, delay = self.slowest
@@ -50,8 +50,8 @@ class Bar:
 
 
 @contextmanager
-def bar_on(console: Console) -> Iterator[Bar]:
-    """A bar that is gone afterwards."""
+def bar_on(console: Console) -> Iterator[ReplayBar]:
+    """A progress bar that is removed afterwards."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,4 +61,4 @@ def bar_on(console: Console) -> Iterator[Bar]:
         console=console,
         transient=True,
     ) as progress:
-        yield Bar(progress)
+        yield ReplayBar(progress)

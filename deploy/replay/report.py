@@ -1,4 +1,4 @@
-"""What `facematch replay` prints: what would be sent and what would come of it, and what was sent."""
+"""The reports of `facematch replay`: what would be sent and what would change by it, and what was sent."""
 
 from collections import Counter
 from datetime import timedelta
@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from producers.replay.chooser import Chosen
+from producers.replay.chooser import ChosenEvent
 from producers.replay.outcomes import NO_ANSWER, Outcomes
-from producers.replay.rate import WINDOW_S
 from producers.replay.sending import Sent
 from producers.replay.survey import Survey
 from schemas.events.base import individual_key
@@ -23,7 +22,7 @@ _ERASURES = (IndividualDeleted.__name__, EncodingErased.__name__)
 
 
 class ReplayRow(NamedTuple):
-    """What is kept of an event for a report."""
+    """The fields of an event that a report needs."""
 
     type: str
     collection: str
@@ -36,26 +35,25 @@ class ReplayRow(NamedTuple):
 
 
 class Summary:
-    """Of all that is chosen, the few words of each that a report needs."""
+    """Collects the events that are chosen, and prints them by type, collection and outcome so far."""
 
     def __init__(self) -> None:
         self.events: list[ReplayRow] = []
         self._first: list[str] = []
 
-    def add(self, one: Chosen) -> None:
-        """Take in what is chosen."""
+    def add(self, one: ChosenEvent) -> None:
         event = ReplayRow(one.type, one.collection, one.individual_id, one.revision)
         self.events.append(event)
         if len(self._first) < _FIRST:
             self._first.append(f"{event.key}, revision {event.revision}, at {one.record.position}")
 
     def to_encode(self) -> set[str]:
-        """Keys of those who would be encoded again."""
+        """The keys of the individuals that would be encoded again."""
         is_encoded = (*_ERASURES, EncodingComputed.__name__)
         return {event.key for event in self.events if event.type not in is_encoded}
 
     def print(self, console: Console, outcomes: Outcomes, origin: str) -> None:
-        """Print which they are, and what would change, given what became of them so far."""
+        """Print the events, and what would change, given the outcomes so far."""
         to_encode = self.to_encode()
         so_far = [outcomes.of(one.key, one.revision) if one.key in to_encode else "" for one in self.events]
         if self.events:
@@ -70,7 +68,7 @@ class Summary:
 
 
 def print_left_out(console: Console, survey: Survey) -> None:
-    """Print of what was meant what is not sent, and why."""
+    """Print how many events are not sent though they were asked for, by reason."""
     counts = survey.chooser.left_out + Counter({"encoded or erased since": survey.encoded_since})
     for reason, count in counts.items():
         console.print(f"left out: {count} {reason}")
@@ -83,7 +81,7 @@ def print_left_out(console: Console, survey: Survey) -> None:
 
 
 def print_sent(console: Console, replay_id: str, sent: Sent) -> bool:
-    """Print how it went, and how to go on. Whether nothing is left."""
+    """Print the result of a replay, and how to resume it. Returns whether all was sent."""
     rate = sent.acknowledged / sent.seconds if sent.seconds else 0.0
     console.print(f"{sent.acknowledged} sent and acknowledged, {rate:.0f}/s")
     for position, reason in sent.refused:
@@ -92,21 +90,6 @@ def print_sent(console: Console, replay_id: str, sent: Sent) -> bool:
         unknown = f"; of {sent.unknown} more it is not known whether Kafka has them" if sent.unknown else ""
         console.print(f"stopped{unknown}. To go on: facematch replay --resume {replay_id}", soft_wrap=True)
     return not sent.stopped and not sent.refused
-
-
-def how_long(count: int, most: float | None, recent: float | None, read: float | None) -> str:
-    """How long it takes: at the rate that was asked for, or of late, or (`read`) that at which they were just read."""
-    rates = []
-    if most is not None:
-        rates.append((most, "as asked for"))
-    if read is not None:
-        rates.append((read, "as fast as they were read just now; nobody is waited for"))
-    elif recent is not None:
-        rates.append((recent, f"as in the busiest {WINDOW_S} s lately"))
-    if not rates:
-        return "how long it takes nobody knows: nothing of the kind was processed lately"
-    rate, why = min(rates)
-    return f"about {timedelta(seconds=round(count / rate))} at {rate:.1f} events/s, {why}"
 
 
 def _table(events: list[ReplayRow], so_far: list[str]) -> Table:

@@ -1,25 +1,24 @@
-"""`facematch replay`: says what it would send, writes it into a file, or sends it."""
+"""`facematch replay`: prints what it would send, writes it into a file, or sends it."""
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 from rich.console import Console
 
-from deploy.replay.bar import Bar, bar_on
-from deploy.replay.report import Summary, how_long, print_left_out, print_sent
-from producers.replay.chooser import Chosen
+from deploy.replay.bar import ReplayBar, bar_on
+from deploy.replay.report import Summary, print_left_out, print_sent
+from producers.replay.chooser import ChosenEvent
 from producers.replay.file import line_of
 from producers.replay.groups import Groups, Watch
 from producers.replay.pace import Pace
 from producers.replay.plan import ReplayPlan, keep, new_id
-from producers.replay.rate import recent_rate
 from producers.replay.selection import Selection
 from producers.replay.sending import Sender, Sent, check_file, ends_of, sent_before
 from producers.replay.survey import Survey
@@ -29,32 +28,27 @@ from schemas.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """At most `most` events/s, if given; `at_once`: without regard to whom it delays."""
+    """How fast to send: at most `most` events/s, None without limit; `at_once`: without waiting for any consumer."""
 
     most: float | None = None
     at_once: bool = False
 
 
-def dry_run(console: Console, settings: Settings, selection: Selection, speed: Speed) -> None:
-    """Say what would be sent, and what would come of it. Nothing is sent."""
+def dry_run(console: Console, settings: Settings, selection: Selection) -> None:
+    """Print what would be sent, and what would change by it. Nothing is sent."""
     with bar_on(console) as bar, closing(Survey(settings, selection, bar)) as survey:
-        summary, began = Summary(), time.monotonic()
+        summary = Summary()
         for one in survey.chosen():
             summary.add(one)
-        read = survey.read / (time.monotonic() - began)
         outcomes = survey.outcomes(summary.to_encode())
     summary.print(console, outcomes, selection.origin)
     print_left_out(console, survey)
     if summary.events:
-        recent = None if speed.at_once else recent_rate(settings, survey.topics[0].name)
-        console.print(
-            how_long(len(summary.events), speed.most, recent, read if speed.at_once else None), soft_wrap=True
-        )
         console.print("the same command with [bold]--yes[/] sends them")
 
 
 def write(console: Console, settings: Settings, selection: Selection, path: Path) -> None:
-    """Write what is chosen into a new file that only this user may read. Raises FileExistsError."""
+    """Write the chosen events into a new file that only this user may read. Raises FileExistsError."""
     count = 0
     with bar_on(console) as bar, closing(Survey(settings, selection, bar)) as survey:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -67,7 +61,7 @@ def write(console: Console, settings: Settings, selection: Selection, path: Path
 
 
 def send(console: Console, settings: Settings, selection: Selection, speed: Speed) -> bool:
-    """Begin a replay. Whether all that is chosen is acknowledged. Raises UnservedError."""
+    """Begin a replay. Returns whether every chosen event is acknowledged. Raises UnservedError."""
     with bar_on(console) as bar, closing(Survey(settings, selection, bar)) as survey:
         plan = ReplayPlan(
             replay_id=new_id(),
@@ -81,7 +75,7 @@ def send(console: Console, settings: Settings, selection: Selection, speed: Spee
 
 
 def resume(console: Console, settings: Settings, plan: ReplayPlan, speed: Speed) -> bool:
-    """Go on with a replay. Whether all that is chosen is acknowledged. Raises TooOldError, UnservedError."""
+    """Resume a replay. Returns whether every chosen event is acknowledged. Raises TooOldError, UnservedError."""
     already = sent_before(settings, plan)
     with bar_on(console) as bar, closing(Survey(settings, plan.selection, bar, plan.source)) as survey:
         check_file(plan, survey.digest)
@@ -90,18 +84,24 @@ def resume(console: Console, settings: Settings, plan: ReplayPlan, speed: Speed)
 
 
 def _go(
-    console: Console, settings: Settings, plan: ReplayPlan, survey: Survey, speed: Speed, already: set[str], bar: Bar
+    console: Console,
+    settings: Settings,
+    plan: ReplayPlan,
+    survey: Survey,
+    speed: Speed,
+    already: set[str],
+    bar: ReplayBar,
 ) -> bool:
     pace = Pace(speed.most, watched=not speed.at_once)
     chosen = survey.chosen("sending")
-    if plan.selection.individuals:  # that nothing is known of one of them shows once all is read: then nothing is sent
+    if plan.selection.individuals:  # an unknown one shows at the end of reading: then nothing may have been sent
         chosen = iter(list(chosen))
     first = next(chosen, None)
     if first is None:
         print_left_out(console, survey)
         console.print("nothing is chosen: nothing was sent")
         return True
-    watch = None if speed.at_once else Watch(Groups(settings, survey.topics), _teller(pace, bar))
+    watch = None if speed.at_once else Watch(Groups(settings, survey.topics), _observer(pace, bar))
     keep(settings.data_folder, plan)
     console.print(f"replay {plan.replay_id}")
     sent = _send(settings, plan.replay_id, chain([first], chosen), already, pace, watch, bar)
@@ -112,11 +112,11 @@ def _go(
 def _send(
     settings: Settings,
     replay_id: str,
-    chosen: Iterable[Chosen],
+    chosen: Iterable[ChosenEvent],
     already: set[str],
     pace: Pace,
     watch: Watch | None,
-    bar: Bar,
+    bar: ReplayBar,
 ) -> Sent:
     stopping = threading.Event()
     on_stop_signal(stopping.set)
@@ -132,9 +132,9 @@ def _send(
         return sender.send(chosen, already)
 
 
-def _teller(pace: Pace, bar: Bar) -> Callable[[dict[str, float]], None]:
-    def tell(delays: dict[str, float]) -> None:
-        bar.slowest = max(delays.items(), key=lambda one: one[1])
+def _observer(pace: Pace, bar: ReplayBar) -> Callable[[dict[str, float]], None]:
+    def observe(delays: dict[str, float]) -> None:
+        bar.slowest = max(delays.items(), key=itemgetter(1))
         pace.observe(bar.slowest[1])
 
-    return tell
+    return observe

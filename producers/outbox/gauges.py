@@ -17,7 +17,7 @@ class OutboxGauges:
     def __init__(self) -> None:
         self._count_at = 0.0
         self._oldest: float | None = None
-        OUTBOX_OLDEST_S.ask = lambda: {(): 0.0 if self._oldest is None else time.time() - self._oldest}
+        OUTBOX_OLDEST_S.source = lambda: {(): 0.0 if self._oldest is None else time.time() - self._oldest}
 
     def refresh(self, connection: Connection) -> None:
         """Count if the interval is over, in a transaction of its own.

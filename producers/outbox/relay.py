@@ -161,7 +161,7 @@ class Relay:
         for message in map(decode, records):
             log.debug("published", **fields_of(message))
             if self._tracer is not None:
-                self._tracer.beginning("relay", message, begun, ended)
+                self._tracer.stage("relay", message, begun, ended, is_producer=True)
 
     def _wait_for_rows(self, connection: Connection) -> None:
         """Return once somebody has written to the table, after `poll_s` seconds, or on `stop`."""

@@ -1,4 +1,4 @@
-"""Which records are chosen, of a topic or a file, and why others are left out. Pure."""
+"""Chooses the records to replay from a topic or a file, and counts why others are left out. Pure."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -20,12 +20,12 @@ ERASED, REPEATED, SUPERSEDED, UNREADABLE = (
     "of whom Kafka has something later",
     "not readable: a dead letter already",
 )
-Wanted = Mapping[str, RejectionAnswer] | Mapping[str, EncodingAnswer]
-Said = IndividualEvent | EncodingAsSent
+Answers = Mapping[str, RejectionAnswer] | Mapping[str, EncodingAnswer]
+EventAsRead = IndividualEvent | EncodingAsSent
 
 
-class Chosen(NamedTuple):
-    """A record that is replayed, and what it says."""
+class ChosenEvent(NamedTuple):
+    """A record to replay, and the fields of its event."""
 
     record: StoredRecord | FileRecord
     type: str
@@ -35,16 +35,16 @@ class Chosen(NamedTuple):
 
 
 class Chooser:
-    """Says of each record whether it is chosen, and counts in `left_out` those that are of no use any more.
+    """Chooses records one by one. `left_out` counts, by reason, records that match but have no effect any more.
 
-    `wanted`: of each individual the outcome, or of `encodings` the latest record; others are not chosen. Of what was
-    replayed before, the log has copies: each event is chosen once.
+    `answers`: by individual key its outcome, or of `encodings` its latest record; records of others are not chosen. The
+    log has copies of events that were replayed before: each event is chosen once.
     """
 
-    def __init__(self, selection: Selection, erased: Erased, wanted: Wanted | None = None) -> None:
+    def __init__(self, selection: Selection, erased: Erased, answers: Answers | None = None) -> None:
         self._selection = selection
         self._erased = erased
-        self._wanted = wanted
+        self._answers = answers
         self._is_by_time = not selection.has_outcome and (selection.since or selection.until) is not None
         self._seen: set[tuple[str, str]] = set()
         self.chosen = 0
@@ -52,12 +52,12 @@ class Chooser:
         self.collections: set[str] = set()
         self.individuals: set[str] = set()
 
-    def choose(self, record: StoredRecord | FileRecord) -> Chosen | None:
-        """What a record says, if it is chosen."""
+    def choose(self, record: StoredRecord | FileRecord) -> ChosenEvent | None:
+        """The record with its event's fields if it is chosen, else None."""
         key = (record.key or b"").decode(errors="replace")
         if not self._is_meant(record, key):
             return None
-        wanted = None if self._wanted is None else self._wanted[key]
+        wanted = None if self._answers is None else self._answers[key]
         if isinstance(wanted, EncodingAnswer) and record.topic == ENCODINGS.name and isinstance(record, StoredRecord):
             return self._chosen_latest(record, key, wanted)
         try:
@@ -69,15 +69,15 @@ class Chooser:
         if problem is None:
             self.chosen += 1
             kind = EncodingComputed.__name__ if isinstance(event, EncodingAsSent) else type(event).__name__
-            return Chosen(record, kind, event.collection, event.individual_id, event.revision)
+            return ChosenEvent(record, kind, event.collection, event.individual_id, event.revision)
         if problem:
             self.left_out[problem] += 1
         return None
 
     def check(self) -> None:
-        """Once all is read: raise SelectionError where what was asked for is not known at all.
+        """Raise SelectionError if the collection or an individual was never seen. Call it once all is read.
 
-        Nothing of a collection, or of an individual, within some time or some offsets is an answer, and no error.
+        Finding nothing within a time or at some offsets is an answer, and no error.
         """
         if self._is_by_time or self._selection.offsets:
             return
@@ -89,7 +89,7 @@ class Chooser:
             raise SelectionError(f"nothing there is about individual {_some(unknown)}")
 
     def _is_meant(self, record: StoredRecord | FileRecord, key: str) -> bool:
-        """Whether it is of those that were asked for, as far as one can say without reading it."""
+        """Whether the record matches the selection, as far as its position, time and key tell."""
         selection = self._selection
         if isinstance(record, StoredRecord):
             if self._is_by_time and not selection.is_in_time(record.timestamp):
@@ -102,10 +102,10 @@ class Chooser:
             if not selection.is_about(key):
                 return False
             self.individuals.add(who)
-        return self._wanted is None or key in self._wanted
+        return self._answers is None or key in self._answers
 
-    def _chosen_latest(self, record: StoredRecord, key: str, latest: EncodingAnswer) -> Chosen | None:
-        """A record of `encodings`, if it is that one: which was read already, to find out that it is the latest."""
+    def _chosen_latest(self, record: StoredRecord, key: str, latest: EncodingAnswer) -> ChosenEvent | None:
+        """The record of `encodings` if it is the latest one, whose fields are known already."""
         collection, who = individual_of(key)
         if (record.partition, record.offset) != (latest.partition, latest.offset):
             self.left_out[SUPERSEDED] += 1
@@ -114,13 +114,13 @@ class Chooser:
         else:
             self.chosen += 1
             kind = EncodingErased if latest.encoder is None else EncodingComputed
-            return Chosen(record, kind.__name__, collection, who, latest.revision)
+            return ChosenEvent(record, kind.__name__, collection, who, latest.revision)
         return None
 
     def _problem(
-        self, event: Said, identity: tuple[str, str], wanted: RejectionAnswer | EncodingAnswer | None
+        self, event: EventAsRead, identity: tuple[str, str], wanted: RejectionAnswer | EncodingAnswer | None
     ) -> str | None:
-        """Why it is left out, None if it is not; nothing of what was not asked for."""
+        """Why a record is left out; None: it is chosen; empty: it was not asked for."""
         match wanted:
             case RejectionAnswer() if wanted.event_id != identity[1]:
                 return ""
@@ -138,12 +138,12 @@ class Chooser:
         return None
 
 
-def _read(record: Readable) -> tuple[Said, tuple[str, str]]:
-    """What a record says, and its source and id, which are an event's own. Raises UnreadableError."""
-    if record.topic == ENCODINGS.name:  # millions: what is read of them is as little as will do
-        said, headers = decode_as_sent(record), dict(record.headers)
+def _read(record: Readable) -> tuple[EventAsRead, tuple[str, str]]:
+    """The event of a record, with its source and id, which identify it. Raises UnreadableError."""
+    if record.topic == ENCODINGS.name:  # millions of records: only what is needed is read
+        event, headers = decode_as_sent(record), dict(record.headers)
         source, event_id = headers["ce_source"], headers["ce_id"]
-        return said, ((source or b"").decode(), (event_id or b"").decode())
+        return event, ((source or b"").decode(), (event_id or b"").decode())
     message = decode(record, INDIVIDUALS)
     return message.event, (message.source, message.id)
 

@@ -23,7 +23,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError
 
-from producers.replay.chooser import Chosen
+from producers.replay.chooser import ChosenEvent
 from producers.replay.pace import Pace
 from producers.replay.plan import ReplayPlan
 from producers.replay.selection import SelectionError
@@ -81,7 +81,7 @@ class Sender:
         self._handed_over = 0
         self.sent = Sent()
 
-    def send(self, chosen: Iterable[Chosen], already: set[str]) -> Sent:
+    def send(self, chosen: Iterable[ChosenEvent], already: set[str]) -> Sent:
         """Send all that is not there already; return once each is acknowledged or refused."""
         began = time.monotonic()
         try:
@@ -127,7 +127,7 @@ class Sender:
             self.sent.refused.append((position, error.str()))
 
 
-def replayed(one: Chosen, replay_id: str) -> Record:
+def replayed(one: ChosenEvent, replay_id: str) -> Record:
     """The record as it is sent again: to the partition that it stood in, or to that of its key or collection."""
     record = one.record
     kept = tuple((name, value) for name, value in record.headers if name not in (REPLAY_ID, POSITION))

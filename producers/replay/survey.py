@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from producers.replay.chooser import ERASED, Chooser, Chosen, Wanted
+from producers.replay.chooser import ERASED, Answers, Chooser, ChosenEvent
 from producers.replay.file import BrokenLineError, FileRecord, records_in
 from producers.replay.interleave import side_by_side
 from producers.replay.outcomes import EncodingAnswer, Outcomes, RejectionAnswer
@@ -62,7 +62,7 @@ class Survey:
         self._whom = self._wanted()
         self.chooser = Chooser(selection, erased, self._whom)
 
-    def chosen(self, what: str = "reading") -> Iterator[Chosen]:
+    def chosen(self, what: str = "reading") -> Iterator[ChosenEvent]:
         """All that is chosen; in order for each individual. Raises SelectionError at the end: see `Chooser.check`."""
         total = sum(span.size for span in self.source.values()) if self._log else self._lines
         for record in self._records():
@@ -152,7 +152,7 @@ class Survey:
             for partition in {one.partition for one in selection.offsets}
         }
 
-    def _wanted(self) -> Wanted | None:
+    def _wanted(self) -> Answers | None:
         """Whom it is about, where that depends on what became of them."""
         if self._selection.reason is not None:
             return self._rejected()

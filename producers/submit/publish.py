@@ -60,7 +60,7 @@ def submit(
         def delivered(error: KafkaError | None) -> None:
             settled(name, _explain(error, give_up_after_s) if error else None)
             if tracer is not None and error is None:
-                tracer.beginning("submit", message, begun, time.time_ns())
+                tracer.stage("submit", message, begun, time.time_ns(), is_producer=True)
 
         return delivered
 

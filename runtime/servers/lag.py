@@ -86,7 +86,7 @@ class Lag:
 
     def show(self) -> None:
         """Have it scraped."""
-        LAG_MESSAGES.ask, LAG_S.ask = self.messages, self.seconds
+        LAG_MESSAGES.source, LAG_S.source = self.messages, self.seconds
 
     def messages(self) -> Series:
         """By group, topic and partition."""

@@ -32,14 +32,14 @@ class CallbackGauge(Collector):
     """A gauge whose series come and go: `ask` says at each scrape which there are. In other workers there are none."""
 
     def __init__(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> None:
-        self.ask: Callable[[], Series] = _nothing
+        self.source: Callable[[], Series] = _nothing
         self.labels = labels
         self.name, self._documentation = name, documentation
         REGISTRY.register(self)
 
     def set(self, value: float) -> None:
         """The value of one without labels."""
-        self.ask = lambda: {(): value}
+        self.source = lambda: {(): value}
 
     def describe(self) -> Iterable[Metric]:
         """The gauge without series, for the registry."""
@@ -48,7 +48,7 @@ class CallbackGauge(Collector):
     def collect(self) -> Iterable[Metric]:
         """The gauge as it is now."""
         family = GaugeMetricFamily(self.name, self._documentation, labels=self.labels)
-        for values, value in self.ask().items():
+        for values, value in self.source().items():
             family.add_metric(values, value)
         return [family]
 

@@ -1,8 +1,9 @@
-"""Where time goes between a producer and the rows, as spans: https://opentelemetry.io/docs/specs/otel/trace/api.
+"""Spans of what each stage does with a message: https://opentelemetry.io/docs/specs/otel/trace/api.
 
-A record names its trace (`traceparent`, https://www.w3.org/TR/trace-context), and whatever follows from it carries that
-on unchanged, so that what is derived twice is the same record: the span of every stage is a child of the producer's.
-Spans leave by OTLP over HTTP where the standard variables say so; else the exporter is not even imported.
+A record names its trace (`traceparent`, https://www.w3.org/TR/trace-context). Records derived from it carry the same
+header, so that deriving twice gives the same record: the spans of all stages are siblings under that parent. Where the
+producer gave no trace, `traced` names one whose parent has no span: it is only a name.
+Spans leave by OTLP over HTTP where the standard variables are set; else the exporter is not even imported.
 """
 
 import atexit
@@ -31,9 +32,9 @@ _NONE: Mapping[str, Attribute] = MappingProxyType({})
 
 
 def traced(message: Message[E]) -> Message[E]:
-    """The message as the beginning of a trace, unless it belongs to one.
+    """The message with a trace of its own, unless it belongs to one.
 
-    The ids follow from the message's id: whoever publishes it again says the same.
+    The trace's id is derived from the message's id: publishing it again gives the same record.
     """
     if trace_id_of(message.context) is not None:
         return message
@@ -43,7 +44,7 @@ def traced(message: Message[E]) -> Message[E]:
 
 
 def trace_id_of(context: Headers) -> str | None:
-    """The trace that a record belongs to."""
+    """The id of the trace that a record belongs to, 32 hexadecimal digits; None without a trace."""
     for name, value in context:
         if name == "traceparent" and (found := _PARENT.fullmatch(value or b"")):
             return found[1].decode()
@@ -51,7 +52,7 @@ def trace_id_of(context: Headers) -> str | None:
 
 
 def tracer_of(settings: Settings, service: str) -> "Tracer | None":
-    """What exports a process's spans, None where no endpoint is set. OTEL_SERVICE_NAME goes before `service`."""
+    """The exporter of a process's spans, None where no endpoint is set. OTEL_SERVICE_NAME overrides `service`."""
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
     return _tracer(settings.namespace, os.environ.get("OTEL_SERVICE_NAME") or f"facematch-{service}")
@@ -63,9 +64,9 @@ def _tracer(namespace: str, service: str) -> "Tracer":
 
 
 class Tracer:
-    """Hands spans to a thread that exports them; those that a collector does not take in time are dropped.
+    """Hands spans to a thread that exports them. Spans that a collector does not take in time are dropped.
 
-    The other standard variables (headers, certificates, sampler, batches) are the SDK's business.
+    The SDK reads the other standard variables (headers, certificates, sampler, batches). Thread-safe.
     """
 
     def __init__(self, namespace: str, service: str) -> None:
@@ -74,20 +75,27 @@ class Tracer:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        from runtime.telemetry.trace_ids import GivenIds
-
-        self._ids = GivenIds()
         self._exporter = OTLPSpanExporter()
         resource = Resource.create({"service.name": service, "service.namespace": namespace})
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=self._ids)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("facematch")
         atexit.register(self.close)
 
     def stage(
-        self, name: str, message: Message[Event], begun: int, ended: int, more: Mapping[str, Attribute] = _NONE
+        self,
+        name: str,
+        message: Message[Event],
+        begun: int,
+        ended: int,
+        more: Mapping[str, Attribute] = _NONE,
+        *,
+        is_producer: bool = False,
     ) -> None:
-        """The span of what a stage did with a message, in nanoseconds since 1970. Of no trace: none."""
+        """Export the span of a stage that took from `begun` to `ended`, in nanoseconds since 1970.
+
+        Nothing is exported for a message without a trace.
+        """
         from opentelemetry.trace import SpanKind, get_current_span
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -96,26 +104,12 @@ class Tracer:
         if not get_current_span(parent).get_span_context().is_valid:
             return
         attributes = {**_attributes(name, message.event), **more}
-        span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes, start_time=begun)
-        span.end(ended)
-
-    def beginning(
-        self, name: str, message: Message[Event], begun: int, ended: int, more: Mapping[str, Attribute] = _NONE
-    ) -> None:
-        """The span of who publishes a message: the first of its trace if `traced` began that. From one thread."""
-        if message.context != traced(replace(message, context=())).context:
-            self.stage(name, message, begun, ended, more)
-            return
-        from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind
-
-        attributes = {**_attributes(name, message.event), **more}
-        with self._ids.given(message.context):
-            span = self._tracer.start_span(name, Context(), SpanKind.PRODUCER, attributes, start_time=begun)
+        kind = SpanKind.PRODUCER if is_producer else SpanKind.CONSUMER
+        span = self._tracer.start_span(name, parent, kind, attributes, start_time=begun)
         span.end(ended)
 
     def close(self) -> None:
-        """Export what is left, unless that takes long. A process that ends does so by itself."""
+        """Export the spans that are left, within 2 s. Called at the end of the process too."""
         atexit.unregister(self.close)
         flush = threading.Thread(target=self._provider.force_flush, name="last spans", daemon=True)
         flush.start()

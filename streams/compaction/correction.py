@@ -85,12 +85,13 @@ class Correction:
             self._ours.clear()
 
     def publish_certificate(self, certificate: CompactionCertified) -> None:
-        """Publish a certificate, the beginning of a trace."""
+        """Publish a certificate, with a trace of its own."""
         message = traced(announce(certificate, SOURCE))
         self._publisher.publish_all([encode(message)], self._check)
         if self._tracer is not None:
             begun = int(certificate.began_at.timestamp() * 1e9)
-            self._tracer.beginning("compact", message, begun, time.time_ns(), {"facematch.people": certificate.people})
+            people = {"facematch.people": certificate.people}
+            self._tracer.stage("compact", message, begun, time.time_ns(), people, is_producer=True)
 
     def _publish(self, messages: Iterator[Message[Event]]) -> None:
         while batch := list(islice(messages, _AT_ONCE)):

@@ -51,7 +51,7 @@ def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVi
             }
             return {labels: number for labels, number in found.items() if number is not None}
 
-        gauge.ask = series
+        gauge.source = series
 
     show(GALLERY_PEOPLE, lambda scope: scope.people)
     show(GALLERY_DELTA, lambda scope: scope.delta)

@@ -105,6 +105,15 @@ def test_whom_a_broken_photo_store_kept_out_are_replayed_by_reason_and_the_pair_
     assert "chosen from individuals: 0" in run(*chosen).output, "they are encoded by now"
 
 
+def test_nothing_is_sent_where_one_of_the_individuals_is_unknown(world: World, run: Run) -> None:
+    publish_crowd(world, 10)
+    refused = run("--individual", "p3", "--individual", "typo", "--yes", "--at-once")
+    assert refused.exit_code == 2
+    assert "nothing there is about individual typo" in refused.output
+    assert sent_by(world, INDIVIDUALS) == []
+    assert not (world.settings.data_folder / "replays").exists(), "nor is there anything to resume"
+
+
 def test_killed_at_any_moment_and_gone_on_with_each_event_is_there_once(world: World, run: Run) -> None:
     count, rate = 3000, 1500
     publish_crowd(world, count)

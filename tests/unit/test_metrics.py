@@ -35,7 +35,7 @@ def test_a_gauge_is_asked_whenever_it_is_scraped() -> None:
     try:
         assert b"for_a_test_people{" not in generate_latest()
         held: dict[tuple[str, ...], float] = {("c",): 3.0}
-        gauge.ask = lambda: held
+        gauge.source = lambda: held
         assert b'for_a_test_people{collection="c"} 3.0' in generate_latest()
         held.clear()
         assert b"for_a_test_people{" not in generate_latest()

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from producers.replay.chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Chooser, Chosen, Wanted
+from producers.replay.chooser import ERASED, REPEATED, SUPERSEDED, UNREADABLE, Answers, Chooser, ChosenEvent
 from producers.replay.file import BrokenLineError, FileRecord, line_of, records_in
 from producers.replay.interleave import side_by_side
 from producers.replay.outcomes import Outcomes
-from producers.replay.rate import busiest
 from producers.replay.selection import Offsets, Selection, SelectionError
 from producers.replay.sending import POSITION, replayed
 from schemas.envelope import REPLAY_ID, Message, Readable, Record, StoredRecord, announce, decode, encode
@@ -55,18 +54,18 @@ def rejection(of: Message[Event], reason: RejectionReason) -> Message[Event]:
 
 
 def choose(
-    records: Iterable[StoredRecord], erased: Erased = NOBODY, wanted: Wanted | None = None, **choices: Any
+    records: Iterable[StoredRecord], erased: Erased = NOBODY, answers: Answers | None = None, **choices: Any
 ) -> Chooser:
     """A chooser that has seen them."""
-    chooser = Chooser(Selection(**choices), erased, wanted)
+    chooser = Chooser(Selection(**choices), erased, answers)
     for record in records:
         chooser.choose(record)
     return chooser
 
 
-def offsets(records: Iterable[StoredRecord], wanted: Wanted | None = None, **choices: Any) -> list[int]:
+def offsets(records: Iterable[StoredRecord], answers: Answers | None = None, **choices: Any) -> list[int]:
     """Of those that are chosen."""
-    chooser = Chooser(Selection(**choices), NOBODY, wanted)
+    chooser = Chooser(Selection(**choices), NOBODY, answers)
     return [record.offset for record in records if chooser.choose(record)]
 
 
@@ -152,7 +151,7 @@ def test_of_encodings_the_latest_of_each_is_chosen() -> None:
     for record in log:
         outcomes.add_encoding(record)
     assert offsets(log, outcomes.encodings, topic="encodings") == [1, 3]
-    assert choose(log, wanted=outcomes.encodings, topic="encodings").left_out == {SUPERSEDED: 2}
+    assert choose(log, answers=outcomes.encodings, topic="encodings").left_out == {SUPERSEDED: 2}
     new = {key: one for key, one in outcomes.encodings.items() if one.encoder == "new"}
     assert offsets(log, new, topic="encodings", encoder="new") == [3]
     registrations = in_log([registered("a", 2), registered("a"), registered("b")])
@@ -229,7 +228,7 @@ def test_records_come_back_from_a_file_as_they_were() -> None:
         FileRecord(one.topic, one.key, one.value, one.headers, line) for line, one in enumerate(records, start=1)
     ]
     chosen = [Chooser(Selection(file=Path("f")), NOBODY).choose(one) for one in found if isinstance(one, FileRecord)]
-    sent = [replayed(one, "r") for one in chosen if isinstance(one, Chosen)]
+    sent = [replayed(one, "r") for one in chosen if isinstance(one, ChosenEvent)]
     assert [one.partition_by for one in sent] == [None, "c", "c"], "encodings go to the partition of their collection"
 
 
@@ -257,8 +256,3 @@ def test_partitions_take_turns_and_each_stays_in_order() -> None:
     for partition in (0, 1):
         assert [one.offset for one in found if one.partition == partition] == list(range(6000))
     assert abs(sum(one.partition for one in found[:4000]) - 2000) < 200
-
-
-def test_the_busiest_time_is_the_rate() -> None:
-    assert busiest([], 10) is None
-    assert busiest([0, 20_000, 21_000, 22_000, 29_999, 30_000, 31_000], 10) == pytest.approx(0.4)

@@ -1,4 +1,4 @@
-"""A trace begins with the producer, travels unchanged, and its spans leave without holding anybody up."""
+"""A trace begins with the producer, travels unchanged, and exporting its spans holds nobody up."""
 
 import socket
 import subprocess
@@ -51,19 +51,22 @@ def test_a_header_that_names_no_trace_is_none(garbage: bytes | None) -> None:
     assert trace_id_of((("traceparent", garbage),)) is None
 
 
-def test_spans_are_children_of_the_producers(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_of_a_trace_are_siblings(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
     tracer, message = Tracer("n", "facematch-test"), traced(created())
-    tracer.beginning("submit", message, 1_000, 2_000)
+    tracer.stage("submit", message, 1_000, 2_000, is_producer=True)
     tracer.stage("encode", message.derive(message.event, "t"), 3_000, 4_000, {"facematch.outcome": "encoded"})
-    tracer.beginning("relay", Message(message.event, "id", message.time, "t", (GIVEN, STATE)), 1_000, 2_000)
+    tracer.stage(
+        "relay", Message(message.event, "id", message.time, "t", (GIVEN, STATE)), 1_000, 2_000, is_producer=True
+    )
     tracer.stage("untraced", created(), 1_000, 2_000)
     tracer.stage("garbage", Message(message.event, "id", message.time, "t", (("traceparent", b"00-"),)), 1, 2)
     tracer.close()
     submit, encode_span, relay = collector.spans
-    assert (submit.name, submit.parent_id, submit.trace_id) == ("submit", "", trace_id_of(message.context))
-    assert (encode_span.trace_id, encode_span.parent_id) == (submit.trace_id, submit.span_id)
+    assert (submit.name, submit.trace_id) == ("submit", trace_id_of(message.context))
+    assert (encode_span.trace_id, encode_span.parent_id) == (submit.trace_id, submit.parent_id)
+    assert len({submit.span_id, encode_span.span_id, submit.parent_id}) == 3
     assert (relay.trace_id, relay.parent_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
     assert (encode_span.service, encode_span.begun, encode_span.ended) == ("facematch-test", 3_000, 4_000)
     assert encode_span.attributes == {
@@ -86,7 +89,7 @@ def test_a_sampler_takes_a_trace_in_every_stage_or_in_none(
         tracer = Tracer("n", service)
         for number in range(200):
             message = traced(Message(created().event, f"id-{number}", created().time, "t"))
-            (tracer.beginning if name == "submit" else tracer.stage)(name, message, 1, 2)
+            tracer.stage(name, message, 1, 2, is_producer=name == "submit")
         tracer.close()
     by_name = [{span.trace_id for span in collector.spans if span.name == name} for name in ("submit", "encode")]
     assert by_name[0] == by_name[1]
