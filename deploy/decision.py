@@ -1,4 +1,4 @@
-"""`facematch decide`: what a reviewer says of a pair, as an event."""
+"""`facematch decide`: publishes a reviewer's verdict on a pair."""
 
 from sqlalchemy import select, union
 
@@ -13,13 +13,13 @@ SOURCE = "facematch/decide"
 
 
 class UnknownPairError(Exception):
-    """No pair of that id is known."""
+    """No pair with that id is known."""
 
 
 def decide(settings: Settings, pair_id: str, verdict: str, by: str, note: str) -> PairDecided:
-    """Publish a decision on a pair that is, or was, known; returns once Kafka has it. Raises UnknownPairError.
+    """Publish a decision on a pair that is, or was, in the tables; returns once Kafka has acknowledged it.
 
-    Raises ValidationError where a text is too long. Of a pair that nobody has found yet, publish the event itself.
+    Raises UnknownPairError; ValidationError where a text is too long.
     """
     known = [
         select(table.c.collection, table.c.encoder, table.c.individual_a, table.c.individual_b).where(

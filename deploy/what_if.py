@@ -1,4 +1,4 @@
-"""`facematch what-if`: matching as it went, beside matching as it would have gone, over the same part of the log."""
+"""`facematch what-if`: a part of the log matched twice, with the settings as they are and with supposed ones."""
 
 import json
 from collections import Counter
@@ -29,14 +29,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Supposed:
-    """Settings that are supposed; None of those that stay. `encoder`: only its embeddings had come."""
+    """Supposed settings; None: unchanged. `encoder`: as if only its embeddings had come."""
 
     threshold: float | None = None
     findings_limit: int | None = None
     encoder: str | None = None
 
     def rules(self, settings: Settings, erased: Erased) -> Rules:
-        """What matching goes by then."""
+        """The rules of matching with these settings."""
         threshold = self.threshold
         return Rules(
             settings.threshold_for if threshold is None else lambda _: threshold,
@@ -46,11 +46,11 @@ class Supposed:
 
 
 class NoSuchPartError(Exception):
-    """The log has no such part, or nobody in it. The text says so."""
+    """The log has no such part, or nobody in it. The text says which."""
 
 
 class WhatIfReport(NamedTuple):
-    """What came of matching as settings are, and as they are supposed to be."""
+    """The outcomes with the settings as they are, and with the supposed ones."""
 
     now: SupposedOutcome
     then: SupposedOutcome
@@ -75,7 +75,7 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: LogS
             then = SupposedRun(supposed.rules(settings, erased), supposed.encoder)
             task = bar.add_task(f"partition {partition}", total=end - begin)
             with closing(log.read(partition, begin, end)) as read:
-                records = _told(read, partial(bar.update, task))
+                records = _counted(read, partial(bar.update, task))
                 has_anyone |= _run(now, then, part.split(records), settings.match_batch)
             has_encoder |= then.has_seen_encoder
             report.now.add(now.outcome())
@@ -96,10 +96,10 @@ def _check(part: LogSlice, partition: int, begin: int, end: int) -> None:
         )
 
 
-def _told(batches_read: Iterable[list[StoredRecord]], tell: Callable[..., None]) -> Iterator[StoredRecord]:
+def _counted(batches_read: Iterable[list[StoredRecord]], report: Callable[..., None]) -> Iterator[StoredRecord]:
     for batch in batches_read:
         yield from batch
-        tell(advance=len(batch))
+        report(advance=len(batch))
 
 
 def _run(now: SupposedRun, then: SupposedRun, records: Iterable[tuple[StoredRecord, bool]], most: int) -> bool:
@@ -115,7 +115,7 @@ def _run(now: SupposedRun, then: SupposedRun, records: Iterable[tuple[StoredReco
 
 
 def print_report(console: Console, report: WhatIfReport, as_json: bool) -> None:
-    """How many pairs by collection, and the nearest of those gained and lost; as JSON all of these, a line each."""
+    """Print pairs by collection, and the nearest of those gained and lost; as JSON all of these, a line each."""
     found = changes(*report)
     if as_json:
         for change in found:
@@ -150,5 +150,5 @@ def _print_changes(console: Console, found: Sequence[PairChange]) -> None:
 
 
 def _json(change: PairChange) -> str:
-    said = {"change": "gained" if change.gained else "lost", **change.pair._asdict(), **change.found._asdict()}
-    return json.dumps(said, ensure_ascii=False)
+    line = {"change": "gained" if change.gained else "lost", **change.pair._asdict(), **change.found._asdict()}
+    return json.dumps(line, ensure_ascii=False)

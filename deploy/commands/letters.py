@@ -11,7 +11,7 @@ from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_
 from deploy.commands.times import TIME_HELP, parse_period
 
 if TYPE_CHECKING:
-    from deploy.letters.box import Choice, Filed
+    from deploy.letters.box import FiledLetter, LetterFilter
 
 letters = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -50,10 +50,10 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Letters that nobody has done anything about: which, since when, how often they failed, and why."""
-    from deploy.letters.box import Choice
+    from deploy.letters.box import LetterFilter
     from deploy.letters.report import print_letters
 
-    choice = Choice(reason, topic, *parse_period(since, until), settled=everything)
+    choice = LetterFilter(reason, topic, *parse_period(since, until), settled=everything)
     chosen = _chosen([], choice)
     print_letters(Console(), chosen, limit, as_json)
     if as_json and len(chosen) > limit:
@@ -66,12 +66,12 @@ def show(
     raw: Annotated[bool, typer.Option("--raw", help="The bytes of its value, all of them, and nothing else.")] = False,
 ) -> None:
     """A letter: where it stood, what is wrong, its headers and its bytes. They may hold a photo, or an embedding."""
-    from deploy.letters.box import Choice, read_bytes
+    from deploy.letters.box import LetterFilter, read_bytes
     from deploy.letters.report import print_letter
 
     if raw and sys.stdout.isatty():
         raise UserError("--raw writes bytes that a terminal might obey: send them to a file, with `> FILE`")
-    found = _chosen([letter], Choice())
+    found = _chosen([letter], LetterFilter())
     with servers_expected():
         for filed, one in read_bytes(read_settings(), found):
             if raw:
@@ -182,17 +182,17 @@ def discard(
 
 def _chosen_for(
     names: list[str] | None, reason: str | None, topic: str | None, since: str | None, until: str | None
-) -> "list[Filed]":
+) -> "list[FiledLetter]":
     """Those of which something is to be done. Raises UserError where it is not said which."""
-    from deploy.letters.box import Choice
+    from deploy.letters.box import LetterFilter
 
-    choice = Choice(reason, topic, *parse_period(since, until))
-    if bool(names) == (choice != Choice()):
+    choice = LetterFilter(reason, topic, *parse_period(since, until))
+    if bool(names) == (choice != LetterFilter()):
         raise UserError("name letters, or choose them by --reason, --topic, --since and --until: one of the two")
     return _chosen(names or [], choice)
 
 
-def _chosen(names: list[str], choice: "Choice") -> "list[Filed]":
+def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
     from deploy.letters.box import UnknownLetterError, choose, read_all
     from deploy.setup.topics import check_topics
     from schemas.topics import TOPICS

@@ -1,4 +1,4 @@
-"""`facematch erase`: has somebody erased, waits until it is so everywhere, says what was where and what still is."""
+"""`facematch erase`: publishes an erasure, waits until every worker has applied it, and makes the receipt."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rich.table import Table
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection
 
-from deploy.erasure.places import Footprint, Trace
+from deploy.erasure.places import Footprint, PlaceContent
 from deploy.shards import shard_counts, shards_of
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.partition_log import PartitionLog
@@ -41,52 +41,57 @@ REMARKS = (
     "Backups, log lines, the photo in its own store, and what others copied from the topics are theirs to erase.",
 )
 
-Say = Callable[[str], None]
+OnStep = Callable[[str], None]
 T = TypeVar("T")
 
 
 class UnknownIndividualError(Exception):
-    """Nobody of that id is known: the revision must be given."""
+    """Nobody with that id is known: the revision must be given."""
 
 
 class NotErasedError(Exception):
-    """Nobody of that id was erased."""
+    """Nobody with that id was erased."""
 
 
 class StalledErasureError(Exception):
-    """It is not done everywhere within the time. The text says what is missing."""
+    """A worker did not apply the erasure within the time. The text names the worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was where, and what is there now. `revision`: nothing up to it counts any more."""
+    """The places' content before the erasure and now. Every revision up to `revision` is erased."""
 
     revision: int
     erased_at: datetime
-    before: list[Trace]
-    now: list[Trace]
+    before: list[PlaceContent]
+    now: list[PlaceContent]
 
 
 class ErasureRun:
-    """Of one individual of a collection. Raises ErasureKeyError, and what servers raise that do not answer."""
+    """The erasure of one individual. Raises ErasureKeyError, and what clients raise where a server is away."""
 
-    def __init__(self, settings: Settings, collection: str, individual_id: str, say: Say) -> None:
-        self._settings, self._collection, self._individual_id, self._say = settings, collection, individual_id, say
+    def __init__(self, settings: Settings, collection: str, individual_id: str, report: OnStep) -> None:
+        self._settings, self._collection, self._individual_id, self._report = (
+            settings,
+            collection,
+            individual_id,
+            report,
+        )
         self._key = ErasureKey(settings.erasure_key)
         self._digest = self._key.digest(collection, individual_id)
         self._partition = partition_of(collection, ENCODINGS.partitions)
         self._engine = postgres_engine(settings)
 
     def erase(self, revision: int | None, limit_s: float) -> Receipt:
-        """Have it done, and wait for it. Raises UnknownIndividualError, StalledErasureError."""
+        """Publish the erasure and wait for it. Raises UnknownIndividualError, StalledErasureError."""
         with self._engine.connect() as connection:
             revision = revision or self._next_revision(connection)
             survey = Footprint(self._settings, self._collection, self._individual_id)
-            before = survey.places(connection, self._say)
+            before = survey.places(connection, self._report)
         with closing(PartitionLog(self._settings, ENCODINGS, "erase")) as log:
             begin = log.end(self._partition)
         event = IndividualDeleted(collection=self._collection, individual_id=self._individual_id, revision=revision)
-        self._say("publishing IndividualDeleted")
+        self._report("publishing IndividualDeleted")
         Publisher(self._settings, "erase").publish_all([encode(announce(event, SOURCE))])
         self._wait(begin, revision, time.monotonic() + limit_s)
         with self._engine.begin() as connection:
@@ -95,18 +100,18 @@ class ErasureRun:
         return self._receipt(before, survey)
 
     def again(self) -> Receipt:
-        """The receipt of an erasure, as things are now. Raises NotErasedError."""
+        """The receipt of an earlier erasure, with the places as they are now. Raises NotErasedError."""
         with self._engine.connect() as connection:
             row = connection.execute(select(erased.c.receipt).where(erased.c.digest == self._digest)).one_or_none()
         if row is None:
             raise NotErasedError
-        before = [Trace(**place) for place in row.receipt or []]
+        before = [PlaceContent(**place) for place in row.receipt or []]
         return self._receipt(before, Footprint(self._settings, self._collection, self._individual_id))
 
-    def _receipt(self, before: list[Trace], survey: Footprint) -> Receipt:
+    def _receipt(self, before: list[PlaceContent], survey: Footprint) -> Receipt:
         with self._engine.connect() as connection:
             row = connection.execute(select(erased).where(erased.c.digest == self._digest)).mappings().one()
-            return Receipt(row["revision"], row["erased_at"], before, survey.places(connection, self._say))
+            return Receipt(row["revision"], row["erased_at"], before, survey.places(connection, self._report))
 
     def _next_revision(self, connection: Connection) -> int:
         columns = (column for name, column in individuals.c.items() if name.endswith("_revision"))
@@ -120,7 +125,7 @@ class ErasureRun:
         return int(max((known or 0) + 1, gone or 0))
 
     def _wait(self, begin: int, revision: int, deadline: float) -> None:
-        """In the order of the flow: the log from an offset on, the registry, the matchers, the tables."""
+        """Wait for the workers in the order of the flow: encoder, matchers, sink."""
         partition = self._partition
         with (
             closing(PartitionLog(self._settings, ENCODINGS, "erase")) as log,
@@ -131,18 +136,18 @@ class ErasureRun:
             self._until(lambda: self._is_registered(registry, revision), "the encoder, CPU pool", deadline)
             for shard in self._shards():
                 self._until(partial(self._is_matched, shard, tombstone), f"the matcher, shard {shard}", deadline)
-            said = findings.end(partition)
-            self._until(lambda: (findings.committed(partition) or 0) >= said, "the sink", deadline)
+            end = findings.end(partition)
+            self._until(lambda: (findings.committed(partition) or 0) >= end, "the sink", deadline)
             self._until(lambda: self._is_in_table(revision), "the sink", deadline)
 
     def _shards(self) -> list[Shard]:
-        """Those that matchers divide the partition into now: of an earlier number of shards none will ever match it."""
+        """The shards at work now: matchers of an earlier number of shards would never match it."""
         with closing(connect_once(self._settings)) as redis:
-            said = list(read_vitals(redis, self._settings))
-        return shards_of(said, self._partition, shard_counts(self._settings))
+            vitals = list(read_vitals(redis, self._settings))
+        return shards_of(vitals, self._partition, shard_counts(self._settings))
 
     def _until(self, seen: Callable[[], T | None], who: str, deadline: float) -> T:
-        self._say(f"waiting for {who}")
+        self._report(f"waiting for {who}")
         while not (found := seen()):
             if time.monotonic() > deadline:
                 raise StalledErasureError(f"{who} has not done it yet; `facematch status` says whether it runs")
@@ -150,7 +155,7 @@ class ErasureRun:
         return found
 
     def _tombstone(self, log: PartitionLog, begin: int, revision: int) -> int | None:
-        """Behind which offset of `encodings` nothing of the person counts, None as long as there is none."""
+        """The offset behind the individual's tombstone on `encodings`, None while there is none."""
         key = individual_key(self._collection, self._individual_id).encode()
         for batch in log.read(self._partition, begin, log.end(self._partition)):
             for record in batch:
@@ -174,7 +179,7 @@ class ErasureRun:
 
 
 def print_receipt(console: Console, receipt: Receipt) -> None:
-    """A row for each place where something was or is, and what the table cannot know."""
+    """Print a row for each place that held or holds something, and remarks on what cannot be searched."""
     console.print(f"erased at {receipt.erased_at:%Y-%m-%d %H:%M:%S %Z}, revisions up to {receipt.revision}")
     was = {place.name: place.there for place in receipt.before}
     table = Table("place", "before", "now", "the rest expires", title="receipt", title_justify="left")

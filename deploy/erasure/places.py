@@ -1,4 +1,4 @@
-"""Where something of an individual stands: in every topic, in every table, and in Redis."""
+"""Finds every place that holds something of an individual: topics, tables, Redis."""
 
 import json
 import re
@@ -28,8 +28,8 @@ OnPlace = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """What stands in a place, in words; empty where nothing does. `until`: when the last of it is gone, in words."""
+class PlaceContent:
+    """What a place holds of an individual, as text; empty: nothing. `until`: when the last of it expires, as text."""
 
     name: str
     there: str
@@ -70,7 +70,7 @@ class _Seen:
 
 
 class Footprint:
-    """Looks for one individual. What it has seen of embeddings it looks for in Redis."""
+    """Searches all places for one individual. Redis is searched for the embeddings that were found in Kafka."""
 
     def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
         self._settings, self._collection, self._individual_id = settings, collection, individual_id
@@ -79,19 +79,22 @@ class Footprint:
         self._vectors: set[bytes] = set()
         self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
 
-    def places(self, connection: Connection, say: OnPlace) -> list[Trace]:
-        """Everything. `say` is told where it looks. Raises KafkaException, redis.ConnectionError, OperationalError."""
-        found = [self._topic(topic, say) for topic in TOPICS]
-        say("Postgres")
+    def places(self, connection: Connection, report: OnPlace) -> list[PlaceContent]:
+        """The content of every place; `report` is called with the name of each before it is searched.
+
+        Raises KafkaException, redis.ConnectionError, OperationalError.
+        """
+        found = [self._topic(topic, report) for topic in TOPICS]
+        report("Postgres")
         found += [self._table(connection, table) for table in (individuals, checks, duplicates, retractions, decisions)]
-        say("Redis")
+        report("Redis")
         return [*found, self._redis()]
 
-    def _topic(self, topic: Topic[Event], say: OnPlace) -> Trace:
+    def _topic(self, topic: Topic[Event], report: OnPlace) -> PlaceContent:
         seen = _Seen()
         with closing(PartitionLog(self._settings, topic, "survey")) as log:
             for partition in range(topic.partitions):
-                say(f"{topic.name}, partition {partition}")
+                report(f"{topic.name}, partition {partition}")
                 for batch in log.read(partition, *log.bounds(partition)):
                     for record in batch:
                         if self._is_about(record):
@@ -104,7 +107,7 @@ class Footprint:
             until = f"{last + kept:%Y-%m-%d}"
             if topic.cleanup is Cleanup.COMPACT and seen.records:
                 until = f"{last + COMPACTED_WITHIN:%Y-%m-%d}, null values {until}"
-        return Trace(f"topic {topic.name}", str(seen), until)
+        return PlaceContent(f"topic {topic.name}", str(seen), until)
 
     def _is_about(self, record: StoredRecord) -> bool:
         key = record.key or b""
@@ -122,17 +125,17 @@ class Footprint:
             self._pairs.add(key)
         return about
 
-    def _table(self, connection: Connection, table: Table) -> Trace:
+    def _table(self, connection: Connection, table: Table) -> PlaceContent:
         columns: list[Column[str]] = [
             table.c[name] for name in ("individual_id", "individual_a", "individual_b") if name in table.c
         ]
         whose = or_(*(column == self._individual_id for column in columns))
         query = select(func.count()).select_from(table).where(and_(table.c.collection == self._collection, whose))
         count = connection.scalar(query) or 0
-        return Trace(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
+        return PlaceContent(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
 
-    def _redis(self) -> Trace:
-        # Where Kafka has compacted their embeddings away, nobody knows them: then for the id.
+    def _redis(self) -> PlaceContent:
+        # Kafka may have compacted the embeddings away: then the id is searched for.
         needles = self._vectors or {self._individual_id.encode()}
         count, overlap = 0, max(map(len, needles)) - 1
         with closing(connect_once(self._settings)) as redis:
@@ -145,11 +148,11 @@ class Footprint:
                     before = text[len(text) - overlap :]
         again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))
         until = f"the compaction of {again:%Y-%m-%d %H:%M}, if facematch up runs it" if count else ""
-        return Trace("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
+        return PlaceContent("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
 
 
 def _files(redis: Redis, namespace: str) -> Iterator[list[bytes]]:
-    """Keys of values, those of the chunks of a file together and in their order."""
+    """The keys of values; the chunks of one file together and in order."""
     files: dict[bytes, list[tuple[int, bytes]]] = {}
     for name in redis.scan_iter(match=f"{namespace}:*", count=1000, _type="string"):
         file, _, number = name.rpartition(b":")

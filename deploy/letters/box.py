@@ -1,4 +1,4 @@
-"""The topic `dead-letters` as operations see it: which letters there are, and what was done about each."""
+"""Reads the topic `dead-letters`: the letters, and what was done about each."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,11 +19,11 @@ class UnknownLetterError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
-    """What there is to say of a letter without its bytes, which may be many.
+class FiledLetter:
+    """A letter without its bytes, which may be many.
 
-    `offset` is where on `dead-letters` it stands; `failed` how often the message could not be read, the times included
-    that it was sent again; `settled` what was done about it last, at `settled_at`, and None while it is open.
+    `offset`: its offset on `dead-letters`; `failed`: how often the message could not be read, also when it was sent
+    again; `settled`: what was done about it last, at `settled_at`; None while it is open.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Filed:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which letters: those whose error has `reason` in it, in either case; that came from `topic`; written in a time.
+class LetterFilter:
+    """A filter of letters: by a part of the error, ignoring case; by topic; by when they were written.
 
-    None stands for any. Of those that were settled only where `settled` says so.
+    None stands for any. Settled letters match only with `settled`.
     """
 
     reason: str | None = None
@@ -57,8 +57,8 @@ class Choice:
     until: datetime | None = None
     settled: bool = False
 
-    def takes(self, letter: Filed) -> bool:
-        """Whether it is one of them."""
+    def passes(self, letter: FiledLetter) -> bool:
+        """Whether a letter passes the filter."""
         return (
             (self.settled or letter.settled is None)
             and (self.reason is None or self.reason.lower() in letter.error.lower())
@@ -68,9 +68,9 @@ class Choice:
         )
 
 
-def file(records: Iterable[StoredRecord]) -> list[Filed]:
-    """The letters on `dead-letters`, the oldest first, each once: as it was written last. Their bytes are let go."""
-    letters: dict[str, Filed] = {}
+def file(records: Iterable[StoredRecord]) -> list[FiledLetter]:
+    """The letters among records of `dead-letters`, the oldest first, each once, as it was written last."""
+    letters: dict[str, FiledLetter] = {}
     settled: dict[str, tuple[Settled, datetime]] = {}
     for record in records:
         match read_letter(record):
@@ -85,8 +85,8 @@ def file(records: Iterable[StoredRecord]) -> list[Filed]:
     return list(letters.values())
 
 
-def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[Filed]:
-    """What `file` makes of the whole topic. Topics that are not there are waited for: see `check_topics`."""
+def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[FiledLetter]:
+    """All letters of the topic. Waits for a topic that is missing: call `check_topics` first."""
 
     def records(log: PartitionLog) -> Iterator[StoredRecord]:
         begin, end = log.bounds(0)
@@ -98,10 +98,13 @@ def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _
         return file(records(log))
 
 
-def choose(letters: Sequence[Filed], names: Sequence[str], choice: Choice) -> list[Filed]:
-    """Those of the names, settled or not, or where none is given those of the choice. Raises UnknownLetterError."""
+def choose(letters: Sequence[FiledLetter], names: Sequence[str], choice: LetterFilter) -> list[FiledLetter]:
+    """The letters with these names, settled or not; without names, those that pass the filter.
+
+    Raises UnknownLetterError.
+    """
     if not names:
-        return [letter for letter in letters if choice.takes(letter)]
+        return [letter for letter in letters if choice.passes(letter)]
     by_name = {letter.name: letter for letter in letters}
     for name in names:
         if name not in by_name:
@@ -109,8 +112,8 @@ def choose(letters: Sequence[Filed], names: Sequence[str], choice: Choice) -> li
     return [by_name[name] for name in dict.fromkeys(names)]
 
 
-def read_bytes(settings: Settings, letters: Sequence[Filed]) -> Iterator[tuple[Filed, Letter]]:
-    """Those letters with their bytes, one after the other, as they stand on the topic."""
+def read_bytes(settings: Settings, letters: Sequence[FiledLetter]) -> Iterator[tuple[FiledLetter, Letter]]:
+    """The letters with their bytes, in the order of the topic."""
     wanted = {letter.offset: letter for letter in letters}
     if not wanted:
         return
@@ -131,9 +134,9 @@ def in_time(timestamp: int) -> datetime:
     return datetime.fromtimestamp(timestamp / 1000, UTC)
 
 
-def _filed(letter: Letter, offset: int) -> Filed:
+def _filed(letter: Letter, offset: int) -> FiledLetter:
     record = letter.record
-    return Filed(
+    return FiledLetter(
         letter.name,
         offset,
         record.topic,

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from deploy.letters.box import Filed, read_bytes
+from deploy.letters.box import FiledLetter, read_bytes
 from deploy.letters.fix import FixRefusedError, LetterFix
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.publisher import Publisher
@@ -23,7 +23,7 @@ OnDone = Callable[[int], None]
 class Verdict:
     """What would be sent of a letter, in words, or why nothing can be."""
 
-    letter: Filed
+    letter: FiledLetter
     sends: str = ""
     refused: str = ""
 
@@ -36,7 +36,7 @@ class Redrive:
         with closing(ErasureLog(settings, "letters")) as erasures:
             self._erased = erasures.catch_up().erased
 
-    def judge(self, letters: Sequence[Filed]) -> list[Verdict]:
+    def judge(self, letters: Sequence[FiledLetter]) -> list[Verdict]:
         """What would come of each, as it will be judged by who reads it. Nothing is sent."""
         verdicts = []
         for filed, letter in read_bytes(self._settings, letters):
@@ -49,7 +49,7 @@ class Redrive:
                 verdicts.append(Verdict(filed, sends=f"{type(event).__name__} {event.key}"))
         return verdicts
 
-    def send(self, letters: Sequence[Filed], done: OnDone = lambda _count: None) -> list[Filed]:
+    def send(self, letters: Sequence[FiledLetter], done: OnDone = lambda _count: None) -> list[FiledLetter]:
         """Send letters again that `judge` did not refuse, and put on record that it was done; `done` is told how many.
 
         Returns those that no broker takes, being too large: they stay open. A letter that was sent and not recorded,
@@ -71,7 +71,7 @@ class Redrive:
         return too_large
 
 
-def discard(settings: Settings, letters: Sequence[Filed], by: str, note: str) -> None:
+def discard(settings: Settings, letters: Sequence[FiledLetter], by: str, note: str) -> None:
     """Put on record that nothing will be done about letters, who says so, and why."""
     marks = [
         settled_record(Settled(letter=letter.name, outcome=LetterOutcome.DISCARDED, by=by, note=note))

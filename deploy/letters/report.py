@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
-from deploy.letters.box import Choice, Filed, read_all
+from deploy.letters.box import FiledLetter, LetterFilter, read_all
 from deploy.letters.redrive import Verdict
 from deploy.printable import escaped, printable
 from runtime.servers.partition_log import PartitionLog
@@ -21,7 +21,7 @@ _JUDGED = 50
 _MOST_COUNTED = 1000  # records: each may be a photo
 
 
-def print_letters(console: Console, letters: Sequence[Filed], limit: int, as_json: bool) -> None:
+def print_letters(console: Console, letters: Sequence[FiledLetter], limit: int, as_json: bool) -> None:
     """The latest of them as a table, or a line each as JSON."""
     latest = letters[-limit:]
     if as_json:
@@ -40,7 +40,7 @@ def print_letters(console: Console, letters: Sequence[Filed], limit: int, as_jso
     console.print(f"{_count(len(letters))}{more}")
 
 
-def print_letter(console: Console, filed: Filed, letter: Letter) -> None:
+def print_letter(console: Console, filed: FiledLetter, letter: Letter) -> None:
     """Everything that is known of a letter; on a terminal the beginning of its bytes."""
     record = letter.record
     table = Table(show_header=False, title=f"dead letter {filed.name}", title_justify="left")
@@ -93,26 +93,26 @@ def print_open_letters(console: Console, settings: Settings) -> None:
     log.close()
     if end - begin > _MOST_COUNTED:
         count = f"{end - begin} or fewer"
-    elif found := sum(Choice().takes(letter) for letter in read_all(settings)):
+    elif found := sum(LetterFilter().passes(letter) for letter in read_all(settings)):
         count = str(found)
     else:
         return
     console.print(f"[bold red]dead letters:[/] {count} open; `facematch dead-letters list` shows them")
 
 
-def _state(filed: Filed) -> str:
+def _state(filed: FiledLetter) -> str:
     if filed.settled is None or filed.settled_at is None:
         return filed.state
     by = "" if filed.settled.by is None else f" by {printable(filed.settled.by)}: {printable(filed.settled.note or '')}"
     return f"{filed.state} {_at(filed.settled_at)} UTC{by}"
 
 
-def _before(filed: Filed) -> str:
+def _before(filed: FiledLetter) -> str:
     """What was done about it before, if anything."""
     return "" if filed.settled is None else f"\n[dim]{_state(filed)}[/]"
 
 
-def _json(letter: Filed) -> str:
+def _json(letter: FiledLetter) -> str:
     settled = letter.settled
     fields = {
         "letter": letter.name,

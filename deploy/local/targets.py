@@ -1,4 +1,4 @@
-"""Where the workers of the local stack say how they are: a file that Prometheus reads too, and what they answer."""
+"""The addresses of the local stack's workers, in a file that Prometheus reads too, and their answers to /readyz."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ _FILE = "targets.json"
 _TIMEOUT_S = 2.0
 
 
-class Said(NamedTuple):
-    """A worker, its URL, and what it answers when it is asked whether it is ready."""
+class Readiness(NamedTuple):
+    """A worker, its URL, and its answer to /readyz."""
 
     worker: str
     url: str
@@ -20,17 +20,17 @@ class Said(NamedTuple):
 
 
 def write_targets(folder: Path, addresses: Mapping[str, str]) -> None:
-    """Keep the addresses of workers: https://prometheus.io/docs/guides/file-sd/"""
+    """Write the addresses of workers: https://prometheus.io/docs/guides/file-sd/"""
     targets = [{"targets": [address], "labels": {"process": name}} for name, address in addresses.items()]
     (folder / _FILE).write_text(json.dumps(targets, indent=2) + "\n")
 
 
-def ask_targets(folder: Path) -> Iterator[Said]:
-    """What each worker of the stack in that folder answers; nothing where none was ever started."""
+def ask_targets(folder: Path) -> Iterator[Readiness]:
+    """The readiness of each worker of the stack in that folder; nothing where none was ever started."""
     file = folder / _FILE
     for target in json.loads(file.read_text()) if file.exists() else []:
         url = f"http://{target['targets'][0]}"
-        yield Said(target["labels"]["process"], url, _answer(f"{url}/readyz"))
+        yield Readiness(target["labels"]["process"], url, _answer(f"{url}/readyz"))
 
 
 def _answer(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Waiting for the outbox's table."""
+"""Waits for the outbox's table."""
 
 from sqlalchemy.exc import OperationalError
 
@@ -9,7 +9,7 @@ from schemas.settings import Settings
 
 
 def wait_for_outbox(settings: Settings) -> None:
-    """Wait, with growing pauses, for the registration system's Postgres and the table in it. Raises RefusedError."""
+    """Wait, with growing pauses, for the outbox's Postgres and the table in it. Raises AccessRefusedError."""
     engine = outbox_engine(settings)
 
     def missing() -> str:

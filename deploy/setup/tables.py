@@ -1,4 +1,4 @@
-"""Creates the database and its tables by the migrations; the sink waits for them."""
+"""Creates the database and its tables by the migrations, and waits for them."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def create_tables(settings: Settings) -> None:
 
 
 def wait_for_tables(settings: Settings) -> None:
-    """Wait, with growing pauses, for Postgres and the newest migration. Raises RefusedError."""
+    """Wait, with growing pauses, for Postgres and the newest migration. Raises AccessRefusedError."""
     engine = postgres_engine(settings)
     newest = set(ScriptDirectory.from_config(_alembic()).get_heads())
 

@@ -12,7 +12,7 @@ from schemas.topics import TOPICS
 
 
 def create_topics(settings: Settings) -> None:
-    """Create the topics that are not there yet, and return once they can be used; those that are stay as they are."""
+    """Create the topics that are missing, and return once they can be used. Existing ones are not changed."""
     admin = AdminClient(client_config(settings, "setup"))
     wanted = [
         NewTopic(
@@ -34,7 +34,7 @@ def create_topics(settings: Settings) -> None:
         else:
             latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
             places |= {TopicPartition(topic.topic, i): latest for i in range(topic.num_partitions)}
-    # A broker knows of a topic before it leads its partitions; until then it refuses to say anything about them.
+    # A broker knows of a topic before it leads its partitions; until then it refuses to list their offsets.
     retry_while_away(
         lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup"
     )
@@ -51,7 +51,7 @@ def check_topics(settings: Settings) -> None:
 
 
 def wait_for_topics(settings: Settings) -> None:
-    """What every worker does first: wait, with growing pauses, for Kafka and all topics. Raises RefusedError."""
+    """Wait, with growing pauses, for Kafka and all topics. Raises AccessRefusedError."""
     admin = AdminClient(client_config(settings, "wait"))
 
     def missing() -> str:
@@ -67,7 +67,7 @@ def wait_for_topics(settings: Settings) -> None:
 
 
 def _missing(settings: Settings, admin: AdminClient) -> str:
-    """Asked one by one: of all together a broker leaves out those that it would refuse to speak of."""
+    """What to type to create missing topics; empty: none is missing. Raises KafkaException."""
     wanted = TopicCollection([full_name(topic.name, settings.namespace) for topic in TOPICS])
     topics = []
     for name, found in admin.describe_topics(wanted, request_timeout=5).items():

@@ -1,4 +1,4 @@
-"""How a worker waits at its start for what others set up."""
+"""Waits at a worker's start for what is set up elsewhere: topics, tables, servers."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def wait_while(missing: Callable[[], str]) -> None:
-    """Ask, with growing pauses, until nothing is missing. What is missing is logged whenever it changes."""
+    """Call `missing`, with growing pauses, until it returns an empty text. Logs the text whenever it changes."""
     pauses, logged = growing_pauses(), ""
     while what := missing():
         if what != logged:

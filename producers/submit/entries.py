@@ -1,4 +1,4 @@
-"""What a user names on the command line → registrations. Reads lists and folders, sends nothing."""
+"""Photos, folders and lists from the command line → registrations. Reads files, sends nothing."""
 
 import csv
 import json
@@ -17,12 +17,12 @@ COLUMNS = ("individual_id", "photo", "collection", "revision", "detector")
 
 
 class ManifestError(Exception):
-    """A path or a list that cannot be used at all. The text says what to do."""
+    """A path or a list that cannot be used at all. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line: a registration, or why there is none. `name` says where it stands, for messages."""
+    """One line of a list, or one photo: a registration, or the problem with it. `name`: its place, for messages."""
 
     name: str
     registration: IndividualCreated | None
@@ -32,7 +32,7 @@ class Entry:
 def read_paths(paths: list[Path], collection: str) -> Iterator[Entry]:
     """The entries of photos, folders of photos, CSV and JSON Lines files.
 
-    A photo's individual has the file's name as its id, within a folder its path from there. Lists have columns
+    The individual's id is the photo's file name, within a folder its path from there. Lists have columns
     `individual_id` and `photo` (a URI, or a path from where the list is), may have `collection`, `revision` and
     `detector`; any further column is kept as an attribute. Raises ManifestError for a path that is none of these.
     """
@@ -135,7 +135,7 @@ def _whole_number(value: object) -> int:
 
 
 def _uri(photo: str, base: Path) -> str:
-    """A URI stays; a path becomes one, from where the list is."""
+    """A URI as it is; a path, relative to the list, as a file URI."""
     if len(urlsplit(photo).scheme) > 1:
         return photo
     return (base / photo).resolve().as_uri()

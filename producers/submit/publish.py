@@ -1,4 +1,4 @@
-"""Publishes registrations, and knows of each whether the broker has it."""
+"""Publishes registrations and reports for each whether the broker has acknowledged it."""
 
 import base64
 import time
@@ -23,7 +23,7 @@ SOURCE = "facematch/submit"
 
 @dataclass(slots=True)
 class SubmitReport:
-    """What became of a submission: how many are acknowledged, and name and reason of each that is not."""
+    """How many registrations are acknowledged, and the name and reason of each that is not."""
 
     acknowledged: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)

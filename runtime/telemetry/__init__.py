@@ -1,1 +1,1 @@
-"""What a process says of itself: log lines, metrics, traces, health."""
+"""Log lines, metrics, traces and health of a process."""

@@ -1,4 +1,4 @@
-"""What a worker says of itself: whether its loop moves, and what it waits for before it can do its work."""
+"""The health of a worker: whether its loop moves, and what it waits for before it is ready."""
 
 import threading
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from runtime.telemetry.metrics import SERVER_RETRIES
 
-# Longer than anything takes that a loop does or waits for without saying so: a connection that nobody answers (2 min),
+# Longer than anything that a loop does or waits for without beating: a connection that nobody answers (2 min),
 # an index of millions that is unpacked. Photos, whose time is set, have that beside it: see `consumers.pool_step`.
 HUNG_AFTER_S = 300.0
 NO_PARTITIONS = "no partition is assigned to it; where there are more workers than partitions, some have none"
 
 
 class Health:
-    """Of this process. Thread-safe: the loop tells it, whoever serves `/healthz` and `/readyz` asks it."""
+    """The health of a process. Thread-safe: the loop beats, and the thread of `/healthz` and `/readyz` reads it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -22,21 +22,21 @@ class Health:
         self.why_not_ready = "it is starting"
 
     def beat(self) -> None:
-        """Say that the loop moves. For the loop's thread, in every round."""
+        """Record that the loop moves. For the loop's thread, in every round."""
         self._loop = threading.get_ident()
         self._beaten = self._clock()
 
     def still_waiting(self) -> None:
-        """Say that a server is waited for, which is no hanging. Counts in the loop's thread only: others have time."""
+        """Record that the loop waits for a server: it does not hang. From other threads it has no effect."""
         if self._loop in {None, threading.get_ident()}:
             self._beaten = self._clock()
 
     def not_ready(self, why: str) -> None:
-        """Say what the worker waits for, or does, before it can do its work."""
+        """Set what the worker waits for, or does, before it is ready."""
         self.why_not_ready = why
 
     def ready(self) -> None:
-        """Say that it does its work."""
+        """Record that the worker does its work."""
         self.why_not_ready = ""
 
     @property
@@ -61,6 +61,6 @@ HEALTH = Health()  # one process is one worker
 
 
 def server_is_away(server: str) -> None:
-    """Say that Kafka, Redis or Postgres did not answer and is asked again."""
+    """Count that Kafka, Redis or Postgres did not answer and is asked again."""
     SERVER_RETRIES.labels(server).inc()
     HEALTH.still_waiting()

@@ -1,4 +1,4 @@
-"""What a log line says of an event or a record: never anything of a photo or an embedding."""
+"""The fields of a log line about an event or a record: never anything of a photo or an embedding."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ from schemas.letters import Origin, times_redriven
 
 @contextmanager
 def about(message: Message[Event]) -> Iterator[None]:
-    """Whatever this thread logs meanwhile is about an individual, and says so."""
+    """Add the fields of a message to everything that this thread logs meanwhile."""
     with bound_contextvars(**fields_of(message)):
         yield
 
 
 def fields_of(message: Message[Event]) -> dict[str, Any]:
-    """Whom a message is about, and which trace it belongs to."""
+    """The individual or pair of a message, and its trace."""
     event = message.event
     fields: dict[str, Any] = {"collection": event.collection}
     if isinstance(event, IndividualEvent):
@@ -35,7 +35,7 @@ def fields_of(message: Message[Event]) -> dict[str, Any]:
 
 
 def fields_of_letter(letter: Record) -> dict[str, Any]:
-    """What a dead letter is called, and why the message could not be read."""
+    """The name of a dead letter, its error, and how often it was redriven."""
     found = Origin.split(letter.headers)
     if found is None:
         raise ValueError("this is no dead letter")

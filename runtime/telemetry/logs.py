@@ -86,12 +86,12 @@ def configure(log: Log) -> None:
 
 
 def format_of_workers() -> LogFormat:
-    """That of workers whose lines go where those of this process go, unless another is chosen."""
+    """The format of workers that write to where this process writes, unless another is chosen."""
     return (_current.chosen if _current else None) or ("text" if sys.stderr.isatty() else "json")
 
 
 def become_worker(worker: str, namespace: str) -> None:
-    """From now on this process is a worker of that name."""
+    """Log as a worker of that name from now on."""
     configure(replace(_current or Log(), is_worker=True, fields={"worker": worker, "namespace": namespace}))
 
 
@@ -118,7 +118,7 @@ def through_stdlib() -> None:
 
 
 def formatter(log: Log) -> logging.Formatter:
-    """What makes a line of a record, of ours or of a library's. Tracebacks come without the values of variables."""
+    """The formatter of records, of ours and of libraries. Tracebacks come without the values of variables."""
 
     def with_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         return {**log.fields, **event}
@@ -140,11 +140,11 @@ def formatter(log: Log) -> logging.Formatter:
 
 def _redact(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
     """The second wall; and the fields that people look for first come first."""
-    said: EventDict = {name: redacted(event.pop(name)) for name in _FIRST if name in event}
+    shown: EventDict = {name: redacted(event.pop(name)) for name in _FIRST if name in event}
     for name, value in event.items():
         is_traceback = name == "exception" and isinstance(value, str)
-        said[name] = redacted_text(value, LONGEST_TRACEBACK) if is_traceback else redacted(value)
-    return said
+        shown[name] = redacted_text(value, LONGEST_TRACEBACK) if is_traceback else redacted(value)
+    return shown
 
 
 def _crashed(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -1,6 +1,6 @@
-"""All metrics: what the workers count and measure of themselves, in Prometheus' units and names.
+"""All metrics of the workers, in Prometheus' units and names.
 
-Labels have few values: never an individual's. Collections and encoders are labels of what is held of each.
+Labels have few values: never an individual's. Collections and encoders are labels of the galleries.
 https://prometheus.io/docs/practices/naming/
 """
 
@@ -38,7 +38,7 @@ class CallbackGauge(Collector):
         REGISTRY.register(self)
 
     def set(self, value: float) -> None:
-        """The value of one without labels."""
+        """Set the value of a gauge without labels."""
         self.source = lambda: {(): value}
 
     def describe(self) -> Iterable[Metric]:
@@ -54,9 +54,9 @@ class CallbackGauge(Collector):
 
 
 class ManyHistogram(Collector):
-    """A histogram with one label that takes many values at once, for what happens to every message. Thread-safe.
+    """A histogram with one label that takes many values at once, for every message. Thread-safe.
 
-    prometheus_client's takes them one by one, under two locks each: over a hundredth of what the matcher does.
+    prometheus_client's takes them one by one, under two locks each: over 1 % of the matcher's time.
     """
 
     def __init__(self, name: str, documentation: str, label: str, bounds: Sequence[float]) -> None:
@@ -68,7 +68,7 @@ class ManyHistogram(Collector):
         REGISTRY.register(self)
 
     def observe(self, value_of_label: str, values: Sequence[float]) -> None:
-        """Take values in."""
+        """Add values to the series of one label."""
         counts = collections.Counter(map(partial(bisect_left, self._bounds), values))
         with self._lock:
             self._counts.setdefault(value_of_label, collections.Counter()).update(counts)

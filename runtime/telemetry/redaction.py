@@ -1,4 +1,4 @@
-"""The second wall between log lines and photos: whatever a field holds, this much of it is said. Pure.
+"""The second wall between log lines and photos: what is written of any field. Pure.
 
 The first is that nobody puts a photo or an embedding into a field. What is neither a plain value nor a container of
 plain values is named by its type alone; rows of numbers and long words are left out of texts, so that neither an array
@@ -24,25 +24,25 @@ _NUMBER = r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?"
 _NUMBERS = re.compile(rf"(?:{_NUMBER}[\s,;:\[\]()]+){{15,}}(?:{_NUMBER})?")
 
 Plain = str | int | float | bool | None
-Said = Plain | list["Said"] | dict[str, "Said"]
+Redacted = Plain | list["Redacted"] | dict[str, "Redacted"]
 
 
-def redacted(value: object, depth: int = 0) -> Said:
-    """What of a value is said in a log line."""
-    said: Said = f"<{type(value).__name__}>"
+def redacted(value: object, depth: int = 0) -> Redacted:
+    """The part of a value that may stand in a log line."""
+    found: Redacted = f"<{type(value).__name__}>"
     if value is None or isinstance(value, bool):
-        said = value
+        found = value
     elif isinstance(value, str | UUID | date | timedelta | PurePath | BaseException):
-        said = redacted_text(str(value))
+        found = redacted_text(str(value))
     elif isinstance(value, Integral):
-        said = int(value)
+        found = int(value)
     elif isinstance(value, Real):
-        said = float(value)
+        found = float(value)
     elif isinstance(value, Enum):
-        said = redacted(value.value, depth)
+        found = redacted(value.value, depth)
     elif depth < _DEEPEST and isinstance(value, Mapping | list | tuple | set | frozenset):
-        said = _redacted_items(value, depth + 1)
-    return said
+        found = _redacted_items(value, depth + 1)
+    return found
 
 
 def redacted_text(text: str, longest: int = LONGEST_TEXT) -> str:
@@ -57,12 +57,12 @@ def redacted_text(text: str, longest: int = LONGEST_TEXT) -> str:
 
 def _redacted_items(
     value: Mapping[object, object] | list[object] | tuple[object, ...] | set[object] | frozenset[object], depth: int
-) -> Said:
+) -> Redacted:
     items = list(value.values()) if isinstance(value, Mapping) else list(value)
     numbers = sum(isinstance(item, Real) and not isinstance(item, bool) for item in items)
     if numbers > _MOST_NUMBERS or len(items) > _MOST_ITEMS:
         return f"<{type(value).__name__} of {len(items)}>"
-    said = [redacted(item, depth) for item in items]
+    found = [redacted(item, depth) for item in items]
     if isinstance(value, Mapping):
-        return {redacted_text(str(name)): item for name, item in zip(value, said, strict=True)}
-    return said
+        return {redacted_text(str(name)): item for name, item in zip(value, found, strict=True)}
+    return found

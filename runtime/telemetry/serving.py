@@ -1,4 +1,4 @@
-"""Where a worker says how it is: /metrics for Prometheus, /healthz and /readyz for whoever starts and stops it."""
+"""A worker's HTTP endpoint: /metrics for Prometheus, /healthz and /readyz for its supervisor."""
 
 import socket
 import threading
@@ -33,7 +33,7 @@ class _Server6(_Server):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """A probe every few seconds is no news."""
+        """Log nothing: there is a probe every few seconds."""
 
 
 def serve(address: str, worker: str, health: Health = HEALTH) -> str:
@@ -50,7 +50,7 @@ def serve(address: str, worker: str, health: Health = HEALTH) -> str:
         raise AddressError(f"{address}: {error}") from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
-    log.info("/metrics, /healthz and /readyz say how this worker is", url=url)
+    log.info("/metrics, /healthz and /readyz are served", url=url)
     return url
 
 

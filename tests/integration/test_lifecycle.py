@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from consumers.views.pairs import CurrentPair, current_pairs
 from deploy.erasure.erase import ErasureRun
-from deploy.erasure.places import Trace
+from deploy.erasure.places import PlaceContent
 from schemas.envelope import Message, StoredRecord, announce
 from schemas.erased import ErasureKey
 from schemas.events.base import Event
@@ -75,7 +75,7 @@ def places_of(needle: bytes, texts: list[tuple[str, bytes]]) -> set[str]:
     return {place for place, text in texts if needle in text}
 
 
-def named(places: list[Trace]) -> set[str]:
+def named(places: list[PlaceContent]) -> set[str]:
     return {place.name for place in places if place.there}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from deploy.letters.box import Filed, file
+from deploy.letters.box import FiledLetter, file
 from deploy.letters.redrive import Verdict
 from deploy.letters.report import print_letter, print_letters, print_verdicts
 from schemas.letters import Letter, LetterOutcome, Settled, settled_record
@@ -13,13 +13,13 @@ from tests.records import stored
 from tests.unit.test_letters import CREATED, letter_of, read
 
 
-def filed(value: bytes = b"", error: str = "why") -> tuple[Filed, Letter]:
+def filed(value: bytes = b"", error: str = "why") -> tuple[FiledLetter, Letter]:
     record = letter_of(replace(CREATED, value=value), error)
     (one,) = file([record])
     return one, read(record)
 
 
-def printed(letter: tuple[Filed, Letter], is_terminal: bool = False) -> str:
+def printed(letter: tuple[FiledLetter, Letter], is_terminal: bool = False) -> str:
     console = Console(file=io.StringIO(), force_terminal=is_terminal, width=100, color_system=None)
     with console.capture() as capture:
         print_letter(console, *letter)

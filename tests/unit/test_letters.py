@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from deploy.commands.app import UserError
 from deploy.commands.times import parse_period, parse_time
-from deploy.letters.box import Choice, UnknownLetterError, choose, file
+from deploy.letters.box import LetterFilter, UnknownLetterError, choose, file
 from deploy.letters.fix import FixError, FixRefusedError, LetterFix
 from deploy.printable import escaped
 from schemas.envelope import Message, Readable, StoredRecord, UnreadableError, decode
@@ -90,10 +90,10 @@ def test_a_letter_written_twice_is_one_and_what_was_done_last_counts() -> None:
         ("individuals/3/42", "why", "open", 1),
         ("individuals/3/41", "again", "redriven", 5),
     ]
-    assert [one.name for one in choose(letters, [], Choice())] == ["individuals/3/42"]
-    assert [one.name for one in choose(letters, ["individuals/3/41"] * 2, Choice())] == ["individuals/3/41"]
+    assert [one.name for one in choose(letters, [], LetterFilter())] == ["individuals/3/42"]
+    assert [one.name for one in choose(letters, ["individuals/3/41"] * 2, LetterFilter())] == ["individuals/3/41"]
     with pytest.raises(UnknownLetterError, match="individuals/9/9"):
-        choose(letters, ["individuals/9/9"], Choice())
+        choose(letters, ["individuals/9/9"], LetterFilter())
 
 
 def test_letters_are_chosen_by_reason_topic_and_time() -> None:
@@ -101,17 +101,17 @@ def test_letters_are_chosen_by_reason_topic_and_time() -> None:
     (letter,) = file([letter_of(CREATED, "No CloudEvents envelope", at=int(noon.timestamp() * 1000))])
     second = timedelta(seconds=1)
     for choice, is_chosen in (
-        (Choice(), True),
-        (Choice(reason="cloudevents ENV"), True),
-        (Choice(reason="other"), False),
-        (Choice(topic="individuals"), True),
-        (Choice(topic="encodings"), False),
-        (Choice(since=noon), True),
-        (Choice(since=noon + second), False),
-        (Choice(until=noon), False),
-        (Choice(until=noon + second), True),
+        (LetterFilter(), True),
+        (LetterFilter(reason="cloudevents ENV"), True),
+        (LetterFilter(reason="other"), False),
+        (LetterFilter(topic="individuals"), True),
+        (LetterFilter(topic="encodings"), False),
+        (LetterFilter(since=noon), True),
+        (LetterFilter(since=noon + second), False),
+        (LetterFilter(until=noon), False),
+        (LetterFilter(until=noon + second), True),
     ):
-        assert choice.takes(letter) is is_chosen, choice
+        assert choice.passes(letter) is is_chosen, choice
 
 
 def test_a_message_is_sent_as_it_came_but_for_the_count() -> None:
