@@ -4,12 +4,10 @@ from sqlalchemy import select, union
 
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
-from schemas.envelope import announce, encode
+from schemas.envelope import Source, announce, encode
 from schemas.events.pairs import PairDecided
 from schemas.settings import Settings
 from schemas.tables import decisions, duplicates
-
-SOURCE = "facematch/decide"
 
 
 class UnknownPairError(Exception):
@@ -44,5 +42,5 @@ def decide(settings: Settings, pair_id: str, verdict: str, by: str, note: str) -
             "note": note,
         }
     )
-    Publisher(settings, "decide").publish_all([encode(announce(event, SOURCE))])
+    Publisher(settings, "decide").publish_all([encode(announce(event, Source.DECIDE))])
     return event

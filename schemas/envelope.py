@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import Generic, Protocol, TypeGuard, TypeVar, overload
 
@@ -22,7 +23,6 @@ from schemas.topics import ENCODINGS, EVENT_TYPES, Topic, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
 _CONTENT_TYPE = b"application/json"
-MATCHER_SOURCE = "facematch/matcher"  # of what is said of a newcomer the first time; others say it again
 REPLAY_ID = "replay_id"
 # Headers that whatever follows from a message carries on: the trace that it belongs to (https://www.w3.org/TR/trace-context)
 # and the replay that sent it again.
@@ -37,6 +37,19 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
 Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class Source(StrEnum):
+    """ce_source of the events that facematch itself publishes. Registration systems and review tools have their own."""
+
+    SUBMIT = "facematch/submit"
+    ENCODER = "facematch/encoder"
+    MATCHER = "facematch/matcher"
+    """Of the first answer to a newcomer: the sink and compaction publish some of them again, under their own names."""
+    SINK = "facematch/sink"
+    COMPACTION = "facematch/compaction"
+    DECIDE = "facematch/decide"
+    ERASE = "facematch/erase"
 
 
 class UnreadableError(Exception):

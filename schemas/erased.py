@@ -14,8 +14,7 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from schemas.envelope import Message
-from schemas.events.base import Event, IndividualEvent, individual_key
-from schemas.events.pairs import PairDecided, PairEvent
+from schemas.events.base import Event, individual_key
 from schemas.events.registrations import IndividualErased
 
 
@@ -67,10 +66,9 @@ class Erased:
         self._key = key
         self._erasures = dict(erasures)
 
-    def add(self, message: Message[Event]) -> None:
+    def add(self, message: Message[IndividualErased]) -> None:
         """Take an erasure in. Raises ErasureKeyError where it was made with another key."""
         event = message.event
-        assert isinstance(event, IndividualErased)
         if self._key is None or event.key_id != self._key.id:
             raise ErasureKeyError(
                 f"the registry of the erased was made with another key ({event.key_id}) than FACEMATCH_ERASURE_KEY: "
@@ -92,22 +90,11 @@ class Erased:
 
     def forbids(self, message: Message[Event]) -> bool:
         """Whether a message says something of an erased revision of an individual, or of a pair with one."""
-        for individual_id, revision in subjects_of(message.event) if self._erasures else ():
+        for individual_id, revision in message.event.subjects() if self._erasures else ():
             erasure = self.find(message.event.collection, individual_id)
             if erasure is not None and erasure.covers(message, revision):
                 return True
         return False
-
-
-def subjects_of(event: Event) -> list[tuple[str, int | None]]:
-    """Whom an event is about, and of which revisions; a decision is about all of them: None."""
-    if isinstance(event, IndividualEvent):
-        return [(event.individual_id, event.revision)]
-    if isinstance(event, PairEvent):
-        return [(member.individual_id, member.revision) for member in (event.a, event.b)]
-    if isinstance(event, PairDecided):
-        return [(event.a, None), (event.b, None)]
-    return []
 
 
 NOBODY = Erased()

@@ -8,19 +8,25 @@ individual, `checks` collects their reports; once all of them are there, the sum
 removes every row about a person from all tables; a row of `erased` is all that stays.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Double,
     Index,
     Integer,
     MetaData,
+    Numeric,
     String,
     Table,
+    cast,
     func,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
@@ -217,3 +223,9 @@ individual_duplicates = Table(
     Column("truncated", Boolean),
     Column("confirmed", ARRAY(String)),
 )
+
+
+def pair_version(pair: Any) -> ColumnElement[Any]:
+    """The SQL form of `schemas.events.pairs.Version`, of columns of `duplicates`: such rows compare by < and >."""
+    revisions = cast(pair.revision_a, Numeric) + cast(pair.revision_b, Numeric)  # a bigint may not hold the sum
+    return tuple_(revisions, pair.found_at)

@@ -17,7 +17,7 @@ from schemas.events.pairs import (
     FindingErased,
     IndividualChecked,
     PairDecided,
-    PairEvent,
+    PairStatement,
 )
 from schemas.events.registrations import (
     IndividualCreated,
@@ -107,7 +107,7 @@ ENCODINGS: Topic[EncodingEvent] = Topic(
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
     extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(COMPACTED_FROM)},
 )
-DUPLICATES: Topic[PairEvent | IndividualChecked | FindingErased] = Topic(
+DUPLICATES: Topic[PairStatement | IndividualChecked | FindingErased] = Topic(
     name="duplicates",
     carries=(DuplicateFound, DuplicateRetracted, IndividualChecked, FindingErased),
     key="pair id; of an IndividualChecked: collection/individual_id, preceded by @2/8/ if it is of shard 2 of 8",

@@ -6,7 +6,7 @@ from typing import Self
 
 from consumers.encoder.pool.task_pool import DiedError
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Message, Record, StoredRecord, UnreadableError, encode
+from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import Event, IndividualEvent
 from schemas.events.encodings import EncodingErased, EncodingRejected, RejectionReason
@@ -14,7 +14,6 @@ from schemas.events.registrations import Photo, Registration
 from schemas.letters import dead_letter
 from schemas.topics import ESCALATIONS
 
-SOURCE = "facematch/encoder"
 ESCALATION_REASON = "escalation_reason"
 _PHOTO_ELSEWHERE = Photo(uri="about:blank")
 
@@ -100,7 +99,7 @@ def rejection(message: Message[Registration], error: RejectedError) -> Message[E
         detail=str(error),
         event_id=message.id,
     )
-    return message.derive(rejected, SOURCE)
+    return message.derive(rejected, Source.ENCODER)
 
 
 def rejected(message: Message[Registration], error: RejectedError) -> Answer:
@@ -115,9 +114,10 @@ def erased(message: Message[IndividualEvent], collection: str, key: ErasureKey) 
     The hash is published first: nothing can bring somebody back whose tombstone is there.
     """
     event = message.event
-    noted = message.derive(key.erasure_of(collection, event.individual_id, event.revision), SOURCE)
+    noted = message.derive(key.erasure_of(collection, event.individual_id, event.revision), Source.ENCODER)
     tombstone = message.derive(
-        EncodingErased(collection=collection, individual_id=event.individual_id, revision=event.revision), SOURCE
+        EncodingErased(collection=collection, individual_id=event.individual_id, revision=event.revision),
+        Source.ENCODER,
     )
     return [
         Answer(Outcome.ERASURE_NOTED, noted, encode(noted)),
@@ -127,7 +127,7 @@ def erased(message: Message[IndividualEvent], collection: str, key: ErasureKey) 
 
 def unreadable(record: StoredRecord, error: UnreadableError) -> Answer:
     """The dead letter of a record that cannot be decoded."""
-    return Answer(Outcome.DEAD_LETTER, None, dead_letter(record, error, SOURCE), str(error))
+    return Answer(Outcome.DEAD_LETTER, None, dead_letter(record, error, Source.ENCODER), str(error))
 
 
 def given_up(task: Task) -> Message[Event]:

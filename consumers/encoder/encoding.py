@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.encoder.answers import SOURCE, Escalation, Result, Task, rejection
+from consumers.encoder.answers import Escalation, Result, Task, rejection
 from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import FaceDetector
 from consumers.faces.encoder import FaceEncoder
 from consumers.faces.quality import brightness, check, frontality, sharpness
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
-from schemas.envelope import Message
+from schemas.envelope import Message, Source
 from schemas.events.base import Detector, Event
 from schemas.events.encodings import EncodingComputed, Quality, RejectionReason
 from schemas.events.registrations import Registration
@@ -102,7 +102,7 @@ class Encoding:
             detector=self._detector.kind,
             quality=subject.quality,
         )
-        return message.derive(computed, SOURCE)
+        return message.derive(computed, Source.ENCODER)
 
 
 @dataclass(frozen=True, slots=True)

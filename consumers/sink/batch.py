@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.envelope import Message, Record, StoredRecord, UnreadableError, decode
+from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, decode
 from schemas.events.base import Event
 from schemas.letters import dead_letter
 from schemas.topics import SINK
 
-SOURCE = "facematch/sink"
 LETTERS_OF = tuple(topic.name for topic in SINK.reads if topic.letters_by == SINK.name)
 Events = list[tuple[Message[Event], int]]  # with Kafka's timestamps, in milliseconds since 1970
 Publish = Callable[[list[Record]], None]  # returns once Kafka has acknowledged all of them
@@ -68,6 +67,6 @@ class BatchWriter:
                 events.append((decode(record), record.timestamp))
             except UnreadableError as error:
                 if record.topic in LETTERS_OF:
-                    letters.append((record, dead_letter(record, error, SOURCE)))
+                    letters.append((record, dead_letter(record, error, Source.SINK)))
         self._publish([letter for _, letter in letters])
         return WrittenBatch(events, self._tables.write(events, self._publish), letters)

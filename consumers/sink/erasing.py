@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
-from consumers.sink.batch import SOURCE, Events, Remaining
-from schemas.envelope import Message
-from schemas.erased import Erased, Erasure, ErasureKey, subjects_of
+from consumers.sink.batch import Events, Remaining
+from schemas.envelope import Message, Source
+from schemas.erased import Erased, Erasure, ErasureKey
 from schemas.events.base import Event, IndividualEvent
 from schemas.events.encodings import EncodingErased
 from schemas.events.pairs import (
@@ -96,10 +96,10 @@ def _erase(connection: Connection, message: Message[Event], event: IndividualEve
         gone = delete(table).where(_is_up_to(table, event)).returning(table.c.pair_id)
         keys |= set(connection.scalars(gone))
     for one in sorted(keys):
-        yield message.derive(FindingErased(collection=event.collection, erased_key=one), SOURCE)
+        yield message.derive(FindingErased(collection=event.collection, erased_key=one), Source.SINK)
     decided = delete(decisions).where(_has_member(decisions, event), decisions.c.decided_at <= message.time)
     for one in sorted(set(connection.scalars(decided.returning(decisions.c.pair_id)))):
-        yield message.derive(DecisionErased(collection=event.collection, erased_key=one), SOURCE)
+        yield message.derive(DecisionErased(collection=event.collection, erased_key=one), Source.SINK)
 
 
 def _empty_individual(connection: Connection, event: IndividualEvent) -> bool:
@@ -131,9 +131,7 @@ def _is_up_to(table: Table, event: IndividualEvent) -> ColumnElement[bool]:
 
 def _registered(connection: Connection, messages: Iterable[Message[Event]], key: ErasureKey) -> Erased:
     """The erasures, as the table has them, of those that the messages are about."""
-    digests = {
-        key.digest(message.event.collection, who) for message in messages for who, _ in subjects_of(message.event)
-    }
+    digests = {key.digest(message.event.collection, who) for message in messages for who, _ in message.event.subjects()}
     query = select(erased.c.digest, erased.c.revision, erased.c.erased_at).where(erased.c.digest.in_(sorted(digests)))
     return Erased(key, {digest: Erasure(revision, time) for digest, revision, time in connection.execute(query)})
 
@@ -152,7 +150,7 @@ def _null_value(connection: Connection, message: Message[Event]) -> Iterator[Mes
         case _:
             return
     if not connection.scalar(select(exists().where(known))):
-        yield message.derive(null_value(collection=event.collection, erased_key=event.key), SOURCE)
+        yield message.derive(null_value(collection=event.collection, erased_key=event.key), Source.SINK)
 
 
 def _is_row_of(event: IndividualEvent) -> ColumnElement[bool]:

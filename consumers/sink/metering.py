@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from runtime.telemetry.metrics import SINCE_REGISTRATION_S, SINK_EVENTS
-from schemas.envelope import MATCHER_SOURCE, Message, ages_of
+from schemas.envelope import Message, Source, ages_of
 from schemas.events.base import Event
 from schemas.events.pairs import IndividualChecked
 
@@ -16,5 +16,5 @@ def count_written(messages: Sequence[Message[Event]]) -> None:
     """
     for kind, count in Counter(type(message.event) for message in messages).items():
         SINK_EVENTS.labels(kind.__name__).inc(count)
-    answers = (message for message in messages if message.source == MATCHER_SOURCE)
+    answers = (message for message in messages if message.source == Source.MATCHER)
     SINCE_REGISTRATION_S.observe("written", ages_of(answers, IndividualChecked))

@@ -4,15 +4,13 @@ A null value may land behind newer records of its key: somebody who was erased m
 the sink comes to the erasure. Kafka would keep the null value alone.
 """
 
-import re
 from collections.abc import Iterator
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.engine import Connection
 
-from consumers.sink.batch import SOURCE
-from schemas.envelope import Message
-from schemas.events.base import Event, Member
+from schemas.envelope import Message, Source
+from schemas.events.base import Event, Member, individual_of
 from schemas.events.pairs import (
     DecisionErased,
     DuplicateFound,
@@ -20,12 +18,11 @@ from schemas.events.pairs import (
     IndividualChecked,
     KeyErased,
     PairDecided,
+    is_pair_id,
+    parse_check_key,
 )
 from schemas.shard import Shard
 from schemas.tables import checks, decisions, duplicates, individuals
-
-_PAIR = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CHECK = re.compile(r"(?:@([0-9]+/[0-9]+)/)?[^/]+/(.+)", re.DOTALL)
 
 
 def restore_after_null(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
@@ -34,10 +31,11 @@ def restore_after_null(connection: Connection, message: Message[Event]) -> Itera
     assert isinstance(event, KeyErased)
     if isinstance(event, DecisionErased):
         yield from _decision(connection, event)
-    elif isinstance(event, FindingErased) and _PAIR.fullmatch(event.erased_key):
+    elif isinstance(event, FindingErased) and is_pair_id(event.erased_key):
         yield from _finding(connection, message, event)
-    elif check := _CHECK.fullmatch(event.erased_key):
-        yield from _check(connection, message, Shard.parse(check[1] or "1/1"), check[2])
+    elif check := parse_check_key(event.erased_key):
+        shard, key = check
+        yield from _check(connection, message, shard, individual_of(key)[1])
 
 
 def _decision(connection: Connection, event: DecisionErased) -> Iterator[Message[Event]]:
@@ -53,7 +51,7 @@ def _decision(connection: Connection, event: DecisionErased) -> Iterator[Message
             by=row.decided_by,
             note=row.note,
         )
-        yield Message(decided, row.event_id, row.decided_at, SOURCE)
+        yield Message(decided, row.event_id, row.decided_at, Source.SINK)
 
 
 def _finding(connection: Connection, message: Message[Event], event: FindingErased) -> Iterator[Message[Event]]:
@@ -67,7 +65,7 @@ def _finding(connection: Connection, message: Message[Event], event: FindingEras
             distance=row.distance,
             threshold=row.threshold,
         )
-        yield Message(found, message.derive(found, SOURCE).id, row.found_at, SOURCE)
+        yield Message(found, message.derive(found, Source.SINK).id, row.found_at, Source.SINK)
 
 
 def _check(connection: Connection, message: Message[Event], shard: Shard, who: str) -> Iterator[Message[Event]]:
@@ -108,4 +106,4 @@ def _check(connection: Connection, message: Message[Event], shard: Shard, who: s
             shard=shard.number,
             shards=shard.count,
         )
-        yield message.derive(checked, SOURCE)
+        yield message.derive(checked, Source.SINK)

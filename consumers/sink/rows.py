@@ -9,9 +9,9 @@ from typing import Any
 from schemas.envelope import Message
 from schemas.events.base import Event
 from schemas.events.certificates import CompactionCertified
-from schemas.events.encodings import EncodingComputed, EncodingRejected
-from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairDecided, PairEvent
-from schemas.events.registrations import Registration
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected
+from schemas.events.pairs import DuplicateRetracted, IndividualChecked, KeyErased, PairDecided, PairStatement, Version
+from schemas.events.registrations import IndividualDeleted, IndividualErased, Registration
 
 TableRow = Mapping[str, Any]
 CHECKED = "checked_revision"
@@ -39,17 +39,16 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
     """
     by_guard: dict[str, dict[tuple[str, str], TableRow]] = defaultdict(dict)
     reports: dict[tuple[str, str, int, int], TableRow] = {}
-    pairs: dict[str, TableRow] = {}
+    pairs: dict[str, tuple[Version, TableRow]] = {}
     retracted: dict[tuple[str, str], TableRow] = {}
     decided: dict[tuple[str, str], TableRow] = {}
     certified: dict[str, TableRow] = {}
     for message, timestamp in events:
         event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
-        if isinstance(event, PairEvent):
-            pair = _pair_row(message, event)
-            known = pairs.get(event.pair_id)
-            if known is None or _pair_version(pair) > _pair_version(known):
-                pairs[event.pair_id] = pair
+        if isinstance(event, PairStatement):
+            version = event.version(message.time)
+            if event.pair_id not in pairs or version > pairs[event.pair_id][0]:
+                pairs[event.pair_id] = version, _pair_row(message, event)
             if isinstance(event, DuplicateRetracted):
                 retracted[event.pair_id, message.id] = _retraction_row(message, event)
         elif isinstance(event, PairDecided):
@@ -68,7 +67,7 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
     return TableRows(
         {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
         [row for _, row in sorted(reports.items())],
-        [row for _, row in sorted(pairs.items())],
+        [row for _, (_, row) in sorted(pairs.items())],
         [row for _, row in sorted(retracted.items())],
         [row for _, row in sorted(decided.items())],
         [row for _, row in sorted(certified.items())],
@@ -121,8 +120,10 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
                 "rejection_detail": event.detail,
                 "rejected_at": published,
             }
+        case IndividualDeleted() | EncodingErased() | IndividualErased() | KeyErased():
+            return None  # what they ask for is done by `apply_erasures`
         case _:
-            return None
+            raise TypeError(f"nobody has said which rows a {type(event).__name__} has, or that it has none")
     key = {"collection": event.collection, "individual_id": event.individual_id}
     return guard, {**key, guard: event.revision, **columns}
 
@@ -146,9 +147,8 @@ def _with_report(row: TableRow | None, event: IndividualChecked, published: date
     }
 
 
-def _pair_columns(event: PairEvent) -> TableRow:
+def _pair_columns(event: PairStatement) -> TableRow:
     """Those of `duplicates` and `retractions` alike."""
-    assert isinstance(event, DuplicateFound | DuplicateRetracted)
     return {
         "pair_id": event.pair_id,
         "collection": event.collection,
@@ -162,7 +162,7 @@ def _pair_columns(event: PairEvent) -> TableRow:
     }
 
 
-def _pair_row(message: Message[Event], event: PairEvent) -> TableRow:
+def _pair_row(message: Message[Event], event: PairStatement) -> TableRow:
     retracted = event.reason.value if isinstance(event, DuplicateRetracted) else None
     return {**_pair_columns(event), "retracted": retracted, "found_at": message.time}
 
@@ -201,7 +201,3 @@ def _certificate_row(message: Message[Event], event: CompactionCertified) -> Tab
         "certified_at": message.time,
         "certificate": event.model_dump(mode="json", exclude_none=True),
     }
-
-
-def _pair_version(row: TableRow) -> tuple[int, datetime]:
-    return row["revision_a"] + row["revision_b"], row["found_at"]

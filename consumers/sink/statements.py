@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, cast, func, literal_column, or_, tuple_
+from sqlalchemy import ColumnElement, func, literal_column, or_, tuple_
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.sql.dml import ReturningInsert
 
 from consumers.sink.rows import CHECKED
-from schemas.tables import certificates, checks, decisions, duplicates, individuals, retractions
+from schemas.tables import certificates, checks, decisions, duplicates, individuals, pair_version, retractions
 
 
 def upsert_individuals(guard: str, columns: Iterable[str]) -> Insert:
@@ -54,13 +54,8 @@ def upsert_duplicates(columns: Iterable[str]) -> Insert:
     return statement.on_conflict_do_update(
         index_elements=[duplicates.c.pair_id],
         set_={name: new[name] for name in columns if name != "pair_id"},
-        where=tuple_(_revisions(duplicates.c), duplicates.c.found_at) < tuple_(_revisions(new), new.found_at),
+        where=pair_version(duplicates.c) < pair_version(new),
     )
-
-
-def _revisions(pair: Any) -> ColumnElement[Any]:
-    """Their sum, which a bigint may not hold."""
-    return cast(pair.revision_a, Numeric) + cast(pair.revision_b, Numeric)
 
 
 def add_retractions() -> Insert:

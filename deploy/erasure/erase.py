@@ -20,7 +20,7 @@ from runtime.servers.partition_log import PartitionLog
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect_once
-from schemas.envelope import announce, decode, encode
+from schemas.envelope import Source, announce, decode, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import individual_key
 from schemas.events.registrations import IndividualDeleted
@@ -31,7 +31,6 @@ from schemas.topics import DUPLICATES, ENCODINGS, SINK, partition_of
 from streams.checkpoint.progress import Progress
 from streams.matcher.vitals import read_vitals
 
-SOURCE = "facematch/erase"
 REMARKS = (
     "Kept for good: a keyed hash, the collection, the revision and the time (topic erasures, table erased).",
     "An embedding in Redis is masked: nobody is compared with it. One that is not sealed yet is gone with the next "
@@ -92,7 +91,7 @@ class ErasureRun:
             begin = log.end(self._partition)
         event = IndividualDeleted(collection=self._collection, individual_id=self._individual_id, revision=revision)
         self._report("publishing IndividualDeleted")
-        Publisher(self._settings, "erase").publish_all([encode(announce(event, SOURCE))])
+        Publisher(self._settings, "erase").publish_all([encode(announce(event, Source.ERASE))])
         self._wait(begin, revision, time.monotonic() + limit_s)
         with self._engine.begin() as connection:
             row = update(erased).where(erased.c.digest == self._digest)

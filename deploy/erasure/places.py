@@ -1,7 +1,6 @@
 """Finds every place that holds something of an individual: topics, tables, Redis."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from deploy.compaction.schedule import Schedule
 from runtime.servers.partition_log import PartitionLog
 from runtime.servers.redis import connect_once
 from schemas.envelope import StoredRecord, UnreadableError, decode
-from schemas.erased import subjects_of
 from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingComputed
+from schemas.events.pairs import parse_check_key
 from schemas.events.registrations import Registration
 from schemas.settings import Settings
 from schemas.tables import checks, decisions, duplicates, individuals, retractions
@@ -75,7 +74,6 @@ class Footprint:
     def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
         self._settings, self._collection, self._individual_id = settings, collection, individual_id
         self._key = individual_key(collection, individual_id).encode()
-        self._of_shard = re.compile(rb"@[0-9]+/[0-9]+/" + re.escape(self._key))
         self._vectors: set[bytes] = set()
         self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
 
@@ -111,7 +109,7 @@ class Footprint:
 
     def _is_about(self, record: StoredRecord) -> bool:
         key = record.key or b""
-        if key == self._key or self._of_shard.fullmatch(key) or (record.value is None and key in self._pairs):
+        if self._is_own(key) or (record.value is None and key in self._pairs):
             return True
         text = json.dumps(self._individual_id)[1:-1].encode()
         if not any(one in (record.value or b"") for one in (text, self._individual_id.encode())):
@@ -120,10 +118,17 @@ class Footprint:
             event = decode(record).event
         except UnreadableError:
             return True
-        about = event.collection == self._collection and self._individual_id in {who for who, _ in subjects_of(event)}
+        about = event.collection == self._collection and self._individual_id in {who for who, _ in event.subjects()}
         if about:
             self._pairs.add(key)
         return about
+
+    def _is_own(self, key: bytes) -> bool:
+        """Whether a key is the individual's, or that of their check, by any shard."""
+        if not key.endswith(self._key):
+            return False
+        check = parse_check_key(key.decode(errors="replace"))
+        return check is not None and check[1].encode() == self._key
 
     def _table(self, connection: Connection, table: Table) -> PlaceContent:
         columns: list[Column[str]] = [

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from schemas.envelope import StoredRecord, UnreadableError, decode, decode_as_sent
-from schemas.events.encodings import EncodingAsSent, RejectionReason
+from schemas.events.encodings import EncodingAsSent, Rank, RejectionReason
 from schemas.topics import REJECTIONS
 
 NO_ANSWER = "no answer yet"
@@ -28,6 +28,11 @@ class EncodingAnswer(NamedTuple):
     partition: int
     offset: int
     encoder: str | None
+
+    @property
+    def rank(self) -> Rank:
+        """See `Rank`."""
+        return Rank(self.revision, self.encoder is None)
 
 
 class Outcomes:
@@ -57,7 +62,7 @@ class Outcomes:
             event = decode_as_sent(record)
             encoder = event.encoder if isinstance(event, EncodingAsSent) else None
             before = self.encodings.get(key)
-            if before is None or before.revision <= event.revision:
+            if before is None or before.rank <= event.rank:
                 self.encodings[key] = EncodingAnswer(
                     event.revision, record.timestamp, record.partition, record.offset, encoder
                 )

@@ -13,12 +13,10 @@ from producers.submit.entries import Entry
 from runtime.photo_roots import allow, root_of
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.tracing import traced, tracer_of
-from schemas.envelope import Message, announce, encode
+from schemas.envelope import Message, Source, announce, encode
 from schemas.events.base import Event
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
-
-SOURCE = "facematch/submit"
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ def submit(
             if root not in allowed:
                 allow(settings.data_folder, {root})
                 allowed.add(root)
-        message = traced(announce(registration, SOURCE))
+        message = traced(announce(registration, Source.SUBMIT))
         publisher.publish(encode(message), callback(entry.name, message))
         publisher.poll()
     while pending:

@@ -73,7 +73,7 @@ class ErasureLog:
             elif error is None:
                 assert offset is not None
                 with contextlib.suppress(UnreadableError):  # a dead letter: the sink says so
-                    self.erased.add(decode(record_of(message, ERASURES.name)))
+                    self.erased.add(decode(record_of(message, ERASURES.name), ERASURES))
                 self._next = offset + 1
             elif not is_transient(error):
                 raise KafkaException(error)

@@ -8,9 +8,7 @@ from structlog.contextvars import bound_contextvars
 
 from runtime.telemetry.tracing import trace_id_of
 from schemas.envelope import Message, Record
-from schemas.erased import subjects_of
-from schemas.events.base import Event, IndividualEvent
-from schemas.events.pairs import PairDecided, PairEvent
+from schemas.events.base import Event
 from schemas.letters import Origin, times_redriven
 
 
@@ -25,11 +23,11 @@ def fields_of(message: Message[Event]) -> dict[str, Any]:
     """The individual or pair of a message, and its trace."""
     event = message.event
     fields: dict[str, Any] = {"collection": event.collection}
-    if isinstance(event, IndividualEvent):
-        fields |= {"individual_id": event.individual_id, "revision": event.revision}
-    elif isinstance(event, PairEvent | PairDecided):
-        a, b = (who for who, _ in subjects_of(event))
-        fields |= {"pair_id": event.key, "individual_a": a, "individual_b": b}
+    match event.subjects():
+        case [one]:
+            fields |= {"individual_id": one.individual_id, "revision": one.revision}
+        case [a, b]:
+            fields |= {"pair_id": event.key, "individual_a": a.individual_id, "individual_b": b.individual_id}
     trace_id = trace_id_of(message.context)
     return fields if trace_id is None else {**fields, "trace_id": trace_id}
 

@@ -18,8 +18,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from schemas.envelope import Headers, Message
-from schemas.events.base import Event, IndividualEvent
-from schemas.events.pairs import PairEvent
+from schemas.events.base import Event
 from schemas.settings import Settings
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -123,8 +122,9 @@ def _attributes(stage: str, event: Event) -> dict[str, Attribute]:
         "facematch.event": type(event).__name__,
         "facematch.collection": event.collection,
     }
-    if isinstance(event, IndividualEvent):
-        attributes |= {"facematch.individual_id": event.individual_id, "facematch.revision": event.revision}
-    elif isinstance(event, PairEvent):
-        attributes["facematch.pair_id"] = event.pair_id
+    match event.subjects():
+        case [one] if one.revision is not None:
+            attributes |= {"facematch.individual_id": one.individual_id, "facematch.revision": one.revision}
+        case [_, _]:
+            attributes["facematch.pair_id"] = event.key
     return attributes

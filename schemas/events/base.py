@@ -1,8 +1,9 @@
 """What is said on the topics. Every event is immutable; its key and its meaning stand here and nowhere else."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -52,15 +53,27 @@ Count = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def key_prefix(collection: str) -> str:
+    """What the keys of all individuals of a collection begin with, and of no other."""
+    return f"{collection}/"
+
+
 def individual_key(collection: str, individual_id: str) -> str:
     """The key of every record about one individual: collection/individual_id."""
-    return f"{collection}/{individual_id}"
+    return key_prefix(collection) + individual_id
 
 
 def individual_of(key: str) -> tuple[str, str]:
     """The collection and the individual of a key: the inverse of `individual_key`. A collection has no slash."""
     collection, _, individual_id = key.partition("/")
     return collection, individual_id
+
+
+class Subject(NamedTuple):
+    """An individual that an event is about, and of which revision; None: of every revision."""
+
+    individual_id: IndividualId
+    revision: Revision | None
 
 
 class Event(BaseModel):
@@ -78,14 +91,21 @@ class Event(BaseModel):
     collection: CollectionName
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """The Kafka key; compaction keeps the latest record of each."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def key_rule(self) -> str:
         """How the key is made, in words."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def subjects(self) -> tuple[Subject, ...]:
+        """The individuals of its collection that it is about, of whom it must not speak once they are erased.
+
+        None where it names nobody: it holds a keyed hash, a key that is erased, or figures alone.
+        """
 
     @classmethod
     def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:
@@ -110,6 +130,9 @@ class IndividualEvent(Event):
     @property
     def key_rule(self) -> str:
         return "collection/individual_id"
+
+    def subjects(self) -> tuple[Subject, ...]:
+        return (Subject(self.individual_id, self.revision),)
 
 
 class Detector(StrEnum):

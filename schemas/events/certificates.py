@@ -7,7 +7,7 @@ from pydantic import (
     Field,
 )
 
-from schemas.events.base import Count, Distance, EncoderId, Event, Seconds, Text
+from schemas.events.base import Count, Distance, EncoderId, Event, Seconds, Subject, Text
 from schemas.shard import MOST_SHARDS
 
 
@@ -89,3 +89,6 @@ class CompactionCertified(Event):
     @property
     def key_rule(self) -> str:
         return "the certificate's id"
+
+    def subjects(self) -> tuple[Subject, ...]:
+        return ()

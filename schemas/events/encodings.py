@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,23 @@ class Quality(BaseModel):
     )
 
 
+class Rank(NamedTuple):
+    """Which of two records of an individual counts: that of the higher rank, of equal ones the later in the log.
+
+    The higher revision; of one revision the erasure. In whatever order they arrive.
+    """
+
+    revision: int
+    is_erasure: bool
+
+
+def rank_keys(
+    revisions: NDArray[np.int64], are_erasures: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Ranks of n records, as np.lexsort takes keys: the more significant one last. (n,) of each."""
+    return are_erasures, revisions
+
+
 class EncodingComputed(IndividualEvent):
     """The face in an individual's photo, as 128 numbers."""
 
@@ -119,6 +136,11 @@ class EncodingComputed(IndividualEvent):
     face: FaceBox
     detector: Detector = Field(description="What found the face.")
     quality: Quality = Field(description="How good the face is for comparing.")
+
+    @property
+    def rank(self) -> Rank:
+        """See `Rank`."""
+        return Rank(self.revision, is_erasure=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -137,6 +159,11 @@ class EncodingAsSent:
     detector: Detector
     quality: Quality
 
+    @property
+    def rank(self) -> Rank:
+        """See `Rank`."""
+        return Rank(self.revision, is_erasure=False)
+
 
 def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
     """Embeddings as they were sent, (n, 128) float32. Of one that EncodingComputed refuses not all are finite."""
@@ -154,6 +181,11 @@ class EncodingErased(IndividualEvent):
 
     NULL_HEADERS: ClassVar[Mapping[str, Mapping[str, str]]] = {"revision": {"type": "string", "pattern": "^[0-9]+$"}}
     NULL_NEEDS = "a key collection/individual and a header revision, a whole number"
+
+    @property
+    def rank(self) -> Rank:
+        """See `Rank`."""
+        return Rank(self.revision, is_erasure=True)
 
     @classmethod
     def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:

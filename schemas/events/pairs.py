@@ -1,22 +1,37 @@
 """Events about pairs, and about who was compared with everyone before."""
 
 import json
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     Field,
     model_validator,
 )
 
-from schemas.events.base import Distance, EncoderId, Event, IndividualEvent, IndividualId, Member, Text
+from schemas.events.base import (
+    Distance,
+    EncoderId,
+    Event,
+    IndividualEvent,
+    IndividualId,
+    Member,
+    Subject,
+    Text,
+)
 from schemas.identity import uuid_of
 from schemas.shard import MOST_SHARDS, Shard
 
 _PAIR_NAMESPACE = UUID("5ba1b2c8-3a3c-5c0e-9d5e-0f5b6c1d7a10")
+_PAIR_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CHECK_KEY = re.compile(r"(?:@([0-9]+/[0-9]+)/)?([^/@][^/]*/.+)", re.DOTALL)
 _as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
@@ -26,6 +41,23 @@ def check_key(key: str, shard: Shard) -> str:
     So none overwrites another's.
     """
     return key if shard.count == 1 else f"@{shard}/{key}"
+
+
+def parse_check_key(key: str) -> tuple[Shard, str] | None:
+    """The shard and the individual's key of the key of a check: the inverse of `check_key`. None of any other key.
+
+    No collection begins with @: see CollectionName.
+    """
+    found = _CHECK_KEY.fullmatch(key)
+    try:
+        return None if found is None else (Shard.parse(found[1] or str(Shard())), found[2])
+    except ValueError:
+        return None
+
+
+def is_pair_id(key: str) -> bool:
+    """Whether a key is the id of a pair, and not that of an individual's check."""
+    return _PAIR_ID.fullmatch(key) is not None
 
 
 def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
@@ -39,6 +71,24 @@ def pair_id(collection: str, encoder: str, one: str, other: str) -> str:
 def _check_order(a: str, b: str) -> None:
     if not a < b:
         raise ValueError("a pair has two different individuals, the smaller id first")
+
+
+class Version(NamedTuple):
+    """Which of two statements on one pair, or check, counts: that of the higher version, of equal ones the first.
+
+    In whatever order they arrive. `revisions` is the sum of both members' revisions, or the revision that was checked;
+    `time` is ce_time. The same rule stands below for numpy, and for SQL in `schemas.tables`.
+    """
+
+    revisions: int
+    time: datetime
+
+
+def version_keys(
+    revisions_a: NDArray[np.int64], revisions_b: NDArray[np.int64], times: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Versions of n statements, as np.lexsort takes keys: the more significant one last. (n,) of each."""
+    return times, revisions_a.astype(np.uint64) + revisions_b.astype(np.uint64)  # int64 is too small for the sum
 
 
 class PairEvent(Event):
@@ -62,9 +112,16 @@ class PairEvent(Event):
     def key(self) -> str:
         return self.pair_id
 
+    def version(self, time: datetime) -> Version:
+        """See `Version`; `time` is that of its message."""
+        return Version(self.a.revision + self.b.revision, time)
+
     @property
     def key_rule(self) -> str:
         return "the pair id"
+
+    def subjects(self) -> tuple[Subject, ...]:
+        return tuple(Subject(member.individual_id, member.revision) for member in (self.a, self.b))
 
 
 class DuplicateFound(PairEvent):
@@ -90,6 +147,9 @@ class DuplicateRetracted(PairEvent):
     threshold: Distance | None = Field(default=None, description="The threshold under which they were found.")
 
 
+PairStatement = DuplicateFound | DuplicateRetracted
+
+
 class IndividualChecked(IndividualEvent):
     """An individual was compared with everyone registered before, or with the share of them that one shard keeps.
 
@@ -113,6 +173,10 @@ class IndividualChecked(IndividualEvent):
     def _is_a_shard(self) -> Self:
         Shard(self.shard, self.shards)
         return self
+
+    def version(self, time: datetime) -> Version:
+        """See `Version`; `time` is that of its message."""
+        return Version(self.revision, time)
 
     @property
     def key(self) -> str:
@@ -150,6 +214,9 @@ class PairDecided(Event):
     def key_rule(self) -> str:
         return "the pair id"
 
+    def subjects(self) -> tuple[Subject, ...]:
+        return Subject(self.a, None), Subject(self.b, None)
+
 
 class KeyErased(Event):
     """A null value: what was said under its key was about somebody who was erased. Forget it.
@@ -169,6 +236,9 @@ class KeyErased(Event):
     @property
     def key_rule(self) -> str:
         return "that of what is erased"
+
+    def subjects(self) -> tuple[Subject, ...]:
+        return ()
 
     @classmethod
     def from_null(cls, key: str, headers: Mapping[str, str]) -> Self:

@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.events.base import CollectionName, Detector, Event, IndividualEvent, Revision, Text
+from schemas.events.base import CollectionName, Detector, Event, IndividualEvent, Revision, Subject, Text
 
 
 class Photo(BaseModel):
@@ -95,3 +95,6 @@ class IndividualErased(Event):
     @property
     def key_rule(self) -> str:
         return "its digest"
+
+    def subjects(self) -> tuple[Subject, ...]:
+        return ()

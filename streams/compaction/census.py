@@ -1,7 +1,6 @@
 """The log of a partition → who is in it, as arrays: what `Gallery` holds one by one, for millions at once.
 
-Pure. Which record is an individual's latest does not depend on the order in which they come: it is the one of the
-highest revision, of several the erasure, else the one that stands last in the log.
+Pure. Which record is an individual's latest does not depend on the order in which they come: see `Rank`.
 """
 
 import binascii
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from schemas.envelope import StoredRecord, UnreadableError, decode_as_sent
 from schemas.erased import NOBODY, Erased
-from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, embeddings_of
+from schemas.events.base import key_prefix
+from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, embeddings_of, rank_keys
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
@@ -90,7 +90,7 @@ class Fold:
 
     def __init__(self, collection: str | None = None, erased: Erased = NOBODY) -> None:
         self._erased = erased
-        self._prefix = b"" if collection is None else f"{collection}/".encode()
+        self._prefix = b"" if collection is None else key_prefix(collection).encode()
         self._collections: dict[str, int] = {}
         self._encoders: dict[str, int] = {}
         self._parts: list[_Part] = []
@@ -157,7 +157,7 @@ class Fold:
         )
         hashes = hashes_of(ids)
         whose = np.column_stack([collections.astype(np.uint64), hashes])
-        kept = last_of_each(whose, offsets, encoders == ERASED, revisions)
+        kept = last_of_each(whose, offsets, *rank_keys(revisions, encoders == ERASED))
         vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
         del parts
         latest = _Part(ids, collections, revisions, offsets, encoders, vectors).chosen(kept)

@@ -10,29 +10,30 @@ import numpy as np
 
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.tracing import traced, tracer_of
-from schemas.envelope import Message, Record, StoredRecord, UnreadableError, announce, decode, encode
-from schemas.events.base import Event, IndividualEvent, Member
+from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, announce, decode, encode
+from schemas.events.base import Member
 from schemas.events.certificates import CompactionCertified
 from schemas.events.pairs import (
     DuplicateFound,
     DuplicateRetracted,
+    FindingErased,
     IndividualChecked,
-    KeyErased,
-    PairEvent,
+    PairStatement,
     RetractionReason,
+    Version,
     in_order,
 )
 from schemas.identity import uuid_of
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.topics import DUPLICATES
 from streams.checkpoint.lease import SURE_FOR_S
 from streams.compaction.audit import REASONS, Difference, RequiredPairs
-from streams.compaction.findings import in_microseconds
 from streams.compaction.sources import Sources
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import hashes_of
 
-SOURCE = "facematch/compaction"
+Statement = PairStatement | IndividualChecked
 _NAMESPACE = UUID("b3f1f1a6-8f1e-5a53-9b0e-2f6c0a7d4c55")
 _AT_ONCE = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,7 +61,7 @@ class Correction:
         self._partition, self._sources, self._check = partition, sources, check
         self._duplicates, self._said = sources.duplicates, sources.said
         self._now = datetime.now(UTC)
-        self._ours: dict[bytes, tuple[str, tuple[int, int]]] = {}  # by key the id and version of what is published
+        self._ours: dict[bytes, tuple[str, Version]] = {}  # by key the id and version of what is published
 
     def publish(
         self,
@@ -86,16 +87,17 @@ class Correction:
 
     def publish_certificate(self, certificate: CompactionCertified) -> None:
         """Publish a certificate, with a trace of its own."""
-        message = traced(announce(certificate, SOURCE))
+        message = traced(announce(certificate, Source.COMPACTION))
         self._publisher.publish_all([encode(message)], self._check)
         if self._tracer is not None:
             begun = int(certificate.began_at.timestamp() * 1e9)
             people = {"facematch.people": certificate.people}
             self._tracer.stage("compact", message, begun, time.time_ns(), people, is_producer=True)
 
-    def _publish(self, messages: Iterator[Message[Event]]) -> None:
+    def _publish(self, messages: Iterator[Message[Statement]]) -> None:
         while batch := list(islice(messages, _AT_ONCE)):
-            self._ours |= {message.event.key.encode(): (message.id, _version(message)) for message in batch}
+            for message in batch:
+                self._ours[message.event.key.encode()] = message.id, message.event.version(message.time)
             self._publisher.publish_all([encode(message) for message in batch], self._check)
 
     def _found(
@@ -105,7 +107,7 @@ class Correction:
         rows: VectorRows,
         judged: Difference,
         threshold: float,
-    ) -> Iterator[Message[Event]]:
+    ) -> Iterator[Message[Statement]]:
         for begin in range(0, len(judged.found), _AT_ONCE):
             some = slice(begin, begin + _AT_ONCE)
             sides = np.stack(np.divmod(judged.found[some], len(rows.ids)))  # (2, n)
@@ -124,7 +126,7 @@ class Correction:
                 name = f"{found.key}/{a.revision}/{b.revision}/{distance}/{after}"
                 yield self._message(found, name, _EPOCH + timedelta(microseconds=after))
 
-    def _retractions(self, judged: Difference) -> Iterator[Message[Event]]:
+    def _retractions(self, judged: Difference) -> Iterator[Message[Statement]]:
         """Of findings where they stand; read again, since what is known of them in memory has no ids."""
         reasons = dict(zip(judged.retracted.tolist(), judged.reasons.tolist(), strict=True))
         if not reasons:
@@ -132,14 +134,14 @@ class Correction:
         for batch in self._duplicates.read(self._partition, min(reasons), max(reasons) + 1):
             for record in batch:
                 if record.offset in reasons:
-                    message = decode(record)
-                    assert isinstance(message.event, DuplicateFound)
-                    retracted = _retracted(message.event, REASONS[reasons[record.offset]])
-                    yield self._message(retracted, f"{retracted.key}/{message.id}", message.time)
+                    message = decode(record, DUPLICATES)
+                    if isinstance(message.event, DuplicateFound):
+                        retracted = _retracted(message.event, REASONS[reasons[record.offset]])
+                        yield self._message(retracted, f"{retracted.key}/{message.id}", message.time)
 
     def _checks(
         self, collection: str, encoder: str, rows: VectorRows, due: RequiredPairs, judged: Difference
-    ) -> Iterator[Message[Event]]:
+    ) -> Iterator[Message[Statement]]:
         for row in judged.unchecked.tolist():
             checked = IndividualChecked(
                 collection=collection,
@@ -153,31 +155,32 @@ class Correction:
             )
             yield self._message(checked, f"{checked.key}/{checked.revision}", _EPOCH)
 
-    def _message(self, event: Event, name: str, after: datetime) -> Message[Event]:
+    def _message(self, event: Statement, name: str, after: datetime) -> Message[Statement]:
         """Later than what was said before, whatever clock that was said by; the same id if it is said again."""
         event_id = uuid_of(_NAMESPACE, f"{type(event).__name__}/{name}")
         later = min(after, _LAST_DAY) + timedelta(microseconds=1)
-        return Message(event, event_id, max(self._now, later), SOURCE)
+        return Message(event, event_id, max(self._now, later), Source.COMPACTION)
 
     def _hidden(self, end: int) -> list[Record]:
         """What others said of the same pairs up to `end`, of a higher version, and stands before what was said here.
 
         Kafka's compaction keeps the last record of a pair: that is to be the right one.
         """
-        best: dict[bytes, tuple[tuple[int, int], StoredRecord]] = {}
+        best: dict[bytes, tuple[Version, StoredRecord]] = {}
         hidden: dict[bytes, StoredRecord] = {}
         for batch in self._duplicates.read(self._partition, self._said, end):
             for record in batch:
                 if record.key not in self._ours:
                     continue
                 try:
-                    message = decode(record)
+                    message = decode(record, DUPLICATES)
                 except UnreadableError:
                     continue
-                if isinstance(message.event, KeyErased):
+                event = message.event
+                if isinstance(event, FindingErased):
                     continue  # of somebody who was erased meanwhile: the sink puts another behind what is said here
                 our_id, our_version = self._ours[record.key]
-                version = _version(message)
+                version = event.version(message.time)
                 if message.id == our_id:
                     if record.key in best:
                         hidden[record.key] = best[record.key][1]
@@ -188,15 +191,6 @@ class Correction:
             Record(record.topic, record.key, record.value, record.headers, partition=self._partition)
             for record in hidden.values()
         ]
-
-
-def _version(message: Message[Event]) -> tuple[int, int]:
-    """The higher one counts, in whatever order they arrive: see `consumers.projection`."""
-    event = message.event
-    if isinstance(event, IndividualEvent):
-        return event.revision, in_microseconds(message.time)
-    assert isinstance(event, PairEvent)
-    return event.a.revision + event.b.revision, in_microseconds(message.time)
 
 
 def _retracted(found: DuplicateFound, reason: RetractionReason) -> DuplicateRetracted:

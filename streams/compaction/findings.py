@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.envelope import StoredRecord, UnreadableError, decode
-from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent, version_keys
 from schemas.shard import Shard
 from schemas.topics import DUPLICATES
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
@@ -157,8 +157,8 @@ class Findings:
             keys = np.concatenate([_NO_HASH, *(keys for keys, _, _ in parts)])
             scopes = np.concatenate([_NO_NUMBER, *(scopes for _, scopes, _ in parts)])
             known = Known.together([known for _, _, known in parts])
-            revisions = known.revisions_a.astype(np.uint64) + known.revisions_b.astype(np.uint64)  # int64 is too small
-            counts = last_of_each(keys, -known.offsets, known.times, revisions)
+            versions = version_keys(known.revisions_a, known.revisions_b, known.times)
+            counts = last_of_each(keys, -known.offsets, *versions)
             last = last_of_each(keys, known.offsets)
             kept = np.unique(np.concatenate([counts, last]))
             self._parts, self._held = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)

@@ -11,14 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent, Rank
 from schemas.shard import Shard
 from streams.gallery.collection import Collection, Latest
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import hash_of
 from streams.gallery.scope import CandidateList, Scope
-
-EncodingEvent = EncodingComputed | EncodingErased
 
 
 class Applied(Enum):
@@ -77,7 +75,7 @@ class Gallery:
         if latest is not None:
             if offset <= latest.offset:
                 return AppliedRecord(Applied.AGAIN if offset == latest.offset else Applied.SUPERSEDED, latest)
-            if _outranks(latest, event):
+            if Rank(latest.revision, latest.erased) > event.rank:
                 return AppliedRecord(Applied.STALE, latest)
             if latest.place is not None:
                 latest.place.remove(latest.row)
@@ -136,9 +134,3 @@ class Gallery:
         """Have individuals without a vector take little memory, once they are many."""
         for collection in self.collections.values():
             collection.put_away(limit)
-
-
-def _outranks(latest: Latest, event: EncodingEvent) -> bool:
-    """Whether the latest record stays: a higher revision, or an erasure met by an encoding of its revision."""
-    erased_already = latest.erased and isinstance(event, EncodingComputed)
-    return latest.revision > event.revision or (latest.revision == event.revision and erased_already)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.envelope import MATCHER_SOURCE, Message
+from schemas.envelope import Message, Source
 from schemas.events.base import Event, IndividualEvent, Member
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason, in_order
@@ -170,13 +170,13 @@ def _said_of(
     if after <= threshold:
         a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
         found = DuplicateFound(collection=collection, encoder=encoder, a=a, b=b, distance=after, threshold=threshold)
-        return message.derive(found, MATCHER_SOURCE)
+        return message.derive(found, Source.MATCHER)
     a, b = in_order(past.member, pair.other)
     reason = RetractionReason.UPDATED if isinstance(event, EncodingComputed) else RetractionReason.ERASED
     retracted = DuplicateRetracted(
         collection=collection, encoder=encoder, a=a, b=b, reason=reason, distance=pair.distance, threshold=threshold
     )
-    derived = message.derive(retracted, MATCHER_SOURCE)
+    derived = message.derive(retracted, Source.MATCHER)
     return replace(derived, time=max(derived.time, now))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 
-from schemas.envelope import MATCHER_SOURCE, Headers, Message, Record, StoredRecord, UnreadableError, decode, encode
+from schemas.envelope import Headers, Message, Record, Source, StoredRecord, UnreadableError, decode, encode
 from schemas.erased import NOBODY, Erased
 from schemas.events.base import Event, Member
 from schemas.events.encodings import EncodingComputed, EncodingErased
@@ -88,7 +88,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
             message = decode(record, ENCODINGS)
         except UnreadableError as error:
             if gallery.shard.number == 1:  # all shards read it, one says so
-                consequences.letters.append(dead_letter(record, error, MATCHER_SOURCE))
+                consequences.letters.append(dead_letter(record, error, Source.MATCHER))
             continue
         consequences.read.append(message)
         event, offset = message.event, record.offset
@@ -146,7 +146,7 @@ def _tombstone(message: Message[Event], erased: Erased) -> Message[Event]:
     tombstone = EncodingErased(
         collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
     )
-    return message.derive(tombstone, MATCHER_SOURCE)
+    return message.derive(tombstone, Source.MATCHER)
 
 
 def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
@@ -182,4 +182,4 @@ def _findings(message: Message[Event], found: CandidateList, threshold: float, s
             shards=shard.count,
         )
     )
-    return [message.derive(event, MATCHER_SOURCE) for event in events]
+    return [message.derive(event, Source.MATCHER) for event in events]

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from schemas.envelope import StoredRecord, UnreadableError, decode_as_sent
+from schemas.events.base import key_prefix
 from schemas.events.encodings import EncodingAsSent
-from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent, Version
 from streams.gallery.gallery import Gallery
 from streams.gallery.reach import check_reach
 from streams.matching.match import Rules, match, restore
@@ -33,7 +34,7 @@ class LogSlice:
 
     def split(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, bool]]:
         """The records up to the end of the part, in order, and of each whether it is in it."""
-        prefix = b"" if self.collection is None else f"{self.collection}/".encode()
+        prefix = b"" if self.collection is None else key_prefix(self.collection).encode()
         since, until = _milliseconds(self.since), _milliseconds(self.until)
         begun = False
         for record in records:
@@ -85,8 +86,8 @@ class SupposedRun:
         self._rules, self._encoder = rules, encoder
         self._gallery = Gallery()
         self._words: dict[
-            tuple[SupposedPair, str], tuple[int, float | None]
-        ] = {}  # by encoder: revisions, and distance if found
+            tuple[SupposedPair, str], tuple[Version, float | None]
+        ] = {}  # by encoder: the version, and distance if found
         self._newcomers: Counter[str] = Counter()
         self._truncated: Counter[str] = Counter()
         self.has_seen_encoder = encoder is None
@@ -102,7 +103,7 @@ class SupposedRun:
         for message in match(self._gallery, self._chosen(records), self._rules).messages:
             event = message.event
             if isinstance(event, PairEvent):
-                self._hear(event)
+                self._hear(event, message.time)
             elif isinstance(event, IndividualChecked):
                 self._newcomers[event.collection] += 1
                 self._truncated[event.collection] += event.truncated
@@ -120,11 +121,11 @@ class SupposedRun:
         }
         return SupposedOutcome(pairs, self._newcomers, self._truncated)
 
-    def _hear(self, event: PairEvent) -> None:
+    def _hear(self, event: PairEvent, time: datetime) -> None:
         at = SupposedPair(event.collection, event.a.individual_id, event.b.individual_id), event.encoder
-        revisions = event.a.revision + event.b.revision
-        if at not in self._words or revisions >= self._words[at][0]:
-            self._words[at] = revisions, event.distance if isinstance(event, DuplicateFound) else None
+        version = event.version(time)
+        if at not in self._words or version > self._words[at][0]:
+            self._words[at] = version, event.distance if isinstance(event, DuplicateFound) else None
 
     def _chosen(self, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
         return records if self._encoder is None else [record for record in records if self._is_chosen(record)]

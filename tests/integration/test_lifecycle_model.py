@@ -221,7 +221,7 @@ class Lifecycle(RuleBasedStateMachine):
     def registry(self) -> Erased:
         known = Erased(KEY)
         for record in self.topics[ERASURES.name]:
-            known.add(decode(record))
+            known.add(decode(record, ERASURES))
         return known
 
     @precondition(lambda self: self.ever)

@@ -1,6 +1,7 @@
 """Who was erased stays erased, and nobody reads from the registry who that is."""
 
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import pytest
 from pydantic import SecretStr
@@ -15,7 +16,10 @@ TIME = datetime(2026, 1, 31, tzinfo=UTC)
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
 
 
-def at(event: Event, hours: float = 0) -> Message[Event]:
+E = TypeVar("E", bound=Event)
+
+
+def at(event: E, hours: float = 0) -> Message[E]:
     return Message(event, "id", TIME + timedelta(hours=hours), "test")
 
 

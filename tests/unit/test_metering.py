@@ -14,14 +14,13 @@ from consumers.encoder.metering import AnswerCounter
 from consumers.photos.rejected import RejectedError
 from consumers.sink.metering import count_written
 from runtime.telemetry.metrics import QUALITY
-from schemas.envelope import MATCHER_SOURCE, Message, Record, UnreadableError, announce, encode
+from schemas.envelope import Message, Record, Source, UnreadableError, announce, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import Event
 from schemas.events.encodings import Quality, RejectionReason
 from schemas.events.pairs import IndividualChecked
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.settings import Settings
-from streams.compaction.correction import SOURCE as COMPACTION
 from streams.matcher.metering import count_matched, show_galleries
 from streams.matcher.vitals import PartitionVitals, ScopeVitals
 from tests.encodings import computed
@@ -103,8 +102,8 @@ def test_how_long_it_took_is_measured_but_of_what_is_replayed() -> None:
     embedding = computed("a", np.ones(128, np.float32))
     counter.count([encoded(message(embedding, 3)), encoded(replace(message(embedding, 86_400), context=REPLAYED))])
     count_matched([message(CHECKED, 2), replace(message(CHECKED, 86_400), context=REPLAYED)], letters=0)
-    by_matcher = replace(message(CHECKED, 4), source=MATCHER_SOURCE)
-    made_up_for = replace(message(CHECKED, 3_600), source=COMPACTION)
+    by_matcher = replace(message(CHECKED, 4), source=Source.MATCHER)
+    made_up_for = replace(message(CHECKED, 3_600), source=Source.COMPACTION)
     count_written([by_matcher, replace(by_matcher, context=REPLAYED), made_up_for, message(CREATED, 9_000)])
     for stage, seconds in (("encoded", 3), ("matched", 2), ("written", 4)):
         assert since("facematch_since_registration_seconds_count", stage) == 1
