@@ -21,14 +21,14 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS, partition_of
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import HeldError, LeaseLostError
+from streams.compaction.bootstrap import open_compactor
 from streams.compaction.compactor import (
     BYTES_OF_A_FINDING,
     BYTES_OF_A_PAIR,
     BYTES_OF_A_RECORD,
     CompactionPlan,
-    Compactor,
 )
-from streams.compaction.stopwatch import OnProgress
+from streams.gallery.build import OnProgress
 from streams.gallery.reach import TooManyPairsError
 from streams.matcher.vitals import read_vitals
 
@@ -60,8 +60,8 @@ def run_compaction(
     with _bar_on(console, stopping) as progress:
         for partition in _partitions(plan):
             for one in [shard] if shard is not None else shards_of(vitals, partition, counts):
-                with closing(Compactor(settings, one, partition, cores(), progress)) as compactor:
-                    records, findings = compactor.sources.sizes()
+                with open_compactor(settings, one, partition, cores(), progress) as compactor:
+                    records, findings = compactor.input.sizes()
                     if not records + findings and plan.collection is None:
                         continue
                     console.print(_expected_memory(partition, records, findings), soft_wrap=True)
@@ -92,9 +92,10 @@ def _bar_on(console: Console, stopping: threading.Event | None) -> Iterator[OnPr
     with Progress(*Progress.get_default_columns()[:3], TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 
-        def progress(what: str, done: int, total: int) -> None:
+        def progress(stage: str, done: int, total: int, detail: str = "") -> None:
             if stopping is not None and stopping.is_set():
                 raise SystemExit(128 + signal.SIGTERM)
+            what = f"{stage}, {detail}" if detail else stage
             if bar.tasks[0].description != what:
                 bar.reset(task, description=what, total=total)
             bar.update(task, completed=done)

@@ -1,9 +1,10 @@
-"""Which pairs must hold, and what of that `duplicates` does not say, or says although it does not hold. Pure.
+"""Compares the pairs that must hold with those that `duplicates` states: which to publish, which to retract. Pure.
 
-A pair is one int64, row · people + row of the living of an encoder in a collection, the smaller row first.
+A pair is coded as one int64: row · people + row, of the living of one encoder in one collection, the smaller row first.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,10 @@ from streams.gallery.exact import VectorRows, exact_distances, nearest_of_each
 from streams.gallery.id_table import IdTable, falling_to
 from streams.gallery.segment import Segment, search_index
 
-_FIRST_PROBES, _MOST_PROBES, _HITS_AT_ONCE = 256, 2048, 2_000_000
-_MEASURED_AT_ONCE = 65_536
-_SAME = 1e-6
+_FIRST_PROBES, _MOST_PROBES = 256, 2048  # searched at once: doubled while they have few hits, halved when many
+_HITS_AT_ONCE = 2_000_000  # 24 bytes each: about 50 MB
+_MEASURED_AT_ONCE = 65_536  # pairs; their vectors are 2 x 33 MB of float32
+_SAME_DISTANCE = 1e-6  # a distance is computed in float64 of float32 vectors: what differs less is the same
 REASONS = tuple(RetractionReason)
 _IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.THRESHOLD
 
@@ -27,7 +29,8 @@ _IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.
 class RequiredPairs(NamedTuple):
     """Pairs that must hold, (n,) of each: codes, ascending, and exact distances.
 
-    `totals`, (people,) int64: with how many before it each row has a pair, more than are due where it has too many.
+    `totals`, (people,) int64, is the number of earlier rows that each row has a pair with. It exceeds the number of
+    required pairs where that is limited.
     """
 
     codes: NDArray[np.int64]
@@ -36,11 +39,11 @@ class RequiredPairs(NamedTuple):
 
     @classmethod
     def nothing(cls, people: int) -> "RequiredPairs":
-        """No pair of so many people."""
+        """No pair among so many people."""
         return cls(np.empty(0, np.int64), np.empty(0, np.float64), np.zeros(people, np.int64))
 
 
-def due(
+def required_pairs(
     segment: Segment,
     ours: NDArray[np.int64],
     rows: VectorRows,
@@ -50,12 +53,12 @@ def due(
 ) -> RequiredPairs:
     """All pairs of `rows` within the threshold whose earlier member is in the segment, as the index finds them.
 
-    `ours` are the positions in `rows` of the segment's rows, in the segment's order. Of each newcomer those who stand
-    before it in the log, the nearest `limit` of them, as the matcher has them published. `progress` is told how many
-    of the rows have been compared.
+    `ours` are the positions in `rows` of the segment's rows, in the segment's order. A row has pairs with the nearest
+    `limit` of those before it in the log, as the matcher publishes them. `progress` is called with the number of rows
+    that have been compared.
     """
     people = len(rows.ids)
-    first = ours[segment.shared.rows[segment.shared.begins[:-1]]]  # of each node a row that has its vector
+    first = ours[segment.shared.rows[segment.shared.begins[:-1]]]  # for each node, a row with its vector
     most_alike = int(np.diff(segment.shared.begins).max())
     codes, distances, totals = [np.empty(0, np.int64)], [np.empty(0, np.float64)], np.zeros(people, np.int64)
     begin, count = 0, _FIRST_PROBES
@@ -79,13 +82,36 @@ def due(
     return RequiredPairs(pairs[order], measured[order], totals)
 
 
-class Difference(NamedTuple):
-    """What is to be said.
+@dataclass(frozen=True, slots=True)
+class AuditInput:
+    """What `compare` goes by, for one encoder in one collection.
 
-    `found`: pairs, their `distances`, and `after` which times (microseconds since 1970) that must be, 0 for any.
-    `unchecked`: rows of which nobody said that they were compared with all before.
-    `retracted`: where in `duplicates` those stand that no longer hold, ascending, with places in `REASONS`. `kept`: how
-    many are known and hold.
+    `rows` are those of the census with a vector by the encoder, `required` the pairs among them that must hold.
+    `statements` and `checked` are what was published up to a moment; everyone below `matched_offset` of `encodings` had
+    been compared by then, so what is missing for others is still to come from the matcher. `changed` are the
+    individuals that changed between the census and that moment, or later. Each of several `shard`s judges the published
+    pairs whose first member falls to it.
+    """
+
+    census: Census
+    encoder: str
+    rows: VectorRows
+    required: RequiredPairs
+    statements: Statements
+    checked: IdTable
+    threshold: float
+    matched_offset: int
+    changed: IdTable
+    shard: Shard = Shard()
+
+
+class Corrections(NamedTuple):
+    """What is to be published.
+
+    `found`: codes of pairs, their `distances`, and `after`: the times (microseconds since 1970) that their ce_time must
+    exceed, 0 for any. `unchecked`: rows without a statement that they were compared with everyone before.
+    `retracted`: offsets in `duplicates` of the pairs that no longer hold, ascending, with indexes into `REASONS`.
+    `kept`: how many published pairs hold.
     """
 
     kept: int
@@ -97,104 +123,101 @@ class Difference(NamedTuple):
     reasons: NDArray[np.int64]
 
 
-def difference(
-    census: Census,
-    encoder: str,
-    rows: VectorRows,
-    due: RequiredPairs,
-    words: Statements,
-    checked: IdTable,
-    threshold: float,
-    matched: int,
-    changed: IdTable,
-    shard: Shard = Shard(),
-) -> Difference:
-    """Judge pairs whose members have not changed since the census.
+def compare(audit: AuditInput) -> Corrections:
+    """Compare the pairs whose members have not changed since the census."""
+    rows, required, current = audit.rows, audit.required, audit.statements.current
+    stated = _judge_stated(audit)
+    mine = stated.is_ours & falling_to(audit.shard, current.a)
+    hashes = audit.census.id_table.hashes[rows.numbers]
+    is_open = (audit.changed.find(hashes) < 0) & (rows.offsets < audit.matched_offset)
 
-    `rows` are those of the census living by the encoder. `words` is what was said up to a moment; everyone below offset
-    `matched` had been compared by then: what is missing of others is the matcher's business. Whoever is in `changed`,
-    changed between the census and that moment, or later. Of several shards each judges what is known of those pairs
-    whose first member falls to it.
-    """
-    judged = _judged(census, encoder, rows, words, threshold, changed)
-    mine = judged.is_ours & falling_to(shard, words.counts.a)
-    hashes = census.id_table.hashes[rows.numbers]
-    is_open = (changed.find(hashes) < 0) & (rows.offsets < matched)
+    sides = np.stack(np.divmod(required.codes, max(len(rows.ids), 1)))
+    missing = is_open[sides].all(axis=0) & ~np.isin(required.codes, stated.codes[stated.is_right])
+    is_wrong = mine & stated.is_stated & stated.is_near & ~stated.is_right
+    wrong = is_wrong & ~np.isin(stated.codes, required.codes[missing])
+    found = np.concatenate([required.codes[missing], stated.codes[wrong]])
+    checked_revisions = np.append(audit.checked.revisions, 0)  # the last: for rows that were never checked
+    is_unchecked = checked_revisions[audit.checked.find(hashes)] < rows.revisions
 
-    sides = np.stack(np.divmod(due.codes, max(len(rows.ids), 1)))
-    missing = is_open[sides].all(axis=0) & ~np.isin(due.codes, judged.codes[judged.is_right])
-    wrong = mine & judged.is_said & judged.is_near & ~judged.is_right & ~np.isin(judged.codes, due.codes[missing])
-    found = np.concatenate([due.codes[missing], judged.codes[wrong]])
-    unchecked = np.append(checked.revisions, 0)[checked.find(hashes)] < rows.revisions  # the last: of who never was
-
-    gone = np.flatnonzero(mine & judged.is_said & ~judged.is_near & ~np.isin(judged.codes, due.codes))
-    standing_at = np.where(words.counts.holds, words.counts.offsets, words.last.offsets)
-    gone = gone[np.argsort(standing_at[gone])]
-    return Difference(
-        kept=int((mine & judged.is_right).sum()),
+    gone = np.flatnonzero(mine & stated.is_stated & ~stated.is_near & ~np.isin(stated.codes, required.codes))
+    offsets = np.where(current.holds, current.offsets, audit.statements.last_published.offsets)
+    gone = gone[np.argsort(offsets[gone])]
+    return Corrections(
+        kept=int((mine & stated.is_right).sum()),
         found=found,
-        distances=np.concatenate([due.distances[missing], judged.distances[wrong]]),
-        after=_times_of(found, judged.codes, words.counts.times),
-        unchecked=np.flatnonzero(unchecked & is_open),
-        retracted=standing_at[gone],
-        reasons=judged.reasons[gone],
+        distances=np.concatenate([required.distances[missing], stated.distances[wrong]]),
+        after=_times_of(found, stated.codes, current.times),
+        unchecked=np.flatnonzero(is_unchecked & is_open),
+        retracted=offsets[gone],
+        reasons=stated.reasons[gone],
     )
 
 
-class _Judged(NamedTuple):
-    """Of each pair that anything is known of, (n,) of each.
+class _StatedPairs(NamedTuple):
+    """Pairs that anything was published about, (n,) of each.
 
-    `codes` is -1 where not both live by the encoder. Is it a matter for a compaction, does any word say that it holds,
-    is it within the threshold at the revisions that it is known of, and do both words say just that?
+    `codes`: -1 unless both members live by the encoder. `distances`: exact, infinite unless both have the revisions
+    that are stated. `reasons`: indexes into `REASONS`, of why it does not hold, if it does not.
+    `is_ours`: neither member changed since the census, and the census has their stated revisions or higher ones.
+    `is_stated`: the current or the last published statement says that the pair holds.
+    `is_near`: it is within the threshold at the stated revisions.
+    `is_right`: it is near, and both statements say so with these revisions and this distance.
     """
 
     codes: NDArray[np.int64]
     distances: NDArray[np.float64]
     reasons: NDArray[np.int64]
     is_ours: NDArray[np.bool_]
-    is_said: NDArray[np.bool_]
+    is_stated: NDArray[np.bool_]
     is_near: NDArray[np.bool_]
     is_right: NDArray[np.bool_]
 
 
-def _judged(
-    census: Census, encoder: str, rows: VectorRows, words: Statements, threshold: float, changed: IdTable
-) -> _Judged:
-    known, last = words
-    at = np.stack([census.id_table.find(known.a), census.id_table.find(known.b)])  # (2, n), -1 of who is not in it
-    revisions = np.stack([known.revisions_a, known.revisions_b])
+def _judge_stated(audit: AuditInput) -> _StatedPairs:
+    census, rows = audit.census, audit.rows
+    current, last = audit.statements
+    at = np.stack([census.id_table.find(current.a), census.id_table.find(current.b)])  # (2, n), -1: not in the census
+    revisions = np.stack([current.revisions_a, current.revisions_b])
     now = np.where(at >= 0, np.append(census.id_table.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
-    stands = ((encoders == census.code_of(encoder)) & (revisions == now)).all(axis=0)
-    row_of = np.full(len(census.ids) + 1, -1)
-    row_of[rows.numbers] = np.arange(len(rows.ids))
-    members = row_of[at]
-    codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * len(rows.ids) + members.max(axis=0), -1)
-    distances = np.full(len(codes), np.inf)
-    standing = np.flatnonzero(stands)
-    for begin in range(0, len(standing), _MEASURED_AT_ONCE):
-        some = standing[begin : begin + _MEASURED_AT_ONCE]
-        distances[some] = exact_distances(rows.vectors[members[0, some]], rows.vectors[members[1, some]])
-    is_near = distances <= threshold
-    is_right = is_near & (last.revisions_a == known.revisions_a) & (last.revisions_b == known.revisions_b)
-    for word in words:
-        is_right &= word.holds & (np.abs(distances - np.nan_to_num(word.distances)) <= _SAME)
-    is_touched = (changed.find(known.a) >= 0) | (changed.find(known.b) >= 0)
+    is_current = ((encoders == census.code_of(audit.encoder)) & (revisions == now)).all(axis=0)
+    codes, distances = _codes_and_distances(census, rows, at, is_current)
+    is_near = distances <= audit.threshold
+    is_right = is_near & (last.revisions_a == current.revisions_a) & (last.revisions_b == current.revisions_b)
+    for statement in (current, last):
+        is_right &= statement.holds & (np.abs(distances - np.nan_to_num(statement.distances)) <= _SAME_DISTANCE)
+    is_changed = (audit.changed.find(current.a) >= 0) | (audit.changed.find(current.b) >= 0)
     is_erased = (encoders == ERASED).any(axis=0)
     erased, updated, beyond = (REASONS.index(reason) for reason in _IN_ORDER)
-    return _Judged(
+    return _StatedPairs(
         codes,
         distances,
-        reasons=np.select([is_erased, ~stands], [erased, updated], beyond),
-        is_ours=~is_touched & (revisions <= now).all(axis=0),  # the census may not know of a higher one
-        is_said=known.holds | last.holds,
+        reasons=np.select([is_erased, ~is_current], [erased, updated], beyond),
+        is_ours=~is_changed & (revisions <= now).all(axis=0),
+        is_stated=current.holds | last.holds,
         is_near=is_near,
         is_right=is_right,
     )
 
 
+def _codes_and_distances(
+    census: Census, rows: VectorRows, at: NDArray[np.int64], is_current: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The codes and exact distances of pairs whose members are `at` (2, n) in the census: see `_StatedPairs`."""
+    row_of = np.full(len(census.ids) + 1, -1)
+    row_of[rows.numbers] = np.arange(len(rows.ids))
+    members = row_of[at]
+    codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * len(rows.ids) + members.max(axis=0), -1)
+    distances = np.full(len(codes), np.inf)
+    current = np.flatnonzero(is_current)
+    for begin in range(0, len(current), _MEASURED_AT_ONCE):
+        some = current[begin : begin + _MEASURED_AT_ONCE]
+        distances[some] = exact_distances(rows.vectors[members[0, some]], rows.vectors[members[1, some]])
+    return codes, distances
+
+
 def _times_of(found: NDArray[np.int64], codes: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each pair found the time of what was last said of it, 0 where nothing was."""
+    """The time of the current statement about each pair found, 0 where there is none."""
     if not len(codes):
         return np.zeros(len(found), np.int64)
     order = np.argsort(codes)

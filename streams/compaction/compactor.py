@@ -11,20 +11,18 @@ import numpy as np
 import structlog
 from redis.exceptions import OutOfMemoryError
 
-from runtime.servers.redis import connect, key
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
-from schemas.settings import Settings
-from schemas.shard import Shard
 from streams.checkpoint.files import pack_segment
-from streams.checkpoint.handover import Inbox, LostChunksError
-from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
+from streams.checkpoint.handover import LostChunksError
+from streams.checkpoint.lease import Lease, LeaseLostError
 from streams.checkpoint.manifest import Blob, CompactedSegment, SegmentEntry
-from streams.compaction.audit import RequiredPairs, difference, due
+from streams.compaction.audit import AuditInput, RequiredPairs, compare, required_pairs
 from streams.compaction.census import Census
-from streams.compaction.correction import Correction
-from streams.compaction.sources import Sources
-from streams.compaction.stopwatch import OnProgress, Stopwatch
-from streams.gallery.build import build_segment
+from streams.compaction.context import CompactionContext
+from streams.compaction.correction import Correction, ScopeCorrections
+from streams.compaction.input import CompactionInput
+from streams.compaction.stopwatch import Stopwatch
+from streams.gallery.build import OnProgress, build_segment
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import falling_to
 from streams.gallery.reach import check_reach, others_in_reach
@@ -56,14 +54,14 @@ class CompactionPlan:
 
 
 class Compactor:
-    """Of one shard's partition. Interrupted at any point, it leaves what was there; the next run removes its litter."""
+    """Compacts one shard's partition.
 
-    def __init__(self, settings: Settings, shard: Shard, partition: int, threads: int, progress: OnProgress) -> None:
-        self.settings, self.shard, self.partition = settings, shard, partition
-        self.threads, self.progress = threads, progress
-        self.sources = Sources(settings, shard, partition)
-        self.redis = connect(settings)
-        self.inbox = Inbox(settings, self.redis, shard, partition)
+    Interrupted at any point, it leaves what was there; the next run removes the chunks that nothing names.
+    """
+
+    def __init__(self, context: CompactionContext, progress: OnProgress) -> None:
+        self.context, self.progress = context, progress
+        self.input = CompactionInput(context)
 
     def run(self, plan: CompactionPlan = CompactionPlan()) -> Iterator[CompactionCertified]:
         """Compact each encoder of each collection by itself, and hand out its certificate once that is published.
@@ -75,42 +73,36 @@ class Compactor:
         if plan.dry_run:
             yield from _Run(self, plan, None).certificates()
             return
-        with lease_of(self.redis, key(self.settings, "lease", self.shard, self.partition)) as lease:
-            removed = self.inbox.remove_litter()
+        context = self.context
+        with context.lease() as lease:
+            removed = context.inbox.remove_litter()
             if removed:
-                log.info("chunks of one that was cut off are removed", partition=self.partition, chunks=removed)
+                log.info("chunks of one that was cut off are removed", partition=context.partition, chunks=removed)
             yield from _Run(self, plan, lease).certificates()
             lease.check()
-            self.inbox.remove_litter()  # what was replaced
-
-    def close(self) -> None:
-        """Let go of the servers."""
-        self.sources.close()
-        self.redis.close()
+            context.inbox.remove_litter()  # the segments that were replaced
 
 
 class _Run:
     """One compaction of a partition, under a lease unless it is a dry run."""
 
     def __init__(self, compactor: Compactor, plan: CompactionPlan, lease: Lease | None) -> None:
-        self._compactor, self._plan, self._lease = compactor, plan, lease
-        self._settings, self._sources = compactor.settings, compactor.sources
+        self._context, self._plan, self._lease = compactor.context, plan, lease
+        self._settings, self._input = compactor.context.settings, compactor.input
         self._watch = Stopwatch(compactor.progress)
 
     def certificates(self) -> Iterator[CompactionCertified]:
         """See `Compactor.run`."""
         begun, plan = datetime.now(UTC), self._plan
-        collections = self._sources.read(plan.collection, self._watch)
+        collections = self._input.read(plan.collection, self._watch)
         self._watch.pause()
         if plan.collection is not None and not collections:
             raise UnknownCollectionError(plan.collection)
         if self._lease is not None:
-            self._correction = Correction(
-                self._settings, self._compactor.shard, self._compactor.partition, self._sources, self._lease.check
-            )
+            self._correction = Correction(self._context, self._input, self._lease.check)
         reading = dict(self._watch.seconds)
         for census in collections:
-            known = self._sources.in_use.get(census.collection, set())
+            known = self._input.in_use.get(census.collection, set())
             encoders: set[str | None] = {*census.in_use(), *known} or {None}
             if plan.encoder is not None:
                 encoders &= {plan.encoder} if plan.encoder in census.in_use() else set()
@@ -120,7 +112,7 @@ class _Run:
                 begun = datetime.now(UTC)
 
     def _certify(self, census: Census, encoder: str | None, begun: datetime) -> CompactionCertified:
-        compactor, plan = self._compactor, self._plan
+        context, plan = self._context, self._plan
         threshold = plan.threshold or self._settings.threshold_for(census.collection)
         floor = plan.recall_floor or self._settings.recall_floor
         done = _ScopeResult()
@@ -131,10 +123,10 @@ class _Run:
             certificate_id=str(uuid.uuid4()),
             collection=census.collection,
             encoder=encoder,
-            shard=compactor.shard.number,
-            shards=compactor.shard.count,
-            partition=compactor.partition,
-            offset=self._sources.end,
+            shard=context.shard.number,
+            shards=context.shard.count,
+            partition=context.partition,
+            offset=self._input.end,
             people=done.people,
             threshold=threshold,
             index=None if done.quality is None else _index_of(done.quality),
@@ -152,33 +144,37 @@ class _Run:
         return certificate
 
     def _compact(self, census: Census, encoder: str, threshold: float, floor: float) -> "_ScopeResult":
-        rows, findings = census.living(encoder), self._sources.findings
-        segment, must = self._rebuild(census, encoder, rows, threshold, floor)
+        rows, findings = census.living(encoder), self._input.findings
+        segment, required = self._rebuild(census, encoder, rows, threshold, floor)
         self._watch("comparing", len(rows.ids), len(rows.ids))
-        judged = difference(
-            census,
-            encoder,
-            rows,
-            must,
-            findings.words(census.collection, encoder),
-            findings.checked(census.collection, encoder),
-            threshold,
-            self._sources.matched,
-            self._sources.changed(census.collection),
-            self._compactor.shard,
+        corrections = compare(
+            AuditInput(
+                census,
+                encoder,
+                rows,
+                required,
+                findings.statements(census.collection, encoder),
+                findings.checked(census.collection, encoder),
+                threshold,
+                self._input.matched_offset,
+                self._input.changed(census.collection),
+                self._context.shard,
+            )
         )
         blob = None
         if self._lease is not None:
             self._watch("publishing", 0, 1)
-            self._correction.publish(census.collection, encoder, rows, must, judged, threshold)
+            self._correction.publish(
+                ScopeCorrections(census.collection, encoder, rows, required, corrections, threshold)
+            )
             self._watch("publishing", 1, 1)
             if segment is not None and segment.quality.recall >= floor:
                 blob = self._put_into_service(census.collection, encoder, segment, self._lease)
         return _ScopeResult(
             0 if segment is None else len(segment),
             None if segment is None else segment.quality,
-            PairCounts(kept=judged.kept, found=len(judged.found), retracted=len(judged.retracted)),
-            len(judged.unchecked),
+            PairCounts(kept=corrections.kept, found=len(corrections.found), retracted=len(corrections.retracted)),
+            len(corrections.unchecked),
             blob,
         )
 
@@ -186,8 +182,8 @@ class _Run:
         self, census: Census, encoder: str, rows: VectorRows, threshold: float, floor: float
     ) -> tuple[Segment | None, RequiredPairs]:
         """A segment of those that fall to the shard, None where nobody does, and the pairs that must hold."""
-        ours = np.flatnonzero(falling_to(self._compactor.shard, census.id_table.hashes[rows.numbers]))
-        people, threads = len(rows.ids), self._compactor.threads
+        ours = np.flatnonzero(falling_to(self._context.shard, census.id_table.hashes[rows.numbers]))
+        people, threads = len(rows.ids), self._context.threads
         if not len(ours):
             return None, RequiredPairs.nothing(people)
         if self._plan.threshold is not None:
@@ -201,19 +197,19 @@ class _Run:
         def compared(count: int) -> None:
             self._watch("comparing", count, people)
 
-        return segment, due(segment, ours, rows, threshold, self._settings.findings_limit, compared)
+        return segment, required_pairs(segment, ours, rows, threshold, self._settings.findings_limit, compared)
 
     def _put_into_service(self, collection: str, encoder: str, segment: Segment, lease: Lease) -> Blob:
         lease.check()
         self._watch("storing", 0, len(segment))
-        inbox = self._compactor.inbox
+        inbox = self._context.inbox
         blob = inbox.chunks.put(pack_segment(segment))
         try:
             self._watch("storing", len(segment), len(segment))
             compacted = CompactedSegment(
                 collection=collection,
                 encoder=encoder,
-                offset=self._sources.end,
+                offset=self._input.end,
                 made_at=datetime.now(UTC),
                 segment=SegmentEntry(blob=blob, rows=len(segment), quality=segment.quality),
             )
@@ -225,7 +221,7 @@ class _Run:
 
     def _needed_before(self, collection: str, encoder: str, people: int) -> IndexQuality | None:
         """What the densest segment needed that is not much larger."""
-        manifest = self._compactor.inbox.manifest()
+        manifest = self._context.inbox.manifest()
         scopes = () if manifest is None else manifest.scopes
         needed = (
             segment.quality

@@ -1,4 +1,4 @@
-"""The topic `duplicates` → what it says of each pair and each individual, as arrays. Pure."""
+"""The topic `duplicates` as arrays: per pair the statements that matter, per individual the last check. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,15 +13,15 @@ from schemas.shard import Shard
 from schemas.topics import DUPLICATES
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
-_FIRST_LIMIT = 200_000
+_FIRST_LIMIT = 200_000  # records, 24 MB: reduced to what matters whenever there are more, or twice what mattered
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Known(NamedTuple):
-    """What is known of pairs, (n,) of each: whose, at which revisions, how far apart, when and where that is said.
+    """Statements about pairs, (n,) of each: members, revisions, distance, time and offset of the record.
 
-    `a` and `b` are hashes of ids, (n, 2) uint64; `times` are ce_time in microseconds since 1970. The distance of a pair
-    that does not hold is NaN.
+    `a` and `b` are hashes of ids, (n, 2) uint64; `times` are ce_time in microseconds since 1970. The distance of a
+    retracted pair is NaN.
     """
 
     a: NDArray[np.uint64]
@@ -34,28 +34,28 @@ class Known(NamedTuple):
 
     @property
     def holds(self) -> NDArray[np.bool_]:
-        """Which of them are found and not retracted."""
+        """Which of them say that the pair holds: (n,) bool."""
         return ~np.isnan(self.distances)
 
     def chosen(self, which: NDArray[np.intp]) -> "Known":
-        """Some of them, by their positions here, in that order."""
+        """Some of them, by their positions, in that order."""
         return Known._make(column[which] for column in self)
 
     @classmethod
     def together(cls, parts: "Sequence[Known]") -> "Known":
-        """All of several, one after the other."""
+        """All of `parts`, one after the other."""
         return cls._make(np.concatenate(column) for column in zip(_NOTHING, *parts, strict=True))
 
 
 class Statements(NamedTuple):
-    """Of each pair what counts: the word of the highest revisions, of several the latest by its time, else the first.
+    """Per pair the statement with the highest (revisions, time), the first of several; and the last one in the log.
 
-    That is what Postgres shows (`consumers.projection`). Who keeps the `last` record of each pair, as Kafka does, sees
-    the same if the two are one, as they should be.
+    Postgres shows the `current` one (`consumers.sink.statements`). Kafka's compaction, and everyone who keeps the last
+    record of each key, keeps `last_published`: they should be the same.
     """
 
-    counts: Known
-    last: Known
+    current: Known
+    last_published: Known
 
 
 _NO_HASH, _NO_NUMBER = np.empty((0, 2), np.uint64), np.empty(0, np.int64)
@@ -63,22 +63,22 @@ _NOTHING = Known(_NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.floa
 
 
 class Findings:
-    """Takes the records of one partition, of one collection or of all, in the order of the log.
+    """Collects the records of one partition of `duplicates`, of one collection or of all, in the order of the log.
 
-    Of checks those of one shard. Memory: 120 bytes a pair and 50 an individual, twice over at times.
+    Checks count for one shard only. Memory: 120 bytes a pair and 50 an individual, at times twice that.
     """
 
     def __init__(self, collection: str | None = None, shard: Shard = Shard()) -> None:
         self._collection, self._shard = collection, shard
         self._scopes: dict[tuple[str, str], int] = {}
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
-        self._held = 0
+        self._count = 0
         self._limit = _FIRST_LIMIT
-        self._words: tuple[NDArray[np.int64], Statements] | None = None
+        self._statements: tuple[NDArray[np.int64], Statements] | None = None
         self._checks: dict[tuple[str, str], list[IdTable]] = {}
 
     def add(self, records: Sequence[StoredRecord]) -> None:
-        """Take records in; what cannot be read is a dead letter already."""
+        """Add records. Unreadable ones are skipped: they are dead letters already."""
         pairs: list[tuple[PairEvent, datetime, int]] = []
         checks: list[tuple[IndividualChecked, int]] = []
         for record in records:
@@ -95,12 +95,12 @@ class Findings:
         self._add_pairs(pairs)
         self._add_checks(checks)
 
-    def _add_pairs(self, said: list[tuple[PairEvent, datetime, int]]) -> None:
+    def _add_pairs(self, messages: list[tuple[PairEvent, datetime, int]]) -> None:
         keys: list[str] = []
         ids: list[tuple[str, str]] = []
         numbers: list[tuple[int, int, int, int, int]] = []
         distances: list[float] = []
-        for event, time, offset in said:
+        for event, time, offset in messages:
             scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
             keys.append(event.pair_id)
             ids.append((event.a.individual_id, event.b.individual_id))
@@ -111,15 +111,15 @@ class Findings:
             a, b = (hashes_of(side) for side in zip(*ids, strict=True))
             known = Known(a, b, revisions_a, revisions_b, np.array(distances), times, offsets)
             self._parts.append((hashes_of(keys), scopes, known))
-            self._held += len(keys)
-            self._words = None
-        if self._held >= self._limit:
-            self._settled()
-            self._limit = max(_FIRST_LIMIT, 2 * self._held)
+            self._count += len(keys)
+            self._statements = None
+        if self._count >= self._limit:
+            self._reduced()
+            self._limit = max(_FIRST_LIMIT, 2 * self._count)
 
-    def _add_checks(self, said: list[tuple[IndividualChecked, int]]) -> None:
+    def _add_checks(self, messages: list[tuple[IndividualChecked, int]]) -> None:
         by_scope: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
-        for event, offset in said:
+        for event, offset in messages:
             if Shard(event.shard, event.shards) == self._shard:
                 scope = by_scope.setdefault((event.collection, event.encoder), [])
                 scope.append((event.individual_id, event.revision, offset))
@@ -131,43 +131,43 @@ class Findings:
                 self._checks[name] = [_latest(parts)]
 
     def checked(self, collection: str, encoder: str) -> IdTable:
-        """Who was compared with all before, of which revision."""
+        """The individuals that were compared with everyone before, with their revisions."""
         return _latest(self._checks.get((collection, encoder), []))
 
     def in_use(self) -> dict[str, set[str]]:
-        """Of each collection the encoders by which any pair is known to hold."""
-        scopes, words = self._settled()
-        used = set(np.unique(scopes[words.counts.holds | words.last.holds]).tolist())
+        """Per collection, the encoders by which any pair is stated to hold."""
+        scopes, statements = self._reduced()
+        used = set(np.unique(scopes[statements.current.holds | statements.last_published.holds]).tolist())
         found: dict[str, set[str]] = {}
         for (collection, encoder), scope in self._scopes.items():
             if scope in used:
                 found.setdefault(collection, set()).add(encoder)
         return found
 
-    def words(self, collection: str, encoder: str) -> Statements:
-        """What is said of each pair."""
-        scopes, words = self._settled()
+    def statements(self, collection: str, encoder: str) -> Statements:
+        """The statements about the pairs of one encoder in one collection."""
+        scopes, statements = self._reduced()
         here = np.flatnonzero(scopes == self._scopes.get((collection, encoder), -1))
-        return Statements(words.counts.chosen(here), words.last.chosen(here))
+        return Statements(statements.current.chosen(here), statements.last_published.chosen(here))
 
-    def _settled(self) -> tuple[NDArray[np.int64], Statements]:
-        """By the pairs' ids the scope of each, and what is said of it; other records are forgotten."""
-        if self._words is None:
+    def _reduced(self) -> tuple[NDArray[np.int64], Statements]:
+        """The scope of each pair, and its statements in the same order. Drops all other records."""
+        if self._statements is None:
             parts, self._parts = self._parts, []
             keys = np.concatenate([_NO_HASH, *(keys for keys, _, _ in parts)])
             scopes = np.concatenate([_NO_NUMBER, *(scopes for _, scopes, _ in parts)])
             known = Known.together([known for _, _, known in parts])
             versions = version_keys(known.revisions_a, known.revisions_b, known.times)
-            counts = last_of_each(keys, -known.offsets, *versions)
+            current = last_of_each(keys, -known.offsets, *versions)
             last = last_of_each(keys, known.offsets)
-            kept = np.unique(np.concatenate([counts, last]))
-            self._parts, self._held = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)
-            self._words = scopes[last], Statements(known.chosen(counts), known.chosen(last))
-        return self._words
+            kept = np.unique(np.concatenate([current, last]))
+            self._parts, self._count = [(keys[kept], scopes[kept], known.chosen(kept))], len(kept)
+            self._statements = scopes[last], Statements(known.chosen(current), known.chosen(last))
+        return self._statements
 
 
 def _latest(parts: Sequence[IdTable]) -> IdTable:
-    """All of several in one, of each individual the last."""
+    """All of `parts` in one table, with the last row of each individual."""
     hashes = np.concatenate([_NO_HASH, *(part.hashes for part in parts)])
     revisions = np.concatenate([_NO_NUMBER, *(part.revisions for part in parts)])
     offsets = np.concatenate([_NO_NUMBER, *(part.offsets for part in parts)])
@@ -176,5 +176,5 @@ def _latest(parts: Sequence[IdTable]) -> IdTable:
 
 
 def in_microseconds(time: datetime) -> int:
-    """Since 1970."""
+    """A time in microseconds since 1970."""
     return (time - _EPOCH) // timedelta(microseconds=1)

@@ -1,31 +1,29 @@
-"""How far work is, and how long each part of it took."""
+"""How far a compaction is, and how many seconds each of its stages took."""
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
 
-OnProgress = Callable[[str, int, int], None]
-"""Told what is under way, how far it is, and to where it goes."""
+from streams.gallery.build import OnProgress
 
 
 class Stopwatch:
-    """Passes progress on, and keeps how many seconds each part took: the first word of what is under way."""
+    """Passes progress on, and adds up the seconds of each stage."""
 
     def __init__(self, progress: OnProgress) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._progress = progress
-        self._part, self._since = "", time.monotonic()
+        self._stage, self._since = "", time.monotonic()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """What is under way from now on."""
-        if what.partition(" ")[0].rstrip(",") != self._part:
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """A stage is under way from now on; `done` of `total` steps of it are done."""
+        if stage != self._stage:
             self.pause()
-            self._part = what.partition(" ")[0].rstrip(",")
-        self._progress(what, done, total)
+            self._stage = stage
+        self._progress(stage, done, total, detail)
 
     def pause(self) -> None:
-        """Nothing is under way from now on."""
+        """No stage is under way from now on."""
         now = time.monotonic()
-        if self._part:
-            self.seconds[self._part] += now - self._since
-        self._part, self._since = "", now
+        if self._stage:
+            self.seconds[self._stage] += now - self._since
+        self._stage, self._since = "", now

@@ -1,7 +1,6 @@
 """Building a segment: index parameters chosen by recall, measured on a sample against exact search."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import hnswlib
 import numpy as np
@@ -39,19 +38,26 @@ DENSITIES = (Density(16, 100, 96), Density(24, 150, 192), Density(32, 200, 512),
 _EFS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
+class OnProgress(Protocol):
+    """Called while work goes on: the stage, how many of how many steps of it are done, and what is being done in it."""
+
+    def __call__(self, stage: str, done: int, total: int, detail: str = "", /) -> None:
+        """See the class."""
+
+
 def build_segment(
     rows: VectorRows,
     threshold: float,
     floor: float,
     threads: int,
     at_least: IndexQuality | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: OnProgress = lambda *_: None,
 ) -> Segment:
     """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
 
     `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Of many rows each is
     given up early where it will be in vain (see `streams.trial`). Where even the densest does not reach the floor, its
-    quality says so. `progress` is told what is done, how far, and to where.
+    quality says so. `progress` is called with the stages "measuring" and "building".
     """
     hashes = hashes_of(rows.ids)
     order = order_of(hashes)
@@ -79,12 +85,10 @@ def build_segment(
     return Segment(id_table, ids, shared, index, quality)
 
 
-def _add(
-    index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress: Callable[[str, int, int], None]
-) -> None:
+def _add(index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress: OnProgress) -> None:
     """Add those of the vectors that it does not have yet, up to an end."""
     while (begin := index.get_current_count()) < end:
-        progress(f"building, M {index.M}", begin, len(vectors))
+        progress("building", begin, len(vectors), f"M {index.M}")
         some = np.arange(begin, min(begin + _ADDED_AT_ONCE, end))
         index.add_items(vectors[some], some)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,9 +35,10 @@ from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
 from streams.checkpoint import lease as leases
 from streams.checkpoint.handover import Inbox, LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
-from streams.compaction.compactor import CompactionPlan, Compactor
-from streams.compaction.stopwatch import OnProgress
+from streams.compaction.bootstrap import open_compactor
+from streams.compaction.compactor import CompactionPlan
 from streams.gallery import build
+from streams.gallery.build import OnProgress
 from streams.matcher.vitals import ScopeVitals
 from tests import oracle
 from tests.conftest import Make
@@ -57,13 +59,14 @@ KILLED = """
 import os, signal, sys
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.compaction.compactor import Compactor
+from streams.compaction.bootstrap import open_compactor
 
-def progress(what, done, total):
+def progress(what, done, total, detail=""):
     if what.startswith(sys.argv[1]) and done == total * int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-list(Compactor(Settings(), Shard(), int(sys.argv[3]), 1, progress).run())
+with open_compactor(Settings(), Shard(), int(sys.argv[3]), 1, progress) as compactor:
+    list(compactor.run())
 """
 
 
@@ -83,8 +86,12 @@ def compacted(world: World, *arguments: str, command: tuple[str, ...] = ("compac
     return done.stdout
 
 
-def compactor(world: World, progress: OnProgress = lambda *_: None) -> Compactor:
-    return Compactor(world.settings, Shard(), PARTITION, 1, progress)
+def run_here(
+    world: World, progress: OnProgress = lambda *_: None, collection: str | None = None
+) -> Iterator[CompactionCertified]:
+    """Compact in this process."""
+    with open_compactor(world.settings, Shard(), PARTITION, 1, progress) as compactor:
+        yield from compactor.run(CompactionPlan(collection))
 
 
 def inbox(world: World, shard: Shard = Shard()) -> Inbox:
@@ -251,7 +258,7 @@ def test_one_that_is_killed_leaves_all_as_it_was_and_the_next_removes_its_litter
     assert all(0 < redis.ttl(name) <= 3600 for name in chunk_keys(world) if name.partition(":chunk:")[2] in litter)
     if phase != "reading":
         redis.delete(lease_key(world))  # as it is after half a minute: once it is waited for
-    (result,) = compactor(world).run(CompactionPlan("c"))
+    (result,) = run_here(world, collection="c")
     assert result.in_service
     assert chunks(world) == named(world)
     assert all(redis.ttl(name) == -1 for name in chunk_keys(world))  # it waits for the matcher, however long
@@ -267,7 +274,7 @@ def test_what_of_the_inbox_cannot_be_used_is_said_and_removed(make_world: MakeWo
     """A chunk that is missing, a value that nobody can read: the matcher goes on with what it has."""
     world = matched(make_world, 1500)
     world.workers["match"].stop()
-    list(compactor(world).run())
+    list(run_here(world))
     redis = Redis.from_url(world.settings.redis)
     left = {chunk for one in inbox(world).entries().values() for chunk in one.segment.blob.chunks()}
     redis.delete(next(name for name in chunk_keys(world) if name.partition(":chunk:")[2] in left))
@@ -372,19 +379,19 @@ def test_one_that_was_frozen_past_its_lease_changes_nothing(
     publish(world, crowd(100, seed=1))
     finished: list[object] = []
 
-    def freeze(what: str, done: int, total: int) -> None:
+    def freeze(what: str, done: int, total: int, detail: str = "") -> None:
         if what == "storing" and done == total and not finished:
             Redis.from_url(world.settings.redis).delete(lease_key(world))  # it ran out
             publish(world, crowd(50, seed=2, prefix="q"))
-            finished.extend(compactor(world).run())
+            finished.extend(run_here(world))
             finished.append(inbox(world).entries())
 
     monkeypatch.setattr(Lease, "check", lambda _: None)  # that it was frozen it has not noticed
     with pytest.raises(LeaseLostError):
-        list(compactor(world, freeze).run())
+        list(run_here(world, freeze))
     assert inbox(world).entries() == finished[1]
     assert [one.offset for one in inbox(world).entries().values()] == [150]
-    list(compactor(world).run())
+    list(run_here(world))
     assert chunks(world) == named(world)
 
 
@@ -394,13 +401,13 @@ def test_one_that_stood_still_says_and_stores_nothing(make_world: MakeWorld, mon
     commit(world, 100)  # all pairs are missing: there is much to say
     ends = [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)]
 
-    def stand_still(what: str, done: int, total: int) -> None:
+    def stand_still(what: str, done: int, total: int, detail: str = "") -> None:
         if what == "publishing":
             monkeypatch.setattr(leases, "_KEPT_S", -1.0)
 
     monkeypatch.setattr(leases, "_RENEWED_EVERY_S", 100)
     with pytest.raises(LeaseLostError, match="not renewed"):
-        list(compactor(world, stand_still).run())
+        list(run_here(world, stand_still))
     assert chunks(world) == set()
     assert [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)] == ends
 
@@ -424,7 +431,7 @@ def test_pairs_of_a_collection_that_kafka_forgot_are_retracted(make_world: MakeW
 def test_a_redis_that_is_emptied_in_the_middle_ends_it(make_world: MakeWorld, lease_survives: bool) -> None:
     world = matched(make_world, 1500)
 
-    def empty(what: str, done: int, total: int) -> None:
+    def empty(what: str, done: int, total: int, detail: str = "") -> None:
         if what == "storing" and done == total:
             redis = Redis.from_url(world.settings.redis)
             kept = redis.get(lease_key(world)) if lease_survives else None
@@ -433,7 +440,7 @@ def test_a_redis_that_is_emptied_in_the_middle_ends_it(make_world: MakeWorld, le
                 redis.set(lease_key(world), kept)
 
     with pytest.raises(LostChunksError if lease_survives else LeaseLostError):
-        list(compactor(world, empty).run())
+        list(run_here(world, empty))
     assert inbox(world).entries() == {}
     compacted(world)
     publish(world, crowd(700, seed=2, prefix="q"))
@@ -449,7 +456,7 @@ def test_an_index_below_the_floor_is_not_put_into_service(
     publish(world, crowd(400, seed=1))
     monkeypatch.setattr(build, "DENSITIES", (build.Density(2, 4, 8),))
     monkeypatch.setattr(build, "_EFS", (8,))
-    (result,) = compactor(world).run()
+    (result,) = run_here(world)
     assert not result.in_service
     assert "less than the floor of 0.999; it is not put into service" in str(problem_of(result))
     assert result.pairs == PairCounts(kept=0, found=0, retracted=0)  # no matcher has been at work yet
@@ -529,12 +536,13 @@ def test_what_others_said_meanwhile_is_not_hidden(make_world: MakeWorld) -> None
     )
     updated = event.model_copy(update={"b": Member(individual_id=event.b.individual_id, revision=event.b.revision + 1)})
 
-    def find_again(what: str, done: int, total: int) -> None:
+    def find_again(what: str, done: int, total: int, detail: str = "") -> None:
         if (what, done) == ("publishing", 0):
             world.publish([announce(updated, "t")])
 
     settings = world.settings.model_copy(update={"threshold": 0.40})
-    (certificate,) = Compactor(settings, Shard(), PARTITION, 1, find_again).run()
+    with open_compactor(settings, Shard(), PARTITION, 1, find_again) as compactor:
+        (certificate,) = compactor.run()
     assert certificate.pairs.retracted >= 1
     of_pair = [one for one in world.events(DUPLICATES) if one.key == event.key]
     assert of_pair[-1] == updated

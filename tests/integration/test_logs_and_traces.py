@@ -15,7 +15,7 @@ from schemas.events.encodings import EncodingComputed
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.shard import Shard
 from schemas.topics import DEAD_LETTERS, ENCODINGS, partition_of
-from streams.compaction.compactor import Compactor
+from streams.compaction.bootstrap import open_compactor
 from tests.collector import Collector, Span
 from tests.integration.test_bad_input import no_face
 from tests.integration.world import World
@@ -91,7 +91,8 @@ def test_an_individual_is_seen_from_the_producer_to_the_row(
     world.publish_records([encode(own), again(computed, computed.partition)])
     world.wait(lambda: "erased: not matched, tombstone put behind" in said(world), "b does not come back")
     world.wait(world.settled, "all is through")
-    (certificate,) = Compactor(world.settings, Shard(), PARTITION, 1, lambda *_: None).run()
+    with open_compactor(world.settings, Shard(), PARTITION, 1, lambda *_: None) as compactor:
+        (certificate,) = compactor.run()
     assert certificate.people == 2
 
     def spans(trace: Callable[[Span], bool]) -> set[tuple[str, str, Any]]:

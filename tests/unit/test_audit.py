@@ -13,7 +13,7 @@ from schemas.events.base import Member
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
 from schemas.shard import Shard
-from streams.compaction.audit import REASONS, Difference, RequiredPairs, difference, due
+from streams.compaction.audit import REASONS, AuditInput, Corrections, RequiredPairs, compare, required_pairs
 from streams.compaction.census import Census, Fold
 from streams.compaction.findings import Findings
 from streams.gallery.build import build_segment
@@ -69,17 +69,17 @@ def audited(
     limit: int = LIMIT,
     matched: int = ALL,
     changed: IdTable | None = None,
-) -> tuple[VectorRows, Difference]:
+) -> tuple[VectorRows, Corrections]:
     findings = Findings(shard=shard)
     for begin in range(0, len(records), 100):
         findings.add(records[begin : begin + 100])
     rows = census.living("test")
     ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[rows.numbers]))
     segment = build_segment(rows.chosen(ours), threshold, 0.999, 1)
-    must = due(segment, ours, rows, threshold, limit, lambda _: None)
-    said = findings.words("c", "test"), findings.checked("c", "test")
+    must = required_pairs(segment, ours, rows, threshold, limit, lambda _: None)
+    said = findings.statements("c", "test"), findings.checked("c", "test")
     changed = IdTable.empty() if changed is None else changed
-    return rows, difference(census, "test", rows, must, *said, threshold, matched, changed, shard)
+    return rows, compare(AuditInput(census, "test", rows, must, *said, threshold, matched, changed, shard))
 
 
 class Word(NamedTuple):
@@ -125,7 +125,7 @@ def said(records: list[StoredRecord]) -> Pairs:
     return seen(words(records))
 
 
-def pairs_in(rows: VectorRows, judged: Difference) -> Pairs:
+def pairs_in(rows: VectorRows, judged: Corrections) -> Pairs:
     pairs = {}
     for code, distance in zip(judged.found.tolist(), judged.distances.tolist(), strict=True):
         one, other = divmod(code, len(rows.ids))
@@ -134,7 +134,7 @@ def pairs_in(rows: VectorRows, judged: Difference) -> Pairs:
     return pairs
 
 
-def after(records: list[StoredRecord], *audits: tuple[VectorRows, Difference]) -> Pairs:
+def after(records: list[StoredRecord], *audits: tuple[VectorRows, Corrections]) -> Pairs:
     """What `duplicates` says once a difference is published."""
     said = words(records)
     by_offset = {record.offset: word for record, word in zip(records, said, strict=True)}
@@ -274,7 +274,7 @@ def test_what_is_found_comes_after_what_was_said_of_the_pair(events: list[Encodi
     records = matched(events, THRESHOLD)
     findings = Findings()
     findings.add(records)
-    times = set(findings.words("c", "test").counts.times.tolist())
+    times = set(findings.statements("c", "test").current.times.tolist())
     _, judged = audited(census_of(events), records, threshold=0.5)
     assert set(judged.after.tolist()) <= {0, *times}
     assert (judged.after == 0).any()
@@ -324,7 +324,7 @@ def test_how_many_each_has_a_pair_with_is_what_the_matcher_says(events: list[Enc
     census = census_of(alike)
     rows = census.living("test")
     segment = build_segment(rows, THRESHOLD, 0.999, 1)
-    totals = due(segment, np.arange(len(rows.ids)), rows, THRESHOLD, 1, lambda _: None).totals
+    totals = required_pairs(segment, np.arange(len(rows.ids)), rows, THRESHOLD, 1, lambda _: None).totals
     said = {
         event.individual_id: event.duplicates
         for event in (decode(record).event for record in published(alike, limit=1))
@@ -346,8 +346,8 @@ def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEven
     findings.add(records)
     rows = census.living("test")
     assert rows.ids == []
-    said = findings.words("c", "test"), findings.checked("c", "test")
-    judged = difference(census, "test", rows, RequiredPairs.nothing(0), *said, THRESHOLD, ALL, IdTable.empty())
+    said = findings.statements("c", "test"), findings.checked("c", "test")
+    judged = compare(AuditInput(census, "test", rows, RequiredPairs.nothing(0), *said, THRESHOLD, ALL, IdTable.empty()))
     assert after(records, (rows, judged)) == {}
     assert judged.kept == 0
 

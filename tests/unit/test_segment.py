@@ -244,14 +244,16 @@ def test_of_many_rows_an_index_that_will_be_in_vain_is_given_up_at_a_tenth(
     monkeypatch.setattr(build, "_TRIAL_FROM", len(people))
     monkeypatch.setattr(build, "_ADDED_AT_ONCE", 100)
     monkeypatch.setattr(build, "DENSITIES", [build.Density(m, 3 * m, 6 * m) for m in densities])
-    reached: dict[str, int] = {}
+    reached: dict[tuple[str, str], int] = {}
 
-    def progress(what: str, done: int, _: int) -> None:
-        reached[what] = max(done, reached.get(what, 0))
+    def progress(stage: str, done: int, _: int, detail: str = "") -> None:
+        reached[stage, detail] = max(done, reached.get((stage, detail), 0))
 
     segment = build_segment(rows_of(people), THRESHOLD, 0.99, 1, progress=progress)
     shares = {
-        int(what.split()[-1]): done / len(people) for what, done in reached.items() if what.startswith("building")
+        int(detail.removeprefix("M ")): done / len(people)
+        for (stage, detail), done in reached.items()
+        if stage == "building"
     }
     assert shares.keys() == built.keys()
     assert all(shares[m] == pytest.approx(share, abs=0.05) for m, share in built.items())

@@ -71,7 +71,7 @@ def test_of_statements_on_a_pair_python_numpy_and_the_sinks_batch_choose_the_sam
     assert row["distance"] == expected
     findings = Findings("c")
     findings.add([stored(encode(message), at) for at, message in enumerate(statements)])
-    assert findings.words("c", "e").counts.distances.tolist() == [expected]
+    assert findings.statements("c", "e").current.distances.tolist() == [expected]
 
 
 @given(RECORDS)

@@ -1,0 +1,38 @@
+"""The parts that a compaction is put together of."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from runtime.servers.erasures import ErasureLog
+from runtime.servers.partition_log import PartitionLog
+from runtime.servers.publisher import Publisher
+from runtime.telemetry.tracing import Tracer
+from schemas.settings import Settings
+from schemas.shard import Shard
+from streams.checkpoint.handover import Inbox
+from streams.checkpoint.lease import Lease
+from streams.checkpoint.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionContext:
+    """The servers of one shard's partition, as a compaction uses them.
+
+    `log` reads `encodings`, `duplicates` the topic of that name. `progress` knows up to where the matcher has matched.
+    `lease` takes the partition's lease and raises HeldError where another compaction has it. A compaction uses
+    `threads` processor threads.
+    """
+
+    settings: Settings
+    shard: Shard
+    partition: int
+    threads: int
+    log: PartitionLog
+    duplicates: PartitionLog
+    erasures: ErasureLog
+    progress: Progress
+    publisher: Publisher
+    inbox: Inbox
+    lease: Callable[[], AbstractContextManager[Lease]]
+    tracer: Tracer | None = None

@@ -1,0 +1,74 @@
+"""The input of a compaction: who is in the log, what is published about them, who changed meanwhile."""
+
+from collections.abc import Iterator
+
+from schemas.envelope import StoredRecord
+from streams.compaction.census import Census, Fold
+from streams.compaction.context import CompactionContext
+from streams.compaction.findings import Findings
+from streams.gallery.build import OnProgress
+from streams.gallery.id_table import IdTable
+
+
+class CompactionInput:
+    """One partition of `encodings` and of `duplicates`, of one collection or of all. Read once, by `read`.
+
+    `end`: the offset below which the log was read. `matched_offset`: the offset below which everyone was compared with
+    everyone before, as `findings` has it. `findings_end`: the offset of `duplicates` below which `findings` was read.
+    `in_use`: see `Findings.in_use`.
+    """
+
+    def __init__(self, context: CompactionContext) -> None:
+        self._context = context
+        self.findings = Findings()
+        self.in_use: dict[str, set[str]] = {}
+        self.end = self.matched_offset = self.findings_end = 0
+        self._since = Fold()
+        self._read_on = 0
+
+    def sizes(self) -> tuple[int, int]:
+        """The most encodings and findings that there are to read; fewer where Kafka compacted the topic."""
+        encodings, findings = (end - begin for begin, end in self._bounds())
+        return encodings, findings
+
+    def read(self, collection: str | None, progress: OnProgress) -> list[Census]:
+        """Read both topics, and return the census of each collection that either has."""
+        context = self._context
+        (begin, self.end), _ = self._bounds()
+        erased = context.erasures.catch_up().erased
+        fold, self._since, self._read_on = Fold(collection, erased), Fold(collection, erased), self.end
+        for batch in context.log.read(context.partition, begin, self.end):
+            fold.add(batch)
+            progress("reading", _behind(batch) - begin, self.end - begin)
+        # The findings of everyone matched by now are on `duplicates` already.
+        matched = context.progress.matched(context.partition)
+        self.matched_offset = matched or context.log.committed(context.partition) or 0
+        _, (begin, self.findings_end) = self._bounds()
+        self.findings = Findings(collection, context.shard)
+        for batch in context.duplicates.read(context.partition, begin, self.findings_end):
+            self.findings.add(batch)
+            progress("gathering", _behind(batch) - begin, self.findings_end - begin, "findings")
+        known = list(fold.collections())
+        # Collections without anybody in the log: Kafka has dropped the tombstones of all.
+        self.in_use = self.findings.in_use()
+        gone = self.in_use.keys() - {census.collection for census in known}
+        return known + [Census.empty(name) for name in sorted(gone)]
+
+    def changed(self, collection: str) -> IdTable:
+        """The individuals of a collection that came, changed or were erased since `read`, by what is there now."""
+        context = self._context
+        begin, self._read_on = self._read_on, context.log.end(context.partition)
+        for batch in context.log.read(context.partition, begin, self._read_on):
+            self._since.add(batch)
+        return next(
+            (one.id_table for one in self._since.collections() if one.collection == collection), IdTable.empty()
+        )
+
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        context = self._context
+        return (log.bounds(context.partition) for log in (context.log, context.duplicates))
+
+
+def _behind(batch: list[StoredRecord]) -> int:
+    """The offset after a batch."""
+    return batch[-1].offset + 1
