@@ -28,7 +28,10 @@ REPLAY_ID = "replay_id"
 # and the replay that sent it again.
 _CARRIED_ON = ("traceparent", "tracestate", REPLAY_ID)
 _CARRIED_LENGTH = 512  # of each: what follows from a message may be many, and no broker takes a header of a megabyte
-_NAME_LENGTH = 40  # attributes have names that the sender chose, and may have put the value into
+LONGEST = {"ce_id": 255, "ce_source": 1024}  # characters: Postgres indexes ids, and letters carry headers on
+_QUOTED_LENGTH = 40  # of what the sender chose, which may be long, or a value in the place of a name
+_PROBLEMS = 5  # of one event: an error becomes a header
+_EARLIEST_MS, _LATEST_MS = 0, 253_402_214_400_000  # the years 1970 to 9999, but for the last day: time zones differ
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 _encoding_as_sent = TypeAdapter(EncodingAsSent).validator.validate_json
 
@@ -257,7 +260,7 @@ def _event_in(record: Readable, attributes: Mapping[str, str], topic: Topic[E]) 
     event_type = next((one for one in topic.carries if one.__name__ == attributes["ce_type"]), None)
     if event_type is None:
         if attributes["ce_type"] not in EVENT_TYPES:
-            raise UnreadableError(f"ce_type {attributes['ce_type']!r} is not an event of facematch")
+            raise UnreadableError(f"ce_type {_quoted(attributes['ce_type'])} is not an event of facematch")
         raise UnreadableError(f"{record.topic} does not carry {attributes['ce_type']}")
     try:
         if event_type.NULL_HEADERS:
@@ -281,10 +284,13 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
     missing = [name for name in required if not found.get(name)]
     if missing:
         raise UnreadableError(f"no CloudEvents envelope: header {', '.join(missing)} missing")
+    for name, most in LONGEST.items():
+        if len(found[name]) > most:
+            raise UnreadableError(f"{name} has {len(found[name])} characters, more than {most}")
     if "\x00" in found["ce_id"]:
         raise UnreadableError("ce_id holds a NUL, which Postgres does not store")
     if found["ce_specversion"] != SPEC_VERSION:
-        raise UnreadableError(f"ce_specversion is {found['ce_specversion']!r}, not {SPEC_VERSION!r}")
+        raise UnreadableError(f"ce_specversion is {_quoted(found['ce_specversion'])}, not {SPEC_VERSION!r}")
     return found
 
 
@@ -318,15 +324,33 @@ def _time(text: str) -> datetime:
 
 
 def _explain(event_type: type[Event], error: ValidationError) -> str:
-    problems = (
-        f"{'.'.join(str(part)[:_NAME_LENGTH] for part in problem['loc']) or 'value'}: {problem['msg']}"
+    problems = [
+        f"{'.'.join(str(part)[:_QUOTED_LENGTH] for part in problem['loc']) or 'value'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    )
-    return f"not a valid {event_type.__name__}: " + "; ".join(problems)
+    ]
+    more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
+    return f"not a valid {event_type.__name__}: " + "; ".join(problems[:_PROBLEMS] + more)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED_LENGTH else f"{text[:_QUOTED_LENGTH]}…")
 
 
 def _wrong_key(event: Event) -> UnreadableError:
     return UnreadableError(f"the key of a {type(event).__name__} is {event.key_rule}; this one differs")
+
+
+def kafka_time(milliseconds: int | None) -> datetime:
+    """Kafka's timestamp of a record as a time in UTC.
+
+    Brokers accept timestamps of years that no datetime has: those become the nearest within 1970 to 9999.
+    """
+    return datetime.fromtimestamp(readable_timestamp(milliseconds or 0) / 1000, UTC)
+
+
+def readable_timestamp(milliseconds: int) -> int:
+    """The nearest timestamp (milliseconds since 1970) that can be read as a time: see `kafka_time`."""
+    return min(max(milliseconds, _EARLIEST_MS), _LATEST_MS)
 
 
 def full_name(name: str, namespace: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.envelope import Message, Record, encode
+from schemas.envelope import LONGEST, Message, Record, encode
 from schemas.events.base import Detector, Event, Member
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
 from schemas.events.encodings import (
@@ -166,8 +166,8 @@ def _message(name: str) -> dict[str, Any]:
     headers: dict[str, Any] = {
         "ce_specversion": {"const": "1.0"},
         "ce_type": {"const": name},
-        "ce_id": {"type": "string", "description": "unique with ce_source"},
-        "ce_source": {"type": "string", "description": "who says so"},
+        "ce_id": {"type": "string", "maxLength": LONGEST["ce_id"], "description": "unique with ce_source"},
+        "ce_source": {"type": "string", "maxLength": LONGEST["ce_source"], "description": "who says so"},
         "ce_time": {
             "type": "string",
             "format": "date-time",

@@ -26,14 +26,18 @@ from schemas.tables import checks, decisions, duplicates, individuals
 
 
 def restore_after_null(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
-    """What the tables have under the key of a null value: the pair that holds, the check, or the latest decision."""
+    """What the tables have under the key of a null value: the pair that holds, the check, or the latest decision.
+
+    Nothing where the key is none of those: anybody may write null values.
+    """
     event = message.event
     assert isinstance(event, KeyErased)
-    if isinstance(event, DecisionErased):
-        yield from _decision(connection, event)
-    elif isinstance(event, FindingErased) and is_pair_id(event.erased_key):
-        yield from _finding(connection, message, event)
-    elif check := parse_check_key(event.erased_key):
+    if is_pair_id(event.erased_key):
+        if isinstance(event, DecisionErased):
+            yield from _decision(connection, event)
+        elif isinstance(event, FindingErased):
+            yield from _finding(connection, message, event)
+    elif isinstance(event, FindingErased) and (check := parse_check_key(event.erased_key)):
         shard, key = check
         yield from _check(connection, message, shard, individual_of(key)[1])
 

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from schemas.envelope import Message
+from schemas.envelope import Message, kafka_time
 from schemas.events.base import Event
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingRejected
@@ -44,7 +44,7 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
     decided: dict[tuple[str, str], TableRow] = {}
     certified: dict[str, TableRow] = {}
     for message, timestamp in events:
-        event, published = message.event, datetime.fromtimestamp(timestamp / 1000, UTC)
+        event, published = message.event, kafka_time(timestamp)
         if isinstance(event, PairStatement):
             version = event.version(message.time)
             if event.pair_id not in pairs or version > pairs[event.pair_id][0]:

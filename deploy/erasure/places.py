@@ -14,7 +14,7 @@ from sqlalchemy.sql.schema import Table
 from deploy.compaction.schedule import Schedule
 from runtime.servers.partition_log import PartitionLog
 from runtime.servers.redis import connect_once
-from schemas.envelope import StoredRecord, UnreadableError, decode
+from schemas.envelope import StoredRecord, UnreadableError, decode, kafka_time
 from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import parse_check_key
@@ -100,7 +100,7 @@ class Footprint:
         self._vectors |= set(seen.vectors)
         until = ""
         if seen.last:
-            last = datetime.fromtimestamp(seen.last / 1000, UTC)
+            last = kafka_time(seen.last)
             kept = topic.retention or (COMPACTED_WITHIN + (topic.tombstones_kept or timedelta()))
             until = f"{last + kept:%Y-%m-%d}"
             if topic.cleanup is Cleanup.COMPACT and seen.records:

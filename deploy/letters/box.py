@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from runtime.servers.partition_log import PartitionLog
-from schemas.envelope import StoredRecord
+from schemas.envelope import StoredRecord, kafka_time
 from schemas.letters import Letter, Settled, read_letter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -78,7 +78,7 @@ def file(records: Iterable[StoredRecord]) -> list[FiledLetter]:
                 letters.pop(letter.name, None)
                 letters[letter.name] = _filed(letter, record.offset)
             case Settled() as mark:
-                settled[mark.letter] = mark, in_time(record.timestamp)
+                settled[mark.letter] = mark, kafka_time(record.timestamp)
     for name in letters.keys() & settled.keys():
         mark, at = settled[name]
         letters[name] = replace(letters[name], settled=mark, settled_at=at)
@@ -129,19 +129,14 @@ def read_bytes(settings: Settings, letters: Sequence[FiledLetter]) -> Iterator[t
                         yield wanted[record.offset], letter
 
 
-def in_time(timestamp: int) -> datetime:
-    """A record's timestamp, in milliseconds since 1970, as a time."""
-    return datetime.fromtimestamp(timestamp / 1000, UTC)
-
-
 def _filed(letter: Letter, offset: int) -> FiledLetter:
     record = letter.record
     return FiledLetter(
         letter.name,
         offset,
         record.topic,
-        in_time(letter.at),
-        in_time(record.timestamp),
+        kafka_time(letter.at),
+        kafka_time(record.timestamp),
         letter.consumer,
         letter.error,
         letter.redriven + 1,

@@ -15,7 +15,7 @@ from producers.replay.outcomes import EncodingAnswer, Outcomes, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.log import CLIENT, Span, TopicLog
-from schemas.envelope import StoredRecord
+from schemas.envelope import StoredRecord, kafka_time
 from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, REJECTIONS, Topic, topic_named
@@ -175,7 +175,7 @@ class Survey:
             return {}
         since = Outcomes(found)
         oldest = min(one.timestamp for one in found.values())
-        for record in self._read(ENCODINGS, datetime.fromtimestamp(oldest / 1000, UTC)):
+        for record in self._read(ENCODINGS, kafka_time(oldest)):
             since.add_encoding(record)
         left = {key: one for key, one in found.items() if not since.is_encoded(key, one.revision)}
         self.encoded_since = len(found) - len(left)

@@ -227,7 +227,11 @@ class KeyErased(Event):
     NULL_HEADERS: ClassVar[Mapping[str, Mapping[str, str]]] = {"collection": {"type": "string"}}
     NULL_NEEDS = "a key and a header collection"
 
-    erased_key: str = Field(min_length=1, description="Of the record, and of those before it that are to be forgotten.")
+    erased_key: Text = Field(
+        min_length=1,
+        max_length=512,
+        description="Of the record, and of those before it that are to be forgotten.",
+    )
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import files
@@ -12,7 +13,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
 
@@ -20,18 +21,26 @@ from consumers.sink.postgres import PostgresTables
 from deploy import migrations as migrations_folder
 from deploy.status.workers import lags
 from runtime.servers.flow import is_behind
-from runtime.servers.kafka import consumer_config
-from schemas.envelope import Message, announce, decode, full_name
+from runtime.servers.kafka import client_config, consumer_config
+from schemas.envelope import Message, announce, decode, encode, full_name
 from schemas.erased import NOBODY, ErasureKey
 from schemas.events.base import Event, Member
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EncodingComputed, EncodingRejected, RejectionReason
-from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
+from schemas.events.pairs import (
+    DecisionErased,
+    DuplicateFound,
+    DuplicateRetracted,
+    FindingErased,
+    IndividualChecked,
+    PairDecided,
+    RetractionReason,
+)
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.generate import examples
 from schemas.shard import Shard
-from schemas.tables import certificates, individual_duplicates, individuals, metadata, retractions
-from schemas.topics import ENCODINGS, REJECTIONS, SINK, matcher_of, partition_of
+from schemas.tables import certificates, decisions, individual_duplicates, individuals, metadata, retractions
+from schemas.topics import DEAD_LETTERS, ENCODINGS, REJECTIONS, SINK, matcher_of, partition_of
 from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
@@ -269,3 +278,30 @@ def test_the_views_are_those_that_one_file_describes(world: World) -> None:
         connection.exec_driver_sql(files("schemas").joinpath("views.sql").read_text())
         assert definitions(connection) == migrated
         connection.rollback()
+
+
+def test_no_record_stops_it(world: World) -> None:
+    """Each of these ended the sink, or the encoder, at every start."""
+    decided = announce(PairDecided(collection="c", encoder="e", a="a", b="b", verdict="same", by="ann"), "test")
+    long = encode(replace(decided, id="x" * 12_000))
+    nulls = [
+        encode(announce(DecisionErased(collection="c", erased_key="no pair id"), "test")),
+        encode(announce(FindingErased(collection="c", erased_key="@9/2/c/a"), "test")),
+    ]
+    photo = Photo(uri="file:///nowhere/a.jpg")
+    world.start("encode-cpu", "sink")
+    world.publish_records([long, *nulls])
+    producer = Producer(client_config(world.settings, "test"))
+    record = encode(announce(IndividualCreated(**who("old", 1), photo=photo), "test"))
+    place, year_of_minus_29719 = full_name(record.topic, world.name), -1_000_000_000_000_000
+    producer.produce(place, record.value, record.key, headers=list(record.headers), timestamp=year_of_minus_29719)
+    producer.flush(30)
+    world.publish([announce(IndividualCreated(**who("after", 1), photo=photo), "test"), decided])
+    world.wait(lambda: len(world.states()) == 2, "all are registered")
+    world.wait(lambda: {state for state, _ in world.states().values()} == {"rejected"}, "all are answered")
+    world.wait(lambda: caught_up(world), "all is written or has a letter")
+    with world.connect() as connection:
+        assert connection.scalars(select(decisions.c.event_id)).all() == [decided.id]
+    (letter,) = world.read(DEAD_LETTERS)
+    assert world.restarts() == {}
+    assert b"ce_id has 12000 characters" in (dict(letter.headers)["dead_letter_error"] or b"")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.envelope import Record, UnreadableError, decode, decode_as_sent, encode
+from schemas.envelope import Record, UnreadableError, decode, decode_as_sent, encode, kafka_time
 from schemas.events.base import Member
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EncodingAsSent, EncodingComputed, embeddings_of
@@ -24,6 +24,7 @@ from schemas.identity import uuid_of
 
 CREATED = examples()["IndividualCreated"]
 COMPUTED = examples()["EncodingComputed"]
+REGISTRATION: dict[str, Any] = json.loads(CREATED.value or b"")
 FIELDS: dict[str, Any] = json.loads(COMPUTED.value or b"")
 
 
@@ -47,6 +48,10 @@ def with_header(record: Record, name: str, value: bytes | None) -> Record:
         (replace(CREATED, topic="encodings"), "does not carry"),
         (with_header(CREATED, "ce_id", None), "ce_id"),
         (with_header(CREATED, "ce_id", b"a\0b"), "NUL"),
+        (with_header(CREATED, "ce_id", b"x" * 256), "ce_id has 256 characters, more than 255"),
+        (with_header(CREATED, "ce_source", b"x" * 1025), "ce_source has 1025 characters, more than 1024"),
+        (replace(examples()["DecisionErased"], key=b"a\0b"), "DecisionErased"),
+        (replace(examples()["FindingErased"], key=b"x" * 513), "FindingErased"),
         (with_header(CREATED, "ce_type", b"Birthday"), "Birthday"),
         (with_header(CREATED, "ce_type", b"\xff"), "UTF-8"),
         (with_header(CREATED, "ce_time", b"yesterday"), "ce_time"),
@@ -61,6 +66,31 @@ def with_header(record: Record, name: str, value: bytes | None) -> Record:
 def test_unreadable_records_say_what_is_wrong(record: Record, problem: str) -> None:
     with pytest.raises(UnreadableError, match=problem):
         decode(record)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *(
+            with_header(CREATED, f"ce_{name}", b"x" * 500_000)
+            for name in ("type", "id", "source", "time", "specversion")
+        ),
+        replace(CREATED, value=json.dumps({"x" * 500_000: 1}).encode()),
+        replace(CREATED, value=json.dumps(REGISTRATION | {"attributes": {"x" * n: n for n in range(2000)}}).encode()),
+    ],
+    ids=str,
+)
+def test_error_text_is_short_whatever_was_sent(record: Record) -> None:
+    """It becomes a header of the dead letter, beside the record as it came."""
+    with pytest.raises(UnreadableError) as error:
+        decode(record)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_timestamp_of_a_year_that_no_datetime_has_is_the_nearest() -> None:
+    assert kafka_time(-1_000_000_000_000_000).year == 1970
+    assert kafka_time(2**62).year == 9999
+    assert kafka_time(1_769_851_800_123).isoformat() == "2026-01-31T09:30:00.123000+00:00"
 
 
 def test_error_text_holds_nothing_of_the_value() -> None:

@@ -1,19 +1,50 @@
 """arroyo's Kafka consumer, which ends where the original would go on polling a consumer that gets nothing more."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
+from confluent_kafka import Consumer
+from confluent_kafka import Message as ClientMessage
 
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config
 from runtime.servers.lag import Positions
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
-from schemas.envelope import StoredRecord
+from schemas.envelope import StoredRecord, readable_timestamp
 from schemas.settings import Settings
 from schemas.topics import ConsumerGroup
 
 _LONGEST_WAIT_S = 0.05  # arroyo commits what is answered between two polls, and would wait for a second
+
+
+class _ReadableMessage:
+    """A message of the client's, with a timestamp that a datetime can have."""
+
+    def __init__(self, message: ClientMessage) -> None:
+        self._message = message
+
+    def timestamp(self) -> tuple[int, int]:
+        kind, milliseconds = self._message.timestamp()
+        return kind, readable_timestamp(milliseconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+
+class _ReadableMessages:
+    """The client's consumer. arroyo makes a datetime of every timestamp, and brokers accept some that none can have."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def poll(self, *arguments: Any, **options: Any) -> _ReadableMessage | None:
+        message = self._consumer.poll(*arguments, **options)
+        return None if message is None else _ReadableMessage(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
 
 
 class CheckedConsumer(KafkaConsumer):
@@ -27,7 +58,8 @@ class CheckedConsumer(KafkaConsumer):
     def __init__(self, settings: Settings, group: ConsumerGroup, positions: Positions) -> None:
         own = {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
         super().__init__(consumer_config(settings, group.name) | own)
-        consumer = self._KafkaConsumer__consumer  # type: ignore[attr-defined] # arroyo offers no way to ask it
+        consumer = self._KafkaConsumer__consumer  # arroyo offers no way to ask it
+        self._KafkaConsumer__consumer: Any = _ReadableMessages(consumer)
         self._flow = Flow(lambda: is_behind(consumer))
         self._positions = positions
 
