@@ -90,7 +90,7 @@ def test_files_are_there(file: Document) -> None:
 def test_classes_and_alerts_are_there(file: Document) -> None:
     alerts = {rule["alert"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]}
     for span in file.spans:
-        if found := re.fullmatch(r"([A-Z][a-z]+(?:[A-Z][a-z0-9]+)+)(?:\.(\w+))?", span):
+        if found := re.fullmatch(r"([A-Z][a-z]+(?:[A-Z][a-z0-9]+)+|[A-Z][a-z]+(?=\.))(?:\.(\w+))?", span):
             name, member = found.groups()
             assert name in alerts | classes().keys(), f"{file}: {span}"
             assert member is None or member in classes()[name], f"{file}: {span}"
