@@ -3,8 +3,9 @@
 import socket
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
@@ -18,20 +19,52 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
+MAX_CONNECTIONS = 32
+SILENT_AT_MOST_S = 5.0  # between two packets of a request
+
 
 class AddressError(Exception):
     """Nothing can listen at that address. The text says why."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """One thread a connection. The newest is always served: beyond MAX_CONNECTIONS the oldest is closed for it."""
+
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._open: dict[socket.socket, None] = {}  # in the order in which they came
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **named)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = None
+            while len(self._open) > MAX_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-class _Quiet(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
+    timeout = SILENT_AT_MOST_S
+
+    def handle(self) -> None:
+        with suppress(OSError):  # a client that stalls, or leaves, is dropped
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: there is a probe every few seconds."""
 
@@ -45,7 +78,7 @@ def serve(address: str, worker: str, health: Health = HEALTH) -> str:
     LOOP_SILENT_S.labels(worker).set_function(lambda: health.silent_s)
     kind = _Server6 if ":" in host else _Server
     try:
-        server = make_server(host, int(port), application(health), kind, _Quiet)
+        server = make_server(host, int(port), application(health), kind, _Handler)
     except (OSError, OverflowError) as error:
         raise AddressError(f"{address}: {error}") from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

@@ -1,13 +1,17 @@
 """/healthz says 503 once the loop hangs, and not while it waits for a server; /readyz says what is waited for."""
 
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
+from runtime.telemetry import serving
 from runtime.telemetry.health import HUNG_AFTER_S, Health
 from runtime.telemetry.serving import AddressError, application, serve
 from schemas.settings import Settings
@@ -95,3 +99,33 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "0.0.0.0:9090", "[::1]:9090", "worker-1.internal:9090"])
 def test_what_is_an_address_is_taken(address: str) -> None:
     assert Settings(_env_file=None, http=address).http == address
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(serving._Handler, "timeout", 0.2)
+    return serve("127.0.0.1:0", "test", Health())
+
+
+def half_request(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+    return connection
+
+
+def test_half_requests_do_not_keep_a_probe_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving._Handler, "timeout", 600)
+    url, before = serve("127.0.0.1:0", "test", Health()), threading.active_count()
+    with ExitStack() as open_ones:
+        halves = [open_ones.enter_context(half_request(url)) for _ in range(300)]
+        with urlopen(f"{url}/healthz", timeout=10) as response:
+            assert response.status == 200
+        assert halves[0].recv(1) == b"", "the oldest is closed"
+        assert threading.active_count() <= before + serving.MAX_CONNECTIONS + 2
+
+
+def test_a_client_that_stalls_is_dropped_without_a_word(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with half_request(url) as stalled:
+        assert stalled.recv(1) == b""
+    assert capfd.readouterr().err == ""
