@@ -60,11 +60,12 @@ check-deploy: $(INSTALLED) ## the Kubernetes manifests as Kustomize builds them,
 generate: $(INSTALLED) ## write JSON Schemas, examples and the AsyncAPI document again
 	@$(BIN)/python -m schemas.generate
 
-lock: ## resolve requirements.lock anew from pyproject.toml, and of it what the images have (needs uv)
+lock: $(INSTALLED) ## resolve the lock files anew, of packages (needs uv), for the images, and of Kafka's jars
 	$(RESOLVE) --all-extras --output-file requirements.lock pyproject.toml
 	$(RESOLVE) --constraint requirements.lock --output-file deploy/image/requirements-cpu.lock pyproject.toml
 	echo 'onnxruntime-gpu[cuda,cudnn]' | $(RESOLVE) --constraint requirements.lock --no-emit-package onnxruntime \
 		--output-file deploy/image/requirements-gpu.lock pyproject.toml -
+	$(BIN)/python -m deploy.local.jars
 
 clean: ## remove the environment and the local stack's data
 	rm -rf .venv .facematch
