@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from runtime.servers.erasures import ErasureLog
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
@@ -64,17 +64,17 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: LogS
     partitions = range(ENCODINGS.partitions)
     if part.collection is not None:
         partitions = range(at := partition_of(part.collection, ENCODINGS.partitions), at + 1)
-    with closing(ErasureLog(settings, "what-if")) as erasures:
+    with ErasureLog(settings, "what-if") as erasures:
         erased = erasures.catch_up().erased
     report, has_anyone, has_encoder = WhatIfReport(SupposedOutcome(), SupposedOutcome()), False, False
-    with closing(PartitionLog(settings, ENCODINGS, "what-if")) as log, Progress(console=console, transient=True) as bar:
+    with TopicLog(settings, ENCODINGS, "what-if") as log, Progress(console=console, transient=True) as bar:
         for partition in partitions:
-            begin, end = log.bounds(partition)
-            _check(part, partition, begin, end)
+            span = log.span(partition)
+            _check(part, partition, span)
             now = SupposedRun(Supposed().rules(settings, erased))
             then = SupposedRun(supposed.rules(settings, erased), supposed.encoder)
-            task = bar.add_task(f"partition {partition}", total=end - begin)
-            with closing(log.read(partition, begin, end)) as read:
+            task = bar.add_task(f"partition {partition}", total=span.size)
+            with closing(log.read({partition: span})) as read:
                 records = _counted(read, partial(bar.update, task))
                 has_anyone |= _run(now, then, part.split(records), settings.match_batch)
             has_encoder |= then.has_seen_encoder
@@ -88,11 +88,11 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: LogS
     return report
 
 
-def _check(part: LogSlice, partition: int, begin: int, end: int) -> None:
-    if part.end is not None and not begin <= part.begin < part.end <= end:
+def _check(part: LogSlice, partition: int, span: Span) -> None:
+    if part.end is not None and not span.begin <= part.begin < part.end <= span.end:
         raise NoSuchPartError(
             f"there are no offsets {part.begin} to {part.end}: partition {partition}, in which collection "
-            f"{part.collection} is, has {begin} to {end}"
+            f"{part.collection} is, has {span.begin} to {span.end}"
         )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from deploy.erasure.places import Footprint, PlaceContent
 from deploy.shards import shard_counts, shards_of
 from runtime.servers.erasures import ErasureLog
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import Span, TopicLog
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect_once
@@ -87,8 +87,8 @@ class ErasureRun:
             revision = revision or self._next_revision(connection)
             survey = Footprint(self._settings, self._collection, self._individual_id)
             before = survey.places(connection, self._report)
-        with closing(PartitionLog(self._settings, ENCODINGS, "erase")) as log:
-            begin = log.end(self._partition)
+        with TopicLog(self._settings, ENCODINGS, "erase") as log:
+            begin = log.span(self._partition).end
         event = IndividualDeleted(collection=self._collection, individual_id=self._individual_id, revision=revision)
         self._report("publishing IndividualDeleted")
         Publisher(self._settings, "erase").publish_all([encode(announce(event, Source.ERASE))])
@@ -127,15 +127,15 @@ class ErasureRun:
         """Wait for the workers in the order of the flow: encoder, matchers, sink."""
         partition = self._partition
         with (
-            closing(PartitionLog(self._settings, ENCODINGS, "erase")) as log,
-            closing(PartitionLog(self._settings, DUPLICATES, SINK.name)) as findings,
-            closing(ErasureLog(self._settings, "erase")) as registry,
+            TopicLog(self._settings, ENCODINGS, "erase") as log,
+            TopicLog(self._settings, DUPLICATES, "erase", SINK.name) as findings,
+            ErasureLog(self._settings, "erase") as registry,
         ):
             tombstone = self._until(lambda: self._tombstone(log, begin, revision), "the encoder, CPU pool", deadline)
             self._until(lambda: self._is_registered(registry, revision), "the encoder, CPU pool", deadline)
             for shard in self._shards():
                 self._until(partial(self._is_matched, shard, tombstone), f"the matcher, shard {shard}", deadline)
-            end = findings.end(partition)
+            end = findings.span(partition).end
             self._until(lambda: (findings.committed(partition) or 0) >= end, "the sink", deadline)
             self._until(lambda: self._is_in_table(revision), "the sink", deadline)
 
@@ -153,10 +153,10 @@ class ErasureRun:
             time.sleep(0.1)
         return found
 
-    def _tombstone(self, log: PartitionLog, begin: int, revision: int) -> int | None:
+    def _tombstone(self, log: TopicLog, begin: int, revision: int) -> int | None:
         """The offset behind the individual's tombstone on `encodings`, None while there is none."""
         key = individual_key(self._collection, self._individual_id).encode()
-        for batch in log.read(self._partition, begin, log.end(self._partition)):
+        for batch in log.read({self._partition: Span(begin, log.span(self._partition).end)}):
             for record in batch:
                 is_tombstone = record.key == key and record.value is None
                 if is_tombstone and decode(record, ENCODINGS).event.revision >= revision:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
 from deploy.compaction.schedule import Schedule
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from runtime.servers.redis import connect_once
 from schemas.envelope import StoredRecord, UnreadableError, decode, kafka_time
 from schemas.events.base import Event, individual_key
@@ -90,13 +90,12 @@ class Footprint:
 
     def _topic(self, topic: Topic[Event], report: OnPlace) -> PlaceContent:
         seen = _Seen()
-        with closing(PartitionLog(self._settings, topic, "survey")) as log:
-            for partition in range(topic.partitions):
-                report(f"{topic.name}, partition {partition}")
-                for batch in log.read(partition, *log.bounds(partition)):
-                    for record in batch:
-                        if self._is_about(record):
-                            seen.add(record)
+        with TopicLog(self._settings, topic, "survey") as log:
+            report(f"topic {topic.name}")
+            for batch in log.read(log.spans()):
+                for record in batch:
+                    if self._is_about(record):
+                        seen.add(record)
         self._vectors |= set(seen.vectors)
         until = ""
         if seen.last:

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord, kafka_time
 from schemas.letters import Letter, Settled, read_letter
 from schemas.settings import Settings
@@ -86,15 +86,15 @@ def file(records: Iterable[StoredRecord]) -> list[FiledLetter]:
 
 
 def read_all(settings: Settings, progress: Callable[[int, int], None] = lambda _done, _all: None) -> list[FiledLetter]:
-    """All letters of the topic. Waits for a topic that is missing: call `check_topics` first."""
+    """All letters of the topic. Raises MissingTopicsError."""
 
-    def records(log: PartitionLog) -> Iterator[StoredRecord]:
-        begin, end = log.bounds(0)
-        for batch in log.read(0, begin, end):
+    def records(log: TopicLog) -> Iterator[StoredRecord]:
+        span = log.span(0)
+        for batch in log.read({0: span}):
             yield from batch
-            progress(batch[-1].offset + 1 - begin, end - begin)
+            progress(batch[-1].offset + 1 - span.begin, span.size)
 
-    with closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log:
+    with TopicLog(settings, DEAD_LETTERS, "letters") as log:
         return file(records(log))
 
 
@@ -118,8 +118,8 @@ def read_bytes(settings: Settings, letters: Sequence[FiledLetter]) -> Iterator[t
     if not wanted:
         return
     with (
-        closing(PartitionLog(settings, DEAD_LETTERS, "letters")) as log,
-        closing(log.read(0, min(wanted), max(wanted) + 1)) as read,
+        TopicLog(settings, DEAD_LETTERS, "letters") as log,
+        closing(log.read({0: Span(min(wanted), max(wanted) + 1)})) as read,
     ):
         for batch in read:
             for record in batch:

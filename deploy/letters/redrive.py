@@ -1,7 +1,6 @@
 """Dead letters are sent again to where they came from, or laid aside; what was done is put on record behind them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -33,7 +32,7 @@ class Redrive:
 
     def __init__(self, settings: Settings, fix: LetterFix) -> None:
         self._settings, self._fix = settings, fix
-        with closing(ErasureLog(settings, "letters")) as erasures:
+        with ErasureLog(settings, "letters") as erasures:
             self._erased = erasures.catch_up().erased
 
     def judge(self, letters: Sequence[FiledLetter]) -> list[Verdict]:

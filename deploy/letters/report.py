@@ -11,7 +11,7 @@ from rich.table import Table
 from deploy.letters.box import FiledLetter, LetterFilter, read_all
 from deploy.letters.redrive import Verdict
 from deploy.printable import escaped, printable
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from schemas.letters import Letter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -88,11 +88,10 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
 
 def print_open_letters(console: Console, settings: Settings) -> None:
     """How many nobody has done anything about; nothing where there are none."""
-    log = PartitionLog(settings, DEAD_LETTERS, "status")
-    begin, end = log.bounds(0)
-    log.close()
-    if end - begin > _MOST_COUNTED:
-        count = f"{end - begin} or fewer"
+    with TopicLog(settings, DEAD_LETTERS, "status") as log:
+        most = log.span(0).size
+    if most > _MOST_COUNTED:
+        count = f"{most} or fewer"
     elif found := sum(LetterFilter().passes(letter) for letter in read_all(settings)):
         count = str(found)
     else:

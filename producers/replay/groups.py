@@ -11,13 +11,13 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from producers.replay.pace import TICK_S, BacklogAge, Place
 from runtime.process.background import Background
 from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient
-from runtime.servers.log import CLIENT
 from schemas.envelope import full_name
 from schemas.events.base import Event
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, GPU_POOL, INDIVIDUALS, SINK, ConsumerGroup, Topic, matcher_of, shard_of
 
+CLIENT = "replay"  # as the broker logs it
 _TIMEOUT_S = 5
 
 

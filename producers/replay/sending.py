@@ -17,17 +17,17 @@ replay waits.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
 from confluent_kafka import KafkaError
 
 from producers.replay.chooser import ChosenEvent
+from producers.replay.groups import CLIENT
 from producers.replay.pace import Pace
 from producers.replay.plan import ReplayPlan
 from producers.replay.selection import SelectionError
-from runtime.servers.log import CLIENT, Span, TopicLog
+from runtime.servers.log import Span, TopicLog
 from runtime.servers.publisher import Publisher
 from schemas.envelope import REPLAY_ID, Record, StoredRecord
 from schemas.events.base import Event
@@ -147,7 +147,7 @@ def ends_of(settings: Settings, topics: Iterable[Topic[Event]]) -> dict[str, dic
     """Where topics end."""
     found = {}
     for topic in topics:
-        with closing(TopicLog(settings, topic)) as log:
+        with TopicLog(settings, topic, CLIENT) as log:
             found[topic.name] = {partition: span.end for partition, span in log.spans().items()}
     return found
 
@@ -159,7 +159,7 @@ def sent_before(settings: Settings, plan: ReplayPlan) -> set[str]:
 
 def _sent_to(settings: Settings, plan: ReplayPlan, name: str, ends: dict[int, int]) -> Iterator[str]:
     topic = topic_named(name)
-    with closing(TopicLog(settings, topic)) as log:
+    with TopicLog(settings, topic, CLIENT) as log:
         spans = log.spans()
         is_compacted = topic.cleanup is Cleanup.COMPACT and plan.age() > COMPACTED_FROM
         if is_compacted or any(spans[partition].begin > end for partition, end in ends.items()):

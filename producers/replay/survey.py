@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Protocol
 
 from producers.replay.chooser import ERASED, Answers, Chooser, ChosenEvent
 from producers.replay.file import BrokenLineError, FileRecord, records_in
+from producers.replay.groups import CLIENT
 from producers.replay.interleave import side_by_side
 from producers.replay.outcomes import EncodingAnswer, Outcomes, RejectionAnswer
 from producers.replay.selection import Selection, SelectionError
 from runtime.servers.erasures import ErasureLog
-from runtime.servers.log import CLIENT, Span, TopicLog
+from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord, kafka_time
 from schemas.events.base import Event
 from schemas.settings import Settings
@@ -52,12 +52,12 @@ class Survey:
         self.topics: list[Topic[Event]] = []
         if selection.file is None:
             self.topics = [topic_named(selection.topic)]
-            self._log = TopicLog(settings, self.topics[0])
+            self._log = TopicLog(settings, self.topics[0], CLIENT)
             self.source = dict(source) if source is not None else self._spans(self._log)
         else:
             self.source = {}
             self._lines = self._check_file(selection.file)
-        with closing(ErasureLog(settings, CLIENT)) as erasures:
+        with ErasureLog(settings, CLIENT) as erasures:
             erased = erasures.catch_up().erased
         self._whom = self._wanted()
         self.chooser = Chooser(selection, erased, self._whom)
@@ -199,7 +199,7 @@ class Survey:
 
     def _read(self, topic: Topic[Event], since: datetime | None = None) -> Iterator[StoredRecord]:
         """All records of a topic, or those since a time."""
-        with closing(TopicLog(self._settings, topic)) as log:
+        with TopicLog(self._settings, topic, CLIENT) as log:
             spans = log.spans() if since is None else log.since(since)
             done, total = 0, sum(span.size for span in spans.values())
             for batch in log.read(spans):

@@ -39,6 +39,8 @@ _AWAY = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._DESTROY_BROKER,
+    KafkaError._UNKNOWN_PARTITION,  # the client has forgotten it while the broker was away
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
 )
 _COMPLAINT_EVERY_S = 10.0

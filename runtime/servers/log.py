@@ -1,20 +1,25 @@
-"""Reads topics between offsets, all partitions side by side, beside any consumer group."""
+"""Reads a topic between offsets, all partitions side by side, beside any consumer group."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Generator, Mapping, Set
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as ConsumedMessage
 
 from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
+from runtime.telemetry.health import HEALTH
 from schemas.envelope import StoredRecord, full_name
 from schemas.events.base import Event
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import Topic
 
-CLIENT = "replay"
-_BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
-_WAIT_S = 0.02
+BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
+_WAIT_S = 0.5
 _TIMEOUT_S = 10
 _READING = {
     "enable.auto.commit": False,
@@ -25,8 +30,8 @@ _READING = {
 }
 
 
-class MissingTopicsError(Exception):
-    """There is no topic of that name in the namespace."""
+class MissingTopicsError(UserFault):
+    """Topics are not there. The text says which, and what creates them."""
 
 
 class Span(NamedTuple):
@@ -41,64 +46,139 @@ class Span(NamedTuple):
         return max(0, self.end - self.begin)
 
 
-class TopicLog:
-    """One topic. A broker that is away is waited for, once it has been there. Raises MissingTopicsError."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """What is left to read: of each partition the offset that is next, and that below which it is read."""
 
-    def __init__(self, settings: Settings, topic: Topic[Event]) -> None:
+    next: dict[int, int]
+    ends: Mapping[int, float]
+
+
+class TopicLog:
+    """A topic, read by partition and offset beside any consumer group; nothing is ever committed. Not thread-safe.
+
+    A broker that is away is waited for, whatever it is asked; it is asked nothing before it has to be. Where the topic
+    is not there, or has not that partition, everything raises MissingTopicsError: it would be waited for without end.
+    """
+
+    def __init__(self, settings: Settings, topic: Topic[Event], client: str, group: str | None = None) -> None:
+        """`client` names it in the broker's logs; `group` is whose offsets `committed` tells."""
         self._topic = topic.name
         self._full_name = full_name(topic.name, settings.namespace)
-        self._consumer = Consumer(consumer_config(settings, CLIENT) | _READING)
-        topics = self._consumer.list_topics(timeout=_TIMEOUT_S).topics  # of all: asked for one, Kafka may create it
-        if self._full_name not in topics:
-            raise MissingTopicsError(self._full_name)
-        self._partitions = sorted(topics[self._full_name].partitions)
+        self._client = client
+        name = {"client.id": full_name(client, settings.namespace)}
+        self._consumer = Consumer(consumer_config(settings, group or client) | _READING | name)
+        self._reading: _Reading | None = None  # whose partitions are assigned
 
-    def spans(self) -> dict[int, Span]:
-        """What each partition holds by now."""
-        return {place.partition: self._span(place) for place in self._places()}
+    def __enter__(self) -> Self:
+        return self
 
-    def since(self, time: datetime) -> dict[int, Span]:
-        """What each partition holds by now, from the first record on that was published at that time or later."""
-        spans = self.spans()
-        wanted = self._places(int(time.timestamp() * 1000))
-        for place in retry_while_away(lambda: self._consumer.offsets_for_times(wanted, timeout=_TIMEOUT_S), CLIENT):
-            end = spans[place.partition].end
-            spans[place.partition] = Span(place.offset if place.offset >= 0 else end, end)
-        return spans
-
-    def read(self, spans: Mapping[int, Span]) -> Iterator[list[StoredRecord]]:
-        """The records of those spans, in batches. Compaction may have left gaps."""
-        left = {partition: span.end for partition, span in spans.items() if span.size}
-        places = [TopicPartition(self._full_name, partition, spans[partition].begin) for partition in left]
-        self._consumer.assign(places)
-        try:
-            while left:
-                batch: list[StoredRecord] = []
-                for message in self._consumer.consume(_BATCH, _WAIT_S):
-                    error, partition, offset = message.error(), message.partition(), message.offset()
-                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                        if not is_transient(error):
-                            raise KafkaException(error)
-                        continue
-                    assert partition is not None
-                    assert offset is not None
-                    end = left.get(partition, -1)
-                    if error is None and offset < end:
-                        batch.append(record_of(message, self._topic))
-                    if partition in left and offset + (error is None) >= end:
-                        del left[partition]
-                        self._consumer.pause([TopicPartition(self._full_name, partition)])
-                if batch:
-                    yield batch
-        finally:
-            self._consumer.unassign()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the broker."""
         self._consumer.close()
 
-    def _places(self, offset: int = 0) -> list[TopicPartition]:
-        return [TopicPartition(self._full_name, partition, offset) for partition in self._partitions]
+    def spans(self) -> dict[int, Span]:
+        """What each partition holds by now, by the partitions that the broker has."""
+        return {partition: self.span(partition) for partition in self._partitions}
 
-    def _span(self, place: TopicPartition) -> Span:
-        return Span(*retry_while_away(lambda: self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S), CLIENT))
+    def span(self, partition: int) -> Span:
+        """What a partition holds by now: from its first record on, below the offset that the next one will get."""
+        self._check({partition})
+        place = TopicPartition(self._full_name, partition)
+        ask = self._consumer.get_watermark_offsets
+        return Span(*retry_while_away(lambda: ask(place, timeout=_TIMEOUT_S), self._client))
+
+    def since(self, time: datetime) -> dict[int, Span]:
+        """What each partition holds by now, from the first record on that was published at that time or later."""
+        spans = self.spans()
+        milliseconds = int(time.timestamp() * 1000)
+        wanted = [TopicPartition(self._full_name, partition, milliseconds) for partition in spans]
+        ask = self._consumer.offsets_for_times
+        for place in retry_while_away(lambda: ask(wanted, timeout=_TIMEOUT_S), self._client):
+            end = spans[place.partition].end
+            spans[place.partition] = Span(place.offset if place.offset >= 0 else end, end)
+        return spans
+
+    def committed(self, partition: int) -> int | None:
+        """The offset that the group has committed, None where it has none."""
+        place = TopicPartition(self._full_name, partition)
+        ask = self._consumer.committed
+        offset = retry_while_away(lambda: ask([place], timeout=_TIMEOUT_S), self._client)[0].offset
+        return None if offset < 0 else offset
+
+    def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
+        """The records of those spans, in batches of up to BATCH, none of them empty.
+
+        In order within a partition; compaction may have left gaps. What a log does not have yet is waited for. It may
+        be closed before its end; another may be read between two batches, and this one goes on where it was.
+        """
+        left = {partition: span for partition, span in spans.items() if span.size}
+        reading = _Reading({at: span.begin for at, span in left.items()}, {at: span.end for at, span in left.items()})
+        for batch in self._batches(reading):
+            if batch:
+                yield batch
+
+    def follow(self, begins: Mapping[int, int]) -> Generator[list[StoredRecord], None, None]:
+        """The records of partitions from offsets on, in batches, without end; an empty one while nothing comes."""
+        return self._batches(_Reading(dict(begins), dict.fromkeys(begins, math.inf)))
+
+    def _batches(self, reading: _Reading) -> Generator[list[StoredRecord], None, None]:
+        self._check(reading.next.keys())
+        try:
+            while reading.next:
+                if self._reading is not reading:
+                    self._reading = reading
+                    self._consumer.assign([TopicPartition(self._full_name, *place) for place in reading.next.items()])
+                yield [
+                    record_of(message, self._topic) for message in self._messages() if self._is_wanted(message, reading)
+                ]
+        finally:
+            if self._reading is reading:
+                self._reading = None
+                self._consumer.unassign()
+
+    def _messages(self) -> list[ConsumedMessage]:
+        """The next ones. Told to wait for a whole batch, the client would wait that long whenever there is less."""
+        messages = self._consumer.consume(1, _WAIT_S)
+        if messages:
+            return messages + self._consumer.consume(BATCH - 1, 0)
+        HEALTH.still_waiting()
+        return messages
+
+    def _is_wanted(self, message: ConsumedMessage, reading: _Reading) -> bool:
+        """Whether a message is a record of what is left to read. Notes how far that is read. Raises KafkaException."""
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if not is_transient(error):
+                raise KafkaException(error)
+            return False
+        assert partition is not None
+        assert offset is not None
+        if partition not in reading.next:
+            return False
+        end = reading.ends[partition]
+        reading.next[partition] = offset if error is not None else offset + 1
+        if reading.next[partition] >= end:
+            del reading.next[partition]
+            if reading.next:
+                self._consumer.incremental_unassign([TopicPartition(self._full_name, partition)])
+        return error is None and offset < end
+
+    def _check(self, partitions: Set[int]) -> None:
+        if missing := partitions - set(self._partitions):
+            raise MissingTopicsError(f"topic {self._topic} has no partition {min(missing)} on this Kafka")
+
+    @cached_property
+    def _partitions(self) -> list[int]:
+        def ask() -> list[int]:
+            found = self._consumer.list_topics(self._full_name, timeout=_TIMEOUT_S).topics[self._full_name]
+            if found.error is None:
+                return sorted(found.partitions)
+            if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise MissingTopicsError(f"Kafka has no topic {self._full_name}: `facematch setup` creates it")
+            raise KafkaException(found.error)
+
+        return retry_while_away(ask, self._client)

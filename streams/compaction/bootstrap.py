@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from runtime.servers.erasures import ErasureLog
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect, key
 from runtime.telemetry.tracing import tracer_of
@@ -27,9 +27,9 @@ def open_compactor(
 ) -> Iterator[Compactor]:
     """The compactor of a shard's partition, connected to Kafka and Redis. Raises ErasureKeyError without a key."""
     with (
-        closing(PartitionLog(settings, ENCODINGS, matcher_of(shard).name)) as log,
-        closing(PartitionLog(settings, DUPLICATES, _CLIENT)) as duplicates,
-        closing(ErasureLog(settings, _CLIENT)) as erasures,
+        TopicLog(settings, ENCODINGS, _CLIENT, matcher_of(shard).name) as log,
+        TopicLog(settings, DUPLICATES, _CLIENT) as duplicates,
+        ErasureLog(settings, _CLIENT) as erasures,
         closing(Progress(settings, shard)) as matched,
         closing(connect(settings)) as redis,
     ):

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from runtime.servers.erasures import ErasureLog
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.tracing import Tracer
 from schemas.settings import Settings
@@ -28,8 +28,8 @@ class CompactionContext:
     shard: Shard
     partition: int
     threads: int
-    log: PartitionLog
-    duplicates: PartitionLog
+    log: TopicLog
+    duplicates: TopicLog
     erasures: ErasureLog
     progress: Progress
     publisher: Publisher

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
+from runtime.servers.log import Span
 from runtime.telemetry.tracing import traced
 from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, announce, decode, encode
 from schemas.events.base import Member
@@ -77,7 +78,7 @@ class Correction:
         self._publish(self._found(scope))
         self._publish(self._checks(scope))
         if self._ours:
-            end = self._duplicates.end(self._partition)
+            end = self._duplicates.span(self._partition).end
             self._publisher.publish_all(self._hidden_by_ours(end), self._check)
             self._read_to = end
             self._ours.clear()
@@ -123,7 +124,7 @@ class Correction:
         reasons = dict(zip(corrections.retracted.tolist(), corrections.reasons.tolist(), strict=True))
         if not reasons:
             return
-        for batch in self._duplicates.read(self._partition, min(reasons), max(reasons) + 1):
+        for batch in self._duplicates.read({self._partition: Span(min(reasons), max(reasons) + 1)}):
             for record in batch:
                 if record.offset in reasons:
                     message = decode(record, DUPLICATES)
@@ -160,7 +161,7 @@ class Correction:
         """
         best: dict[bytes, tuple[Version, StoredRecord]] = {}
         hidden: dict[bytes, StoredRecord] = {}
-        for batch in self._duplicates.read(self._partition, self._read_to, end):
+        for batch in self._duplicates.read({self._partition: Span(self._read_to, end)}):
             for record in batch:
                 if record.key not in self._ours:
                     continue

@@ -1,7 +1,6 @@
 """The input of a compaction: who is in the log, what is published about them, who changed meanwhile."""
 
-from collections.abc import Iterator
-
+from runtime.servers.log import Span
 from schemas.envelope import StoredRecord
 from streams.compaction.census import Census, Fold
 from streams.compaction.context import CompactionContext
@@ -28,24 +27,24 @@ class CompactionInput:
 
     def sizes(self) -> tuple[int, int]:
         """The most encodings and findings that there are to read; fewer where Kafka compacted the topic."""
-        encodings, findings = (end - begin for begin, end in self._bounds())
-        return encodings, findings
+        context = self._context
+        return context.log.span(context.partition).size, context.duplicates.span(context.partition).size
 
     def read(self, collection: str | None, progress: OnProgress) -> list[Census]:
         """Read both topics, and return the census of each collection that either has."""
         context = self._context
-        (begin, self.end), _ = self._bounds()
+        begin, self.end = context.log.span(context.partition)
         erased = context.erasures.catch_up().erased
         fold, self._since, self._read_on = Fold(collection, erased), Fold(collection, erased), self.end
-        for batch in context.log.read(context.partition, begin, self.end):
+        for batch in context.log.read({context.partition: Span(begin, self.end)}):
             fold.add(batch)
             progress("reading", _behind(batch) - begin, self.end - begin)
         # The findings of everyone matched by now are on `duplicates` already.
         matched = context.progress.matched(context.partition)
         self.matched_offset = matched or context.log.committed(context.partition) or 0
-        _, (begin, self.findings_end) = self._bounds()
+        begin, self.findings_end = context.duplicates.span(context.partition)
         self.findings = Findings(collection, context.shard)
-        for batch in context.duplicates.read(context.partition, begin, self.findings_end):
+        for batch in context.duplicates.read({context.partition: Span(begin, self.findings_end)}):
             self.findings.add(batch)
             progress("gathering", _behind(batch) - begin, self.findings_end - begin, "findings")
         known = list(fold.collections())
@@ -57,16 +56,12 @@ class CompactionInput:
     def changed(self, collection: str) -> IdTable:
         """The individuals of a collection that came, changed or were erased since `read`, by what is there now."""
         context = self._context
-        begin, self._read_on = self._read_on, context.log.end(context.partition)
-        for batch in context.log.read(context.partition, begin, self._read_on):
+        begin, self._read_on = self._read_on, context.log.span(context.partition).end
+        for batch in context.log.read({context.partition: Span(begin, self._read_on)}):
             self._since.add(batch)
         return next(
             (one.id_table for one in self._since.collections() if one.collection == collection), IdTable.empty()
         )
-
-    def _bounds(self) -> Iterator[tuple[int, int]]:
-        context = self._context
-        return (log.bounds(context.partition) for log in (context.log, context.duplicates))
 
 
 def _behind(batch: list[StoredRecord]) -> int:

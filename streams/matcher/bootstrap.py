@@ -1,16 +1,12 @@
 """The one place where a matcher's real parts are made: clients of Kafka and Redis, background threads."""
 
-from collections.abc import Generator, Mapping
-
 from runtime.process.cores import cores
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.kafka import SESSION_TIMEOUT_S
-from runtime.servers.log import Span
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect, connect_patiently
 from runtime.telemetry.tracing import tracer_of
-from schemas.envelope import StoredRecord
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
@@ -23,14 +19,14 @@ from streams.matcher.vitals import write_vitals
 
 
 def context_of(settings: Settings, shard: Shard) -> MatcherContext:
-    """The parts of a matcher process. Its ownership is not ticking yet. Raises ErasureKeyError where no key is set."""
+    """The parts of a matcher process. Its ownership is not ticking yet. Raises ErasureKeyError, MissingTopicsError."""
     group = matcher_of(shard).name
     redis, patient_redis = connect(settings), connect_patiently(settings)
     return MatcherContext(
         settings,
         shard,
-        log=_Stretches(PartitionLog(settings, ENCODINGS, group)),
-        lookup=_Stretches(PartitionLog(settings, ENCODINGS, group)),
+        log=TopicLog(settings, ENCODINGS, group, group),
+        lookup=TopicLog(settings, ENCODINGS, group, group),
         # A record that is not acknowledged in time is published again if the partition is still ours. A process that
         # was stopped finds its unsent records too old to be sent.
         publisher=Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
@@ -42,18 +38,3 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
         show=lambda vitals: write_vitals(patient_redis, settings, shard, vitals),
         tracer=tracer_of(settings, group),
     )
-
-
-class _Stretches:
-    """A PartitionLog as a matcher reads it."""
-
-    def __init__(self, log: PartitionLog) -> None:
-        self._log = log
-        self.committed = log.committed
-
-    def span(self, partition: int) -> Span:
-        return Span(*self._log.bounds(partition))
-
-    def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
-        for partition, (begin, end) in spans.items():
-            yield from self._log.read(partition, begin, end)

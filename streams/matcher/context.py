@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Log(Protocol):
-    """`encodings`, read by partition and offset beside the stream. One read at a time."""
+    """`encodings`, read by partition and offset beside the stream. Kept by `TopicLog`, and by `MemoryLog` in tests."""
 
     def span(self, partition: int) -> Span:
         """The offsets that the partition has: from `begin` on, below `end`."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from runtime.servers.kafka import consumer_config
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import Span, TopicLog
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import key
 from schemas.envelope import Record, announce, decode, encode, full_name
@@ -82,7 +82,7 @@ class Matching:
         self.published = 0
         self._publisher = Publisher(world.settings, SOURCE)
         self._progress = Progress(world.settings)
-        self._duplicates = PartitionLog(world.settings, DUPLICATES, SOURCE)
+        self._duplicates = TopicLog(world.settings, DUPLICATES, SOURCE)
         self._redis = Redis.from_url(world.settings.redis)
 
     # what goes in
@@ -170,9 +170,9 @@ class Matching:
 
     def wait_until_written(self, limit_s: float) -> None:
         """Return once Postgres has everything; the sink commits within a second."""
-        sinks = [PartitionLog(self.world.settings, topic, SINK.name) for topic in (ENCODINGS, DUPLICATES)]
+        sinks = [TopicLog(self.world.settings, topic, SOURCE, SINK.name) for topic in (ENCODINGS, DUPLICATES)]
         self.world.wait(
-            lambda: all((log.committed(PARTITION) or 0) == log.end(PARTITION) for log in sinks),
+            lambda: all((log.committed(PARTITION) or 0) == log.span(PARTITION).end for log in sinks),
             "all is written",
             limit_s,
         )
@@ -181,12 +181,12 @@ class Matching:
 
     def end(self) -> int:
         """Where the next finding will stand."""
-        return self._duplicates.end(PARTITION)
+        return self._duplicates.span(PARTITION).end
 
     def checks(self, begin: int) -> dict[str, tuple[float, IndividualChecked]]:
         """By individual those that stand at `begin` and after, and when they were published, in seconds since 1970."""
         found: dict[str, tuple[float, IndividualChecked]] = {}
-        for batch in self._duplicates.read(PARTITION, begin, self.end()):
+        for batch in self._duplicates.read({PARTITION: Span(begin, self.end())}):
             for record in batch:
                 if ("ce_type", b"IndividualChecked") in record.headers:
                     event = decode(record).event
@@ -196,14 +196,12 @@ class Matching:
 
     def encoded_at(self, begin: int) -> dict[str, float]:
         """When encodings that stand at `begin` and after were published, in seconds since 1970, by individual."""
-        log = PartitionLog(self.world.settings, ENCODINGS, SOURCE)
-        found = {
-            (record.key or b"").decode().partition("/")[2]: record.timestamp / 1000
-            for batch in log.read(PARTITION, begin, self.published)
-            for record in batch
-        }
-        log.close()
-        return found
+        with TopicLog(self.world.settings, ENCODINGS, SOURCE) as log:
+            return {
+                (record.key or b"").decode().partition("/")[2]: record.timestamp / 1000
+                for batch in log.read({PARTITION: Span(begin, self.published)})
+                for record in batch
+            }
 
     def state(self) -> State:
         """That of the checkpoint."""

@@ -39,7 +39,7 @@ from deploy.local.stack import Stack
 from deploy.local.supervisor import OnLine
 from producers.outbox.table import create_outbox
 from runtime.servers.kafka import client_config
-from runtime.servers.partition_log import PartitionLog
+from runtime.servers.log import TopicLog
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.redis import connect_once
 from schemas.settings import Settings
@@ -330,8 +330,8 @@ def each_role_does_its_work(world: SecuredWorld, photos: Path, tmp_path: Path) -
     assert status.exit_code == 0, status.output
     assert "rows waiting" in status.output
 
-    with closing(PartitionLog(world.settings_of("downstream"), DUPLICATES, "downstream")) as log:
-        assert any(log.end(partition) for partition in range(DUPLICATES.partitions))
+    with TopicLog(world.settings_of("downstream"), DUPLICATES, "downstream") as log:
+        assert any(span.end for span in log.spans().values())
     with postgres_engine(world.settings_of("downstream")).connect() as connection:
         view = connection.execute(text("SELECT duplicates FROM individual_duplicates WHERE individual_id = 'a'"))
         assert len(view.all()) == 1
