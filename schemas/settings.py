@@ -183,7 +183,10 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Processes of an encoder worker; 0: one for each core it may use."
     )
     encoder_photo_s: int = Field(
-        default=10, ge=1, description="How long a process may take for one photo, in seconds; then it is rejected."
+        default=10,
+        ge=1,
+        description="Processor time that reading one photo may take, in seconds; then it is rejected. By the clock a "
+        "batch may take 30 times as long: a busy machine rejects no photo.",
     )
     encoder_memory_mb: int = Field(
         default=1500, ge=500, description="Memory that a process of an encoder may take for data, in MB."

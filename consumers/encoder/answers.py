@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
-from consumers.encoder.pool.task_pool import DiedError
+from consumers.encoder.pool.task_pool import CrashedError, OutOfTimeError, TaskFailedError
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, encode
 from schemas.erased import ErasureKey
@@ -71,10 +71,10 @@ Result = Message[Event] | Escalation
 """What a process makes of a task: an EncodingComputed, an EncodingRejected, or an escalation."""
 
 
-def answer_to(record: StoredRecord, task: Task, result: Result | DiedError) -> Answer:
+def answer_to(record: StoredRecord, task: Task, result: Result | TaskFailedError) -> Answer:
     """The answer to a record whose task a process has done, or has died of."""
-    if isinstance(result, DiedError):
-        result = given_up(task)
+    if isinstance(result, TaskFailedError):
+        result = rejection(task.message, _rejection_for(result))
     if isinstance(result, Escalation):
         return escalated(record, task.message, result.reason)
     if isinstance(result.event, EncodingRejected):
@@ -130,14 +130,21 @@ def unreadable(record: StoredRecord, error: UnreadableError) -> Answer:
     return Answer(Outcome.DEAD_LETTER, None, dead_letter(record, error, Source.ENCODER), str(error))
 
 
-def given_up(task: Task) -> Message[Event]:
-    """The rejection of a photo that a native library crashed on, or that took too long, twice."""
-    return rejection(
-        task.message,
-        RejectedError(
+def _rejection_for(failure: TaskFailedError) -> RejectedError:
+    if isinstance(failure, OutOfTimeError):
+        return RejectedError(
+            RejectionReason.PHOTO_TOO_LARGE,
+            "reading this photo takes more processor time than a photo is given: send a smaller copy, or one saved as "
+            "a plain JPEG, or raise FACEMATCH_ENCODER_PHOTO_S and replay the event",
+        )
+    if isinstance(failure, CrashedError):
+        return RejectedError(
             RejectionReason.PHOTO_UNREADABLE,
-            "reading this photo ended the process that did it, or took too long, twice: send it again as a plain JPEG",
-        ),
+            "reading this photo ended the process that did it, twice: send it again as a plain JPEG",
+        )
+    return RejectedError(
+        RejectionReason.PHOTO_UNAVAILABLE,
+        "encoding this photo came to no end, twice, on a machine that is too busy, or hangs: replay the event",
     )
 
 

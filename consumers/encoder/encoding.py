@@ -4,6 +4,7 @@ What comes before, in the worker itself, is `consumers.encoder.intake`.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import FaceDetector
 from consumers.faces.encoder import FaceEncoder
 from consumers.faces.quality import brightness, check, frontality, sharpness
-from consumers.photos.file import PhotoFile
+from consumers.photos.file import Guard, PhotoFile
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import Message, Source
 from schemas.events.base import Detector, Event
@@ -36,11 +37,17 @@ class Encoding:
         """What the detector runs on: "cpu" or "cuda"."""
         return self._detector.provider
 
-    def encode(self, tasks: Sequence[Task]) -> list[Result]:
-        """The result of each task, in their order: an encoding, a rejection, or an escalation to the GPU pool."""
+    def encode(self, tasks: Sequence[Task], guards: Sequence[Guard] = ()) -> list[Result]:
+        """The result of each task, in their order: an encoding, a rejection, or an escalation to the GPU pool.
+
+        `guards`, one for each task, are around whatever reads the file of its photo.
+        """
         results: dict[int, Result] = {}
         subjects: dict[int, _Subject] = {}
-        photos = [PhotoFile(task.photo, self._settings.max_photo_pixels) for task in tasks]
+        photos = [
+            PhotoFile(task.photo, self._settings.max_photo_pixels, guard)
+            for task, guard in zip(tasks, guards or [nullcontext] * len(tasks), strict=True)
+        ]
         for i, faces in enumerate(self._detector.find(photos)):
             message = tasks[i].message
             event = message.event

@@ -1,6 +1,6 @@
 """The encoder pools: `individuals` → CPU pool (HOG), `escalations` → GPU pool (CNN); both → `encodings`."""
 
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from arroyo.backends.kafka import KafkaPayload
@@ -13,8 +13,17 @@ from consumers.encoder.intake import Intake
 from consumers.encoder.metering import AnswerCounter
 from consumers.encoder.pool.consumer import CheckedConsumer
 from consumers.encoder.pool.step import AnsweredRecord, Preparation, StepFactory, Work
-from consumers.encoder.pool.task_pool import TaskPool, process_pool
-from consumers.encoder.process import DETECTOR_OF, Pool, batch_of, encode, load, longest_encoding_s, provider
+from consumers.encoder.pool.task_pool import TaskPool
+from consumers.encoder.pool.worker_process import Program
+from consumers.encoder.process import (
+    DETECTOR_OF,
+    Pool,
+    batch_of,
+    encode,
+    load,
+    longest_batch_s,
+    longest_encoding_s,
+)
 from consumers.encoder.reporting import Reporter
 from consumers.photos.store import PhotoStore, longest_fetch_s
 from runtime.process.cores import cores
@@ -66,7 +75,7 @@ def build_processor(settings: Settings, pool: Pool) -> StreamProcessor[KafkaPayl
         publisher,
         source.name,
         limit=2 * settings.photo_fetches + 4 * processes,
-        longest_s=longest_fetch_s(settings) + longest_encoding_s(settings, pool),
+        longest_s=longest_fetch_s(settings) + longest_encoding_s(settings),
     )
     topic = Topic(full_name(source.name, settings.namespace))
     return StreamProcessor(consumer, topic, steps, ONCE_PER_SECOND, join_timeout=10.0)
@@ -75,14 +84,15 @@ def build_processor(settings: Settings, pool: Pool) -> StreamProcessor[KafkaPayl
 def start_pool(settings: Settings, pool: Pool, processes: int) -> TaskPool[Task, Result]:
     """Processes that encode photos."""
 
-    def start() -> ProcessPoolExecutor:
-        executor = process_pool(processes, load, settings, pool)
-        where = executor.submit(provider).result()
-        log.info("pool started", processes=processes, detector=DETECTOR_OF[pool], runs_on=where)
+    def died() -> None:
+        log.warning("a process of the pool died, another takes its place", detector=DETECTOR_OF[pool])
         POOL_STARTS.labels(pool.value).inc()
-        return executor
 
-    return TaskPool(start, encode, processes, batch_of(settings, pool))
+    program: Program[Task, Result] = Program(load, (settings, pool), encode)
+    started = TaskPool(program, processes, batch_of(settings, pool), longest_batch_s(settings), died)
+    POOL_STARTS.labels(pool.value).inc()
+    log.info("pool started", processes=processes, detector=DETECTOR_OF[pool], runs_on=started.begun[0])
+    return started
 
 
 def _default_processes(pool: Pool) -> int:

@@ -1,8 +1,9 @@
 """Photo file → upright RGB array, decoded no larger than needed. Pure: bytes in, array out."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import pillow_heif
@@ -16,15 +17,28 @@ from schemas.events.encodings import RejectionReason
 FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "GIF", "BMP", "TIFF", "JPEG2000")
 
 
+# A JPEG's scans, each of which costs a pass over all its pixels, may together pass over so many times `max_pixels`:
+# progressive ones have about 10.
+_MOST_PASSES = 20
+_FLAT = 1_000_000  # pixels: so many are cheap, whatever they are packed into
+# Pixels that one byte of a photo stands for: 4 to 20 in a JPEG, 500 in an empty one. Packed tighter, nothing is seen.
+_MOST_PIXELS_A_BYTE = 1000
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")  # of JPEG: a length follows each but the last
+
+Guard = Callable[[], AbstractContextManager[object]]
+
+
 class PhotoFile:
     """A photo as a person sees it: turned upright by its EXIF orientation, in 8-bit RGB.
 
     Greyscale, palette, CMYK, 16-bit and transparent photos are converted; what is transparent becomes white. A photo
-    of more than `max_pixels` is refused before it is unpacked. Nothing is read before it is asked for.
+    of more than `max_pixels`, or that would take far more work than its pixels, is refused before it is unpacked.
+    Nothing is read before it is asked for. Whatever reads the file does so within a `guard`.
     """
 
-    def __init__(self, data: bytes, max_pixels: int) -> None:
+    def __init__(self, data: bytes, max_pixels: int, guard: Guard = nullcontext) -> None:
         self._data = data
+        self._guard = guard
         self._max_pixels = max_pixels
         self._long_side: int | None = None
         self._decoded: NDArray[np.uint8] | None = None
@@ -36,10 +50,9 @@ class PhotoFile:
         Raises RejectedError: photo_unreadable, or photo_too_large beyond `max_pixels`.
         """
         if self._long_side is None:
-            with _hostile(self._max_pixels), self._open() as image:
+            with self._guard(), _hostile(self._max_pixels), self._open() as image:
                 width, height = image.size
-            if width * height > self._max_pixels:
-                raise _too_large(width * height, self._max_pixels)
+            self._check_cost(width * height)
             self._long_side = max(width, height)
         return self._long_side
 
@@ -51,11 +64,23 @@ class PhotoFile:
         """
         wanted = min(long_side, self.long_side)
         if self._decoded is None or max(self._decoded.shape[:2]) < wanted:
-            with _hostile(self._max_pixels), self._open() as image:
+            with self._guard(), _hostile(self._max_pixels), self._open() as image:
                 image.draft(None, tuple(max(1, wanted * side // self.long_side) for side in image.size))  # type: ignore[arg-type]
                 image.load()
                 self._decoded = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
         return self._decoded
+
+    def _check_cost(self, pixels: int) -> None:
+        """Raise RejectedError for what unpacks to too much, or takes too much work, by the file's header and scans."""
+        if pixels > self._max_pixels:
+            raise _too_large(
+                f"the photo has {pixels / 1e6:.1f} megapixels; at most {self._max_pixels / 1e6:g} are allowed"
+            )
+        if pixels > max(_FLAT, _MOST_PIXELS_A_BYTE * len(self._data)):
+            raise _too_large(f"the photo claims {pixels / 1e6:.1f} megapixels in {len(self._data)} bytes")
+        most = _MOST_PASSES * self._max_pixels // max(pixels, 1)
+        if self._data.startswith(b"\xff\xd8") and _has_more_scans(self._data, most):
+            raise _too_large(f"the photo is a JPEG of more than {most} scans, each of which costs time")
 
     def _open(self) -> Image.Image:
         _know_formats()
@@ -92,11 +117,25 @@ def _hostile(max_pixels: int) -> Iterator[None]:
         ) from None
 
 
-def _too_large(pixels: int, max_pixels: int) -> RejectedError:
-    return RejectedError(
-        RejectionReason.PHOTO_TOO_LARGE,
-        f"the photo has {pixels / 1e6:.1f} megapixels; at most {max_pixels / 1e6:g} are allowed: send a smaller copy",
-    )
+def _too_large(what: str) -> RejectedError:
+    return RejectedError(RejectionReason.PHOTO_TOO_LARGE, f"{what}: send a smaller copy, as a plain JPEG")
+
+
+def _has_more_scans(data: bytes, most: int) -> bool:
+    """Whether the first image of a JPEG file (ITU-T T.81, B.1.1) has more scans than that. What follows it is not read.
+
+    Within a segment any bytes may stand, a thumbnail's markers too: segments are stepped over by their length.
+    """
+    at, scans = 2, 0
+    while (marker := _MARKER.search(data, at)) is not None:
+        kind, at = marker[1], marker.end()
+        if kind == b"\xd9":  # end of image
+            return False
+        scans += kind == b"\xda"
+        if scans > most:
+            return True
+        at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -177,7 +177,7 @@ QUALITY = {
 }
 POOL_STARTS = Counter(
     "facematch_encoder_pool_starts_total",
-    "Times that the processes of the pool were started: once, and once more whenever a photo has ended one of them.",
+    "Times that processes of the pool were started: all of them once, and one more whenever a photo has ended one.",
     ["pool"],
 )
 

@@ -1,5 +1,7 @@
 """Lack of memory is the photo's own: what a batch has no memory for is tried alone, and rejected only then."""
 
+import signal
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,7 +12,7 @@ from consumers.encoder import process as encoder_process
 from consumers.encoder.answers import Escalation, Result, Task
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.process import encode
-from consumers.photos.file import PhotoFile
+from consumers.photos.file import Guard, PhotoFile
 from schemas.envelope import Message, announce
 from schemas.events.encodings import EncodingRejected, RejectionReason
 from schemas.events.registrations import IndividualCreated, Photo
@@ -22,7 +24,7 @@ RESULT = Escalation("for the test")
 class Encodes:
     """Has memory for two units of photo; a photo's file says how many it takes."""
 
-    def encode(self, tasks: Sequence[Task]) -> list[Result]:
+    def encode(self, tasks: Sequence[Task], _guards: Sequence[Guard]) -> list[Result]:
         if sum(len(task.photo) for task in tasks) > 2:
             raise MemoryError
         if any(task.photo == b"x" for task in tasks):
@@ -51,7 +53,7 @@ def test_what_a_batch_has_no_memory_for_is_tried_alone(monkeypatch: pytest.Monke
 
 def test_what_is_our_fault_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def encode(self, _tasks: Sequence[Task]) -> list[Result]:
+        def encode(self, _tasks: Sequence[Task], _guards: Sequence[Guard]) -> list[Result]:
             raise ZeroDivisionError
 
     monkeypatch.setattr(encoder_process, "_encoding", cast(Encoding, Broken()))
@@ -69,3 +71,16 @@ def test_a_photo_for_which_memory_does_not_suffice_is_not_called_too_large(monke
     monkeypatch.setattr(np, "asarray", no_memory)
     with pytest.raises(MemoryError):
         photo.at_least(100)
+
+
+def test_a_photo_has_its_own_processor_time_and_waiting_costs_none_of_it() -> None:
+    """The guard arms a timer of processor time, and of a photo's second reading what its first has left."""
+    guard = encoder_process._guard(0, 10)
+    with guard():
+        assert signal.getitimer(signal.ITIMER_PROF)[0] > 9
+        begun = time.process_time()
+        while time.process_time() - begun < 0.1:
+            pass
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+    with guard():
+        assert signal.getitimer(signal.ITIMER_PROF)[0] < 9.95

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from consumers.encoder.answers import ESCALATION_REASON, Answer, Outcome, Task, answer_to
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.intake import Intake
-from consumers.encoder.pool.task_pool import DiedError
+from consumers.encoder.pool.task_pool import CrashedError, OutOfTimeError, StuckError, TaskFailedError
 from consumers.faces.detected import DetectedFace
 from consumers.faces.encoder import AlignedFace, FaceEncoder
 from consumers.photos.file import PhotoFile
@@ -255,9 +255,19 @@ def test_of_who_was_erased_nothing_up_to_that_revision_is_encoded_again(pool: De
     assert intake(pool, erased).prepare(moved()).task is not None
 
 
-def test_a_photo_that_ended_its_process_twice_is_unreadable() -> None:
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (CrashedError(), RejectionReason.PHOTO_UNREADABLE),
+        (OutOfTimeError(), RejectionReason.PHOTO_TOO_LARGE),
+        (StuckError(), RejectionReason.PHOTO_UNAVAILABLE),
+    ],
+)
+def test_a_photo_that_its_process_died_of_is_rejected_and_what_is_slow_is_not_unreadable(
+    failure: TaskFailedError, reason: RejectionReason
+) -> None:
     record = registration()
-    assert reason_of(answer_to(record, task_of(record, b""), DiedError())) is RejectionReason.PHOTO_UNREADABLE
+    assert reason_of(answer_to(record, task_of(record, b""), failure)) is reason
 
 
 def test_an_inline_photo_travels_to_a_process_once_and_its_escalation_has_it_all_the_same() -> None:

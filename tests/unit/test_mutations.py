@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from consumers.encoder.answers import Result, Task, answer_to
-from consumers.encoder.pool.task_pool import DiedError
+from consumers.encoder.pool.task_pool import TaskFailedError
 from consumers.encoder.process import Pool
 from consumers.encoder.worker import start_pool
 from schemas.envelope import announce, encode
@@ -68,9 +68,9 @@ class Run:
         self._under_way -= 1
         self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
         self.most_mb = max(self.most_mb, *(peak_mb(child.pid) for child in multiprocessing.active_children()), 0)
-        if isinstance(answer, DiedError):
+        if isinstance(answer, TaskFailedError):
             self.outcomes["given up"] += 1
-        assert not isinstance(answer, BaseException) or isinstance(answer, DiedError), answer
+        assert not isinstance(answer, BaseException) or isinstance(answer, TaskFailedError), answer
         self.outcomes[answer_to(RECORD, task, answer).record.topic] += 1
 
 

@@ -2,8 +2,10 @@
 
 import io
 import struct
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pillow_heif
@@ -162,3 +164,61 @@ def test_a_larger_copy_is_unpacked_when_one_is_needed_and_a_smaller_one_is_not()
 
 def test_a_photo_a_pixel_wide_is_a_photo() -> None:
     assert PhotoFile(file_of(scene(1, 2000), "JPEG"), PIXELS).at_least(100).shape[2] == 3
+
+
+def progressive(side: int, scans: int) -> bytes:
+    """A JPEG whose last scan stands there so many times more: each costs a pass over all pixels, and few bytes."""
+    data = file_of(Image.new("L", (side, side), 128), "JPEG", progressive=True, quality=50)
+    begin, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
+    return data[:end] + data[begin:end] * scans + b"\xff\xd9"
+
+
+def reason_for(data: bytes, max_pixels: int = PIXELS) -> RejectionReason:
+    with pytest.raises(RejectedError) as error:
+        PhotoFile(data, max_pixels).at_least(FULL)
+    return error.value.reason
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_unpacked() -> None:
+    began = time.process_time()
+    assert reason_for(progressive(7000, 300), 50_000_000) is RejectionReason.PHOTO_TOO_LARGE
+    assert time.process_time() - began < 4, "most of it to make the file"
+
+
+def test_scans_are_counted_behind_what_hides_them() -> None:
+    """Segments are stepped over by their length; those markers that have none are not."""
+    data = progressive(1000, 300)
+    second = data.find(b"\xff\xda", data.find(b"\xff\xda") + 2)
+    assert reason_for(data[:second] + b"\xff\x01\xff\xff" + data[second:]) is RejectionReason.PHOTO_TOO_LARGE
+
+
+def test_an_honest_progressive_jpeg_is_read_whatever_stands_in_and_behind_it() -> None:
+    """Thumbnails in its segments, a film behind its end: their bytes are no scans."""
+    data = file_of(scene(990, 1000), "JPEG", progressive=True, quality=95)
+    comment = b"\xff\xda\x00\x02" * 1000
+    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+    assert decoded(data[:2] + segment + data[2:] + comment * 100).shape == (1000, 990, 3)
+    small = progressive(60, 300)
+    assert decoded(small).shape == (60, 60, 3), "of few pixels, many scans cost little"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG2000", "WEBP", "PNG"])
+def test_what_claims_more_pixels_than_its_bytes_can_show_is_refused(image_format: str) -> None:
+    flat = file_of(Image.new("1" if image_format == "PNG" else "RGB", (7000, 7000)), image_format, lossless=True)
+    assert reason_for(flat, 50_000_000) is RejectionReason.PHOTO_TOO_LARGE
+
+
+def test_whatever_reads_the_file_does_so_within_the_guard() -> None:
+    entered: list[None] = []
+
+    @contextmanager
+    def guard() -> Iterator[None]:
+        entered.append(None)
+        yield
+
+    photo = PhotoFile(file_of(scene(800, 600), "JPEG"), PIXELS, guard)
+    assert photo.long_side == 800
+    assert len(entered) == 1
+    photo.at_least(100)
+    photo.at_least(400)
+    assert len(entered) == 3

@@ -13,8 +13,7 @@ from confluent_kafka import KafkaError
 
 from consumers.encoder.answers import Answer, Outcome
 from consumers.encoder.pool.step import AnswerInPool, Preparation, Work
-from consumers.encoder.pool.task_pool import DiedError, TaskPool
-from consumers.encoder.process import Pool as Kind
+from consumers.encoder.pool.task_pool import CrashedError, TaskFailedError, TaskPool
 from consumers.encoder.process import longest_encoding_s
 from consumers.photos.store import longest_fetch_s
 from runtime.servers.publisher import Publisher, PublishError
@@ -92,8 +91,8 @@ ENCODED = Answer(Outcome.ENCODED, None, ANSWER)
 REJECTED = Answer(Outcome.REJECTED, None, REJECTION)
 
 
-def answer_to(_record: StoredRecord, _task: str, result: str | DiedError) -> Answer:
-    return REJECTED if isinstance(result, DiedError) else ENCODED
+def answer_to(_record: StoredRecord, _task: str, result: str | TaskFailedError) -> Answer:
+    return REJECTED if isinstance(result, TaskFailedError) else ENCODED
 
 
 def prepare(record: StoredRecord) -> Preparation[str]:
@@ -188,7 +187,7 @@ def test_what_fails_in_a_process_or_a_thread_stops_the_process_with_nothing_comm
 def test_a_task_that_its_process_died_of_is_answered_with_a_rejection() -> None:
     parts = Parts()
     parts.step.submit(message(0))
-    parts.pool.tasks[0][1](DiedError())
+    parts.pool.tasks[0][1](CrashedError())
     assert parts.broker.published == [REJECTION]
 
 
@@ -234,10 +233,10 @@ def test_a_photo_has_the_time_that_is_set_for_it_before_the_loop_seems_to_hang(m
     assert len(beats) == 3
 
 
-def test_the_time_of_a_photo_is_that_of_all_attempts_and_of_a_process_that_it_ends_again_and_again() -> None:
+def test_the_time_of_a_photo_is_that_of_all_attempts_and_of_a_process_that_is_stuck_with_it_twice() -> None:
     settings = Settings(_env_file=None, photo_attempts=6, photo_timeout_s=10, encoder_photo_s=10)
     assert longest_fetch_s(settings) == 6 * 10 + 0.5 + 1 + 2 + 4 + 8
-    assert longest_encoding_s(settings, Kind.CPU) == (4 + 4 + 4) * 10
+    assert longest_encoding_s(settings) == 2 * 30 * 10
 
 
 def test_what_is_not_answered_when_the_partitions_go_is_not_committed() -> None:

@@ -26,7 +26,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition
 from confluent_kafka import KafkaError
 
 from consumers.encoder.answers import Answer
-from consumers.encoder.pool.task_pool import DiedError, TaskPool
+from consumers.encoder.pool.task_pool import TaskFailedError, TaskPool
 from runtime.process.background import Failure
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.telemetry.health import HEALTH
@@ -58,14 +58,14 @@ class AnsweredRecord:
 class Work(Generic[T, R]):
     """The work on a record: `prepare` in a thread of `threads`, then its task in a process of `pool`.
 
-    `answer` makes an answer of a task's result, or of a DiedError where its process died of it. `report` is called
-    for each record whose answers the broker has, in the order of the records.
+    `answer` makes an answer of a task's result, or of a TaskFailedError where its process died of it. `report` is
+    called for each record whose answers the broker has, in the order of the records.
     """
 
     threads: ThreadPoolExecutor
     prepare: Callable[[StoredRecord], Preparation[T]]
     pool: TaskPool[T, R]
-    answer: Callable[[StoredRecord, T, R | DiedError], Answer]
+    answer: Callable[[StoredRecord, T, R | TaskFailedError], Answer]
     report: Callable[[AnsweredRecord], None] = lambda _: None
 
 
@@ -146,7 +146,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
 
     def _finished(self, item: _UnderWay, task: T, result: R | BaseException) -> None:
         with item.failure:
-            if isinstance(result, BaseException) and not isinstance(result, DiedError):
+            if isinstance(result, BaseException) and not isinstance(result, TaskFailedError):
                 raise result
             self._publish(item, self._work.answer(item.record, task, result))
 

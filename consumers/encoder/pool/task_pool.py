@@ -1,170 +1,145 @@
 """A pool of processes that outlives the death of its processes: native libraries crash on hostile photos."""
 
-import multiprocessing
-import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.synchronize import Barrier
-from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from consumers.encoder.pool.worker_process import ProcessDiedError, Program, WorkerProcess
 from runtime.process.background import Background
-from runtime.telemetry import logs
 
 T = TypeVar("T")
 R = TypeVar("R")
+OUT_OF_TIME = -signal.SIGPROF  # the exit code of a process whose task took more processor time than it is given
 
 
-class DiedError(Exception):
-    """The process died of this task: once in company, and once more alone."""
+class TaskFailedError(Exception):
+    """A task has no result: its process died of it. Others were not harmed."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Job(Generic[T, R]):
+class CrashedError(TaskFailedError):
+    """The process died of it twice: in company, and once more alone."""
+
+
+class OutOfTimeError(TaskFailedError):
+    """It took all the processor time that a task is given. How busy the machine is does not matter to that."""
+
+
+class StuckError(TaskFailedError):
+    """The process was killed twice after a long while without a result: it hung, or hardly got a processor."""
+
+
+@dataclass(eq=False, slots=True)
+class _QueuedTask(Generic[T, R]):
     task: T
     on_done: Callable[[R | BaseException], None]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Done(Generic[T, R]):
-    jobs: list[_Job[T, R]]
-    future: "Future[list[R]]"
+    is_suspect: bool = False  # a process died that may have died of it
 
 
 class TaskPool(Generic[T, R]):
     """Hands tasks to processes, in batches of what waits, and their results or exceptions to `on_done`.
 
-    When a process dies, the pool begins anew. Each batch that was under way is tried once more with nothing beside
-    it, and if that dies again each of its tasks alone; the result of a task that a process died of alone is a
-    DiedError.
+    When a process dies, another takes its place, and the other processes go on. The task that it died of, or where
+    that is not known each of its batch, is tried once more alone; the others wait at the front again. A task that a
+    process dies of alone gets a TaskFailedError, and so does one at once that has used up its processor time.
 
-    One thread of its own does all this, told by others through a queue. It also calls `on_done`.
+    Each process has a thread of its own here, which also calls `on_done`.
     """
 
     def __init__(
         self,
-        start: Callable[[], ProcessPoolExecutor],
-        handle: Callable[[list[T]], list[R]],
+        program: Program[T, R],
         processes: int,
         batch: int,
+        longest_s: float,
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        self._start = start
-        self._handle = handle
+        """`longest_s` is the time for a batch, after which its process is killed; `on_death` is called of each death.
+
+        Returns once all processes have begun. Raises ProcessDiedError if one cannot.
+        """
+        self._program = program
         self._batch = batch
-        self._most_running = 2 * processes  # one in work and one at hand for each
-        self._told: SimpleQueue[_Job[T, R] | _Done[T, R] | None] = SimpleQueue()
-        self._waiting: deque[_Job[T, R]] = deque()
-        self._suspects: deque[list[_Job[T, R]]] = deque()
-        self._running = 0
-        self._trial = False  # of a suspect batch, the only one running
-        self._broken = False
-        self._executor = start()
-        self._background = Background(self._run, "task pool").start()
+        self._longest_s = longest_s
+        self._on_death = on_death
+        self._changed = threading.Condition()
+        self._waiting: deque[_QueuedTask[T, R]] = deque()
+        self._closed = False
+        workers = [WorkerProcess(program) for _ in range(processes)]
+        self.begun = [worker.wait_until_begun() for worker in workers]
+        """What the program's `begin` returned in each process."""
+        self._threads = [
+            Background(lambda worker=worker: self._work(worker), f"pool {number}").start()  # type: ignore[misc]
+            for number, worker in enumerate(workers)
+        ]
 
     def submit(self, task: T, on_done: Callable[[R | BaseException], None]) -> None:
         """Have a task done. Thread-safe."""
-        self._told.put(_Job(task, on_done))
+        with self._changed:
+            self._waiting.append(_QueuedTask(task, on_done))
+            self._changed.notify()
 
     def poll(self) -> None:
-        """Raise what the pool itself failed of: BrokenProcessPool where no process can be started."""
-        self._background.check()
+        """Raise what the pool itself failed of: ProcessDiedError where a process cannot be started again."""
+        for thread in self._threads:
+            thread.check()
 
     def close(self) -> None:
         """End the processes, after what is in work; the rest is dropped."""
-        self._told.put(None)
-        self._background.join()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _work(self, worker: WorkerProcess[T, R]) -> None:
         try:
-            while (what := self._told.get()) is not None:
-                if isinstance(what, _Done):
-                    self._settle(what.jobs, what.future)
-                else:
-                    self._waiting.append(what)
-                self._dispatch()
+            while batch := self._next_batch():
+                try:
+                    results: list[R | BaseException] = list(worker.do([one.task for one in batch], self._longest_s))
+                except ProcessDiedError as death:
+                    self._on_death()
+                    self._after_death(batch, death)
+                    worker.close()
+                    worker = WorkerProcess(self._program)
+                    worker.wait_until_begun()
+                    continue
+                except Exception as error:  # noqa: BLE001 - of the program: the result of each
+                    results = [error] * len(batch)
+                for one, result in zip(batch, results, strict=True):
+                    one.on_done(result)
         finally:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            worker.close()
 
-    def _dispatch(self) -> None:
-        if self._broken and not self._running:
-            self._executor.shutdown(wait=True)
-            self._executor = self._start()
-            self._broken = False
-        while not self._broken and not self._trial:
-            trial = bool(self._suspects)
-            if self._running >= (1 if trial else self._most_running) or not (trial or self._waiting):
-                return
-            if trial:
-                jobs = self._suspects.popleft()
+    def _next_batch(self) -> list[_QueuedTask[T, R]]:
+        """What waits, once something does: a suspect alone. Empty when the pool is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            batch: list[_QueuedTask[T, R]] = []
+            while self._waiting and not self._closed and len(batch) < self._batch:
+                if self._waiting[0].is_suspect and batch:
+                    break
+                batch.append(self._waiting.popleft())
+                if batch[0].is_suspect:
+                    break
+            return batch
+
+    def _after_death(self, batch: list[_QueuedTask[T, R]], death: ProcessDiedError) -> None:
+        culprits = batch if death.task is None else [batch[death.task]]
+        again = [one for one in batch if one not in culprits]
+        failed: list[tuple[_QueuedTask[T, R], TaskFailedError]] = []
+        for one in culprits:
+            if death.exit_code == OUT_OF_TIME and len(culprits) == 1:
+                failed.append((one, OutOfTimeError()))
+            elif one.is_suspect:
+                failed.append((one, StuckError() if death.was_stuck else CrashedError()))
             else:
-                jobs = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-            self._trial = trial
-            self._running += 1
-            self._submit(jobs)
-
-    def _submit(self, jobs: list[_Job[T, R]]) -> None:
-        try:
-            future = self._executor.submit(self._handle, [job.task for job in jobs])
-        except BrokenProcessPool as error:  # a process died while it had nothing to do
-            future = Future()
-            future.set_exception(error)
-        future.add_done_callback(lambda future: self._told.put(_Done(jobs, future)))
-
-    def _settle(self, jobs: list[_Job[T, R]], future: "Future[list[R]]") -> None:
-        trial, self._trial = self._trial, False
-        self._running -= 1
-        error = future.exception()
-        results: list[R | BaseException]
-        if isinstance(error, BrokenProcessPool):
-            self._broken = True
-            if not trial:
-                self._suspects.append(jobs)
-                return
-            if len(jobs) > 1:
-                self._suspects.extendleft([job] for job in reversed(jobs))
-                return
-            results = [DiedError()]
-        elif error is not None:
-            results = [error] * len(jobs)
-        else:
-            results = list(future.result())
-        for job, result in zip(jobs, results, strict=True):
-            job.on_done(result)
-
-
-def process_pool(processes: int, initializer: Callable[..., None], *arguments: object) -> ProcessPoolExecutor:
-    """A pool of fresh processes that have called the initializer. Raises BrokenProcessPool if it fails in one.
-
-    They log as this one does, and end with the process that started them, however that ends.
-    """
-    context = multiprocessing.get_context("spawn")
-    all_there = context.Barrier(processes)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_begin, initargs=(all_there, logs.current(), initializer, arguments)
-    )
-    for started in [pool.submit(os.getpid) for _ in range(processes)]:
-        started.result()
-    return pool
-
-
-def _begin(
-    all_there: Barrier, log: logs.Log | None, initializer: Callable[..., None], arguments: tuple[object, ...]
-) -> None:
-    if log is not None:
-        logs.configure(log)
-    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
-    initializer(*arguments)
-    all_there.wait()
-
-
-def _end_with_parent() -> None:
-    """An executor's process holds both ends of its queue, so it never learns from it that the other side is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+                one.is_suspect = True
+                again.append(one)
+        with self._changed:
+            self._waiting.extendleft(reversed(again))
+            self._changed.notify_all()
+        for one, error in failed:
+            one.on_done(error)
