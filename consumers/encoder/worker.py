@@ -12,7 +12,8 @@ from consumers.encoder.answers import Result, Task, answer_to
 from consumers.encoder.intake import Intake
 from consumers.encoder.metering import AnswerCounter
 from consumers.encoder.pool.consumer import CheckedConsumer
-from consumers.encoder.pool.step import AnsweredRecord, Preparation, StepFactory, Work
+from consumers.encoder.pool.factory import StepFactory
+from consumers.encoder.pool.step import AnsweredRecord, Preparation, Work
 from consumers.encoder.pool.task_pool import TaskPool
 from consumers.encoder.pool.worker_process import Program
 from consumers.encoder.process import (

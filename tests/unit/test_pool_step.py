@@ -76,9 +76,11 @@ class Commit(ProcessingStrategy[KafkaPayload]):
     def join(self, timeout: float | None = None) -> None: ...
 
 
-def message(offset: int, value: bytes = b"v") -> Message[KafkaPayload]:
+def message(offset: int, value: bytes = b"v", key: bytes | None = None) -> Message[KafkaPayload]:
+    """Unless it is given, each has a key of its own."""
     place = Partition(Topic("t"), 0)
-    return Message(BrokerValue(KafkaPayload(b"k", value, []), place, offset, datetime.now(UTC)))
+    payload = KafkaPayload(key or str(offset).encode(), value, [])
+    return Message(BrokerValue(payload, place, offset, datetime.now(UTC)))
 
 
 def to_record(value: BrokerValue[KafkaPayload]) -> StoredRecord:
@@ -157,6 +159,32 @@ def test_what_has_several_answers_goes_on_when_the_last_is_acknowledged_and_what
     parts.broker.waiting[1](None)
     parts.step.poll()
     assert parts.commit.offsets == [0, 1]
+    assert parts.broker.published == [REJECTION, ANSWER]
+
+
+def test_answers_to_one_key_are_published_in_the_order_of_its_records() -> None:
+    parts = Parts()
+    parts.step.submit(message(0, key=b"c/x"))
+    parts.step.submit(message(1, b"answer", key=b"c/x"))
+    parts.step.submit(message(2, key=b"c/y"))
+    parts.pool.tasks[1][1](CrashedError())
+    assert parts.broker.published == [REJECTION], "of another key"
+    parts.pool.tasks[0][1](CrashedError())
+    assert parts.broker.published == [REJECTION, REJECTION, ANSWER]
+    for on_delivered in parts.broker.waiting:
+        on_delivered(None)
+    parts.step.poll()
+    assert parts.commit.offsets == [0, 1, 2]
+    assert parts.step._of_key == {}, "nothing is kept of what is published"
+
+
+def test_a_record_without_answers_holds_nothing_of_its_key_back() -> None:
+    parts = Parts()
+    parts.step.submit(message(0, b"nothing", key=b"c/x"))
+    parts.step.submit(message(1, b"both", key=b"c/x"))
+    parts.step.submit(message(2, b"nothing", key=b"c/x"))
+    assert parts.broker.published == [REJECTION]
+    parts.pool.tasks[0][1]("result")
     assert parts.broker.published == [REJECTION, ANSWER]
 
 

@@ -6,23 +6,18 @@ and goes on; `DlqPolicyWrapper.produce` never looks at the outcome). Here a dead
 other, and an answer that is not acknowledged by the broker stops the process with nothing committed.
 """
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC
 from functools import partial
 from typing import Generic, TypeVar
 
 from arroyo.backends.kafka import KafkaPayload
-from arroyo.processing.strategies import (
-    CommitOffsets,
-    MessageRejected,
-    ProcessingStrategy,
-    ProcessingStrategyFactory,
-)
-from arroyo.types import BrokerValue, Commit, Message, Partition
+from arroyo.processing.strategies import MessageRejected, ProcessingStrategy
+from arroyo.types import BrokerValue, Message
 from confluent_kafka import KafkaError
 
 from consumers.encoder.answers import Answer
@@ -77,6 +72,7 @@ class _UnderWay:
     record: StoredRecord
     begun: int = field(default_factory=time.time_ns)
     answered: int = 0
+    ready: list[Answer] = field(default_factory=list)  # the answers so far, of which the first are published
     published: list[Answer] = field(default_factory=list)
     answers: int | None = None  # how many there will be: not known before it is prepared
     acknowledged: list[None] = field(default_factory=list)  # one for each: threads may append at the same time
@@ -93,6 +89,8 @@ class _UnderWay:
 
 class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
     """Answers each record with records, or with none, and publishes them as soon as they are there.
+
+    But answers to records of one key are published in the order of these records, whichever is ready first.
 
     Messages go on to the next step, which commits, in the order of their submission, each once its answers
     are acknowledged. `poll` raises what went wrong in a thread, in a process, or at the broker (PublishError).
@@ -116,6 +114,8 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         self._longest_s = longest_s
         self._first_since = 0.0
         self._under_way: deque[_UnderWay] = deque()
+        self._of_key: dict[bytes | None, deque[_UnderWay]] = {}  # under way and not published, in order
+        self._publishing = threading.Lock()
         self._closed = False
 
     def submit(self, message: Message[KafkaPayload]) -> None:
@@ -125,6 +125,8 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
         item = _UnderWay(message, self._to_record(message.value))
+        with self._publishing:
+            self._of_key.setdefault(item.record.key, deque()).append(item)
         prepared = self._work.threads.submit(self._work.prepare, item.record)
         if not self._under_way:
             self._first_since = time.monotonic()
@@ -139,8 +141,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         with item.failure:
             preparation = future.result()
             item.answers = len(preparation.answers) + (preparation.task is not None)
-            for answer in preparation.answers:
-                self._publish(item, answer)
+            self._publish_in_order(item, preparation.answers)
             if preparation.task is not None:
                 self._work.pool.submit(preparation.task, partial(self._finished, item, preparation.task))
 
@@ -148,7 +149,21 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         with item.failure:
             if isinstance(result, BaseException) and not isinstance(result, TaskFailedError):
                 raise result
-            self._publish(item, self._work.answer(item.record, task, result))
+            self._publish_in_order(item, [self._work.answer(item.record, task, result)])
+
+    def _publish_in_order(self, item: _UnderWay, answers: Sequence[Answer]) -> None:
+        """Publish what is ready of the first record of its key, and of those behind it once it has all its answers."""
+        with self._publishing:
+            item.ready.extend(answers)
+            of_key = self._of_key[item.record.key]
+            while of_key:
+                first = of_key[0]
+                for answer in first.ready[len(first.published) :]:
+                    self._publish(first, answer)
+                if not first.is_published:
+                    return
+                of_key.popleft()
+            del self._of_key[item.record.key]
 
     def _publish(self, item: _UnderWay, answer: Answer) -> None:
         def delivered(error: KafkaError | None) -> None:
@@ -202,41 +217,3 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         self._under_way.clear()
         self._next_step.close()
         self._next_step.join(timeout)
-
-
-class StepFactory(ProcessingStrategyFactory[KafkaPayload], Generic[T, R]):
-    """Makes the step anew for each set of partitions. `topic` is the name in the topic table of what is consumed."""
-
-    def __init__(self, work: Work[T, R], publisher: Publisher, topic: str, limit: int, longest_s: float) -> None:
-        self._work = work
-        self._publisher = publisher
-        self._topic = topic
-        self._limit = limit
-        self._longest_s = longest_s
-
-    def create_with_partitions(
-        self,
-        commit: Commit,
-        partitions: Mapping[Partition, int],  # noqa: ARG002
-    ) -> ProcessingStrategy[KafkaPayload]:
-        """See ProcessingStrategyFactory."""
-        return AnswerInPool(
-            self._work, self._publisher, self._record, CommitOffsets(commit), self._limit, self._longest_s
-        )
-
-    def shutdown(self) -> None:
-        """End the threads and the processes."""
-        self._work.threads.shutdown(wait=False, cancel_futures=True)
-        self._work.pool.close()
-
-    def _record(self, value: BrokerValue[KafkaPayload]) -> StoredRecord:
-        payload = value.payload
-        return StoredRecord(
-            topic=self._topic,
-            key=payload.key,
-            value=payload.value,
-            headers=tuple(payload.headers),
-            partition=value.partition.index,
-            offset=value.offset,
-            timestamp=int(value.timestamp.replace(tzinfo=UTC).timestamp() * 1000),  # arroyo's is naive UTC
-        )
