@@ -7,7 +7,8 @@ Read from the environment (prefix FACEMATCH_), then from files `facematch_<setti
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,9 +31,11 @@ from pydantic_settings import (
 )
 
 from schemas.addresses import check_address, without_password
+from schemas.faults import UserFault
 
 SECRETS = "FACEMATCH_SECRETS"  # names the folder of secrets
 SECRETS_FOLDER = Path("/run/secrets/facematch")  # where it is unless that is set
+_PREFIX = "FACEMATCH_"
 STACK_FOLDER = Path(".facematch")
 STACK_ENV = STACK_FOLDER / "stack.env"
 
@@ -69,7 +72,7 @@ class Settings(BaseSettings):
     """Every setting of facematch."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FACEMATCH_", env_file=STACK_ENV, extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=_PREFIX, env_file=STACK_ENV, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     namespace: str = Field(
@@ -243,7 +246,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - its folder would be that of the import
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where settings come from, the first first."""
+        """The sources of settings, the strongest first. Raises UnknownSettingError."""
+        check_names(os.environ, secrets_folder(), [name.upper() for name in settings_cls.model_fields])
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_folder()), dotenv_settings
 
     @field_validator("kafka")
@@ -312,8 +316,32 @@ _NOTHING_OWN = CollectionSettings()
 _ADDRESSES = ("redis", "postgres", "outbox")
 
 
-class NoSecretsError(Exception):
+class NoSecretsError(UserFault):
     """The folder of secrets that is named is not there."""
+
+
+class UnknownSettingError(UserFault):
+    """A variable of the environment, or a file of secrets, is named like a setting and is none."""
+
+
+def check_names(environment: Iterable[str], secrets: Path | None, settings: Sequence[str]) -> None:
+    """Raise UnknownSettingError for a FACEMATCH_ variable, or a file facematch… of the folder, that is no setting.
+
+    It would be ignored without a word, though somebody meant something by it.
+    """
+    names = [_PREFIX + name for name in settings]
+    for variable in environment:
+        if variable.upper().startswith(_PREFIX) and variable.upper() not in (*names, SECRETS):
+            raise UnknownSettingError(f"{variable} is no setting{_nearest(variable, names)}")
+    for file in secrets.iterdir() if secrets is not None else ():
+        if file.name.lower().startswith("facematch") and file.name.upper() not in names and file.is_file():
+            raise UnknownSettingError(f"the file {file} is no setting{_nearest(file.name, names, str.lower)}")
+
+
+def _nearest(name: str, names: Sequence[str], case: Callable[[str], str] = str) -> str:
+    by_rest = {one.removeprefix(_PREFIX): one for one in names}  # the prefix, which all share, makes all look near
+    near = get_close_matches(name.upper().removeprefix(_PREFIX), by_rest, n=1)
+    return f": did you mean {case(by_rest[near[0]])}?" if near else "; `facematch settings` lists them all"
 
 
 def secrets_folder() -> Path | None:

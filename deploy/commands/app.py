@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from runtime.telemetry import logs
-from schemas.settings import LogFormat, NoSecretsError, Settings
+from schemas.faults import UserFault
+from schemas.settings import LogFormat, Settings
 from schemas.shard import Shard
 
 app = typer.Typer(
@@ -45,7 +46,7 @@ def main(
 def _chosen_format() -> LogFormat | None:
     try:
         return Settings().log
-    except (ValidationError, SettingsError, NoSecretsError):
+    except (ValidationError, SettingsError, UserFault):
         return None  # whatever is wrong with the settings, the command says so
 
 
@@ -57,7 +58,7 @@ def read_settings() -> Settings:
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
     except SettingsError as error:
         raise UserError(f'a setting is wrong: {error}. Lists and tables are JSON: ["a", "b"], {{"a": 1}}') from None
-    except NoSecretsError as error:
+    except UserFault as error:
         raise UserError(str(error)) from None
 
 

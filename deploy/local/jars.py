@@ -39,7 +39,8 @@ def resolve(*artefacts: str) -> list[Path]:
 
 def check(jars: list[Path], lock: str) -> None:
     """Compare jars with the lines of a lock file. Raises UnlockedJarError."""
-    locked = dict(reversed(line.split("  ", 1)) for line in lock.splitlines() if not line.startswith("#"))
+    lines = (line.partition("  ") for line in lock.splitlines() if not line.startswith("#"))
+    locked = {name: digest for digest, _, name in lines}
     for jar in jars:
         if jar.name not in locked:
             raise UnlockedJarError(f"{jar.name} is not in {LOCK_FILE.name}; `make lock` writes it")

@@ -188,3 +188,28 @@ def test_a_wrong_setting_is_named(name: str, value: str, told: str) -> None:
     assert done.exit_code == 2
     assert told in done.stderr
     assert value not in done.output
+
+
+def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_is_named() -> None:
+    refused = facematch("settings", FACEMATCH_TRESHOLD="0.3")
+    assert refused.exit_code == 2
+    assert "FACEMATCH_TRESHOLD is no setting: did you mean FACEMATCH_THRESHOLD?" in said(refused)
+    assert "`facematch settings` lists them all" in said(facematch("status", FACEMATCH_X="1"))
+    assert facematch("settings", facematch_threshold="0.3").exit_code == 0, "names are settings in either case"
+
+
+def test_a_file_that_is_no_setting_is_refused_and_the_nearest_is_named(folder: Path) -> None:
+    (folder / "..data").mkdir()
+    (folder / "of_somebody_else").write_text(SECRET)
+    assert facematch("settings").exit_code == 0
+    (folder / "facematch_redis_pasword").write_text(SECRET)
+    refused = facematch("settings")
+    assert refused.exit_code == 2
+    assert "is no setting: did you mean facematch_redis_password?" in said(refused)
+    assert SECRET not in refused.output
+
+
+def test_a_line_of_the_stack_that_is_no_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".facematch").mkdir()
+    (tmp_path / ".facematch" / "stack.env").write_text("FACEMATCH_TRESHOLD=0.3\n")
+    assert facematch("settings").exit_code == 2
