@@ -1,10 +1,11 @@
 """Creates the topics of the topic table; workers wait for them."""
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined] # they are exported
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from deploy.setup.waiting import wait_while
-from runtime.servers.kafka import client_config, retry_while_away
+from runtime.servers.kafka import client_config, offsets, retry_while_away
 from runtime.servers.refusals import ask_kafka, refused_by_kafka
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -23,7 +24,7 @@ def create_topics(settings: Settings) -> None:
         )
         for topic in TOPICS
     ]
-    places: dict[TopicPartition, OffsetSpec] = {}
+    places: list[TopicPartition] = []
     outcomes = admin.create_topics(wanted, operation_timeout=30)
     for topic in wanted:
         try:
@@ -32,12 +33,9 @@ def create_topics(settings: Settings) -> None:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
         else:
-            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            places |= {TopicPartition(topic.topic, i): latest for i in range(topic.num_partitions)}
+            places += [TopicPartition(topic.topic, partition) for partition in range(topic.num_partitions)]
     # A broker knows of a topic before it leads its partitions; until then it refuses to list their offsets.
-    retry_while_away(
-        lambda: [found.result() for found in admin.list_offsets(places, request_timeout=5).values()], "setup"
-    )
+    retry_while_away(lambda: [found.result() for found in offsets(admin, places, "latest", 5).values()], "setup")
 
 
 class NoTopicsError(Exception):

@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from deploy.shards import shard_counts
 from runtime.servers.kafka import consumer_config, retry_while_away
+from runtime.servers.log import TopicLog
 from runtime.servers.redis import connect_once
 from schemas.envelope import full_name
 from schemas.events.base import Event
@@ -50,22 +51,19 @@ class GalleryStatus:
 def galleries(settings: Settings) -> list[GalleryStatus]:
     """The galleries of every collection, as their matchers last reported them, and how far those are behind now.
 
-    Raises KafkaException if the broker does not answer, redis.ConnectionError if Redis does not.
+    A broker that is away is waited for. Raises redis.ConnectionError where Redis does not answer.
     """
-    consumer = Consumer(consumer_config(settings, "status"))
-    topic = full_name(ENCODINGS.name, settings.namespace)
-    try:
-        return sorted(
-            (
-                GalleryStatus(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
-                for vitals in read_vitals(connect_once(settings), settings)
-                for end in [consumer.get_watermark_offsets(TopicPartition(topic, vitals.partition), timeout=5)[1]]
-                for scope in vitals.scopes
-            ),
-            key=lambda gallery: (gallery.vitals.collection, gallery.vitals.encoder, gallery.shard),
-        )
-    finally:
-        consumer.close()
+    with TopicLog(settings, ENCODINGS, "status") as log:
+        ends = {partition: span.end for partition, span in log.spans().items()}
+    return sorted(
+        (
+            GalleryStatus(scope, vitals.shard, vitals.matched, max(0, end - vitals.matched), vitals.at)
+            for vitals in read_vitals(connect_once(settings), settings)
+            for end in [ends.get(vitals.partition, 0)]
+            for scope in vitals.scopes
+        ),
+        key=lambda gallery: (gallery.vitals.collection, gallery.vitals.encoder, gallery.shard),
+    )
 
 
 def _lag(settings: Settings, group: str, topics: tuple[Topic[Event], ...]) -> GroupLag:

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Self
+from typing import Literal, Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # it is exported
+from confluent_kafka.admin import AdminClient
 
 from producers.replay.pace import TICK_S, BacklogAge, Place
 from runtime.process.background import Background
-from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient
+from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient, offsets
 from schemas.envelope import full_name
 from schemas.events.base import Event
 from schemas.settings import Settings
@@ -49,12 +49,12 @@ class Groups:
         # coordinator has moved (librdkafka #5040).
         self._groups = [(group, BacklogAge(), Consumer(consumer_config(settings, group.name))) for group in watched]
         self._places = self._places_of({topic.name for group in watched for topic in group.reads})
-        self._begins = self._offsets(OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        self._begins = self._offsets("earliest")
 
     def delays(self) -> dict[str, float]:
         """By how many seconds each group is behind. Raises KafkaException."""
         now = time.monotonic()
-        ends = self._offsets(OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        ends = self._offsets("latest")
         found = {}
         for group, delay, consumer in self._groups:
             topics = {self._full(topic.name) for topic in group.reads}
@@ -92,9 +92,9 @@ class Groups:
             TopicPartition(name, partition) for name in map(self._full, topics) for partition in known[name].partitions
         ]
 
-    def _offsets(self, which: OffsetSpec) -> dict[Place, int]:
-        futures = self._admin.list_offsets(dict.fromkeys(self._places, which), request_timeout=_TIMEOUT_S)
-        return {(str(place.topic), place.partition): future.result().offset for place, future in futures.items()}
+    def _offsets(self, which: Literal["earliest", "latest"]) -> dict[Place, int]:
+        found = offsets(self._admin, self._places, which, _TIMEOUT_S)
+        return {(str(place.topic), place.partition): future.result().offset for place, future in found.items()}
 
     def _full(self, name: str) -> str:
         return full_name(name, self._namespace)

@@ -2,13 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, Literal, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConsumedMessage
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # all are exported
+    AdminClient,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)
 
 from runtime.servers.patience import growing_pauses
 from runtime.telemetry.health import server_is_away
@@ -121,6 +126,17 @@ def groups_on(admin: AdminClient, namespace: str) -> list[str]:
         raise KafkaException(listing.errors[0])
     prefix = full_name("", namespace)
     return [one.group_id.removeprefix(prefix) for one in listing.valid if one.group_id.startswith(prefix)]
+
+
+def offsets(
+    admin: AdminClient, places: Iterable[TopicPartition], which: Literal["earliest", "latest"], timeout_s: float
+) -> dict[TopicPartition, "Future[ListOffsetsResultInfo]"]:
+    """The offset of the first record of partitions, or that which their next one will get; asked for at once.
+
+    Whoever takes a result that the broker refuses gets a KafkaException.
+    """
+    spec = getattr(OffsetSpec, which)()
+    return admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_s)
 
 
 def record_of(message: ConsumedMessage, topic: str) -> StoredRecord:

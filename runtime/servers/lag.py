@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # it is exported
+from confluent_kafka.admin import AdminClient
 
-from runtime.servers.kafka import client_config, is_transient
+from runtime.servers.kafka import client_config, is_transient, offsets
 from runtime.telemetry.metrics import LAG_MESSAGES, LAG_S, Series
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -55,13 +55,11 @@ class Ends:
 
     def _ask(self, places: set[Place]) -> None:
         self._admin = self._admin or AdminClient(client_config(self._settings, f"{self._client}-lag"))
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         wanted = {
             TopicPartition(full_name(topic, self._settings.namespace), partition): (topic, partition)
             for topic, partition in places
         }
-        found = self._admin.list_offsets(dict.fromkeys(wanted, latest), request_timeout=_TIMEOUT_S)
-        for where, future in found.items():
+        for where, future in offsets(self._admin, wanted, "latest", _TIMEOUT_S).items():
             with contextlib.suppress(KafkaException):  # whatever it is: all else is to be scraped
                 self._known[wanted[where]] = future.result().offset
 
