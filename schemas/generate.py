@@ -189,10 +189,9 @@ def _message(name: str) -> dict[str, Any]:
 
 
 def _as_json(record: Record) -> dict[str, Any]:
-    assert record.key is not None
     return {
         "topic": record.topic,
-        "key": record.key.decode(),
+        "key": (record.key or b"").decode(),
         "headers": {name: (value or b"").decode() for name, value in record.headers},
         "value": None if record.value is None else json.loads(record.value),
     }

@@ -76,7 +76,7 @@ def _milliseconds(duration: timedelta) -> str:
 COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
 # However little else is written: what was erased is gone from the log by then.
 _COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
-_TOMBSTONES_KEPT = timedelta(days=14)
+TOMBSTONES_KEPT = timedelta(days=14)
 
 INDIVIDUALS: Topic[Registration | IndividualDeleted] = Topic(
     name="individuals",
@@ -102,7 +102,7 @@ ENCODINGS: Topic[EncodingEvent] = Topic(
     letters_by="matcher",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
-    tombstones_kept=_TOMBSTONES_KEPT,
+    tombstones_kept=TOMBSTONES_KEPT,
     # A stale record (a slow GPU, a replay) may stand behind the right one until the matcher has put the right
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
     extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(COMPACTED_FROM)},
@@ -116,7 +116,7 @@ DUPLICATES: Topic[PairStatement | IndividualChecked | FindingErased] = Topic(
     partitions=ENCODINGS.partitions,  # compaction reads a collection's encodings and findings in one partition each
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
-    tombstones_kept=_TOMBSTONES_KEPT,
+    tombstones_kept=TOMBSTONES_KEPT,
     extra_config=_COMPACTED_WITHIN,
 )
 DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
@@ -127,7 +127,7 @@ DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
     letters_by="sink",
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
-    tombstones_kept=_TOMBSTONES_KEPT,
+    tombstones_kept=TOMBSTONES_KEPT,
     extra_config=_COMPACTED_WITHIN,
 )
 ERASURES: Topic[IndividualErased] = Topic(

@@ -48,9 +48,8 @@ class PhotoStore:
 
     def read(self, photo: Photo) -> bytes:
         """The photo file. Raises RejectedError: too large, not found, unavailable or forbidden."""
-        if photo.inline is not None:
-            return self._limited(_inline(photo.inline), "inline")
-        assert photo.uri is not None
+        if photo.uri is None:
+            return self._limited(_inline(photo.inline or ""), "inline")
         self._check_allowed(photo.uri)
         pauses = growing_pauses(_FIRST_PAUSE_S)
         for attempt in range(self._settings.photo_attempts):

@@ -63,18 +63,21 @@ def apply_erasures(connection: Connection, events: Events, key: ErasureKey, regi
 def _register(connection: Connection, erasures: Iterable[Message[Event]], key: ErasureKey) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for message in erasures:
-        event = message.event
-        if isinstance(event, IndividualEvent):
-            event = key.erasure_of(event.collection, event.individual_id, event.revision)
-        assert isinstance(event, IndividualErased)
+        match message.event:
+            case IndividualErased() as erasure:
+                pass
+            case IndividualEvent() as event:
+                erasure = key.erasure_of(event.collection, event.individual_id, event.revision)
+            case _:
+                continue
         row = {
-            "digest": event.digest,
-            "collection": event.collection,
-            "revision": event.revision,
+            "digest": erasure.digest,
+            "collection": erasure.collection,
+            "revision": erasure.revision,
             "erased_at": message.time,
         }
-        before = rows.get(event.digest, row)
-        rows[event.digest] = max(row, before, key=lambda one: (one["revision"], one["erased_at"]))
+        before = rows.get(erasure.digest, row)
+        rows[erasure.digest] = max(row, before, key=lambda one: (one["revision"], one["erased_at"]))
     statement = insert(erased)
     old, new = erased.c, statement.excluded
     statement = statement.on_conflict_do_update(

@@ -22,7 +22,7 @@ from runtime.servers.patience import growing_pauses
 from runtime.servers.postgres import is_away
 from runtime.telemetry.health import server_is_away
 from runtime.telemetry.metrics import POSTGRES_S
-from schemas.envelope import encode
+from schemas.envelope import encode, has_event
 from schemas.erased import Erased, ErasureKey
 from schemas.events.pairs import KeyErased
 
@@ -52,7 +52,7 @@ class PostgresTables:
                 with _WRITE_S.time(), self._engine.begin() as connection:
                     remaining = apply_erasures(connection, events, self._key, self._registry)
                     _execute(connection, rows_of(remaining.events))
-                    nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
+                    nulls = [message for message, _ in events if has_event(message, KeyErased)]
                     hidden = [one for null in nulls for one in restore_after_null(connection, null)]
                     publish([encode(message) for message in remaining.nulls + hidden])
                 return remaining

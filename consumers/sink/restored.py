@@ -25,13 +25,12 @@ from schemas.shard import Shard
 from schemas.tables import checks, decisions, duplicates, individuals
 
 
-def restore_after_null(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+def restore_after_null(connection: Connection, message: Message[KeyErased]) -> Iterator[Message[Event]]:
     """What the tables have under the key of a null value: the pair that holds, the check, or the latest decision.
 
     Nothing where the key is none of those: anybody may write null values.
     """
     event = message.event
-    assert isinstance(event, KeyErased)
     if is_pair_id(event.erased_key):
         if isinstance(event, DecisionErased):
             yield from _decision(connection, event)

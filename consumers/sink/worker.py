@@ -25,7 +25,7 @@ from runtime.telemetry.health import HEALTH, NO_PARTITIONS
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.metrics import DEAD_LETTERS
 from runtime.telemetry.tracing import Tracer, tracer_of
-from schemas.envelope import full_name
+from schemas.envelope import StoredRecord, full_name
 from schemas.events.base import IndividualEvent
 from schemas.events.encodings import EncodingErased
 from schemas.events.registrations import IndividualDeleted, IndividualErased
@@ -81,6 +81,7 @@ class Sink:
     ) -> None:
         """`topics` has the topic table's names by the broker's; a step takes `batch` records at most."""
         self._consumer, self._topics, self._batch = consumer, topics, batch
+        self._full_names = {name: full for full, name in topics.items()}
         self._writer, self._erasures, self._certificates = writer, erasures, certificates
         self._positions, self._tracer = positions, tracer
         self._flow = Flow(lambda: is_behind(consumer))
@@ -105,7 +106,7 @@ class Sink:
         begun = time.time_ns()
         written = self._writer.write(records)
         self._report(written, begun)
-        self._store_offsets(messages)
+        self._store_offsets(records)
         count_written([message for message, _ in written.events])
         if any(record.topic == CERTIFICATES.name for record in records):
             self._certificates.refresh(force=True)
@@ -152,18 +153,15 @@ class Sink:
             if self._tracer is not None:
                 self._tracer.stage("write", message, begun, ended)
 
-    def _store_offsets(self, messages: list[KafkaMessage]) -> None:
-        """Have the offsets behind these messages committed.
+    def _store_offsets(self, records: list[StoredRecord]) -> None:
+        """Have the offsets behind these records committed.
 
         A partition that has gone to another sink is left out: its messages are written again there, to the same rows.
         """
-        ends = {(str(message.topic()), message.partition()): message for message in messages}
-        processed = {}
-        for (topic, partition), message in ends.items():
-            offset = message.offset()
-            assert partition is not None
-            assert offset is not None
-            processed[topic, partition] = offset, message.timestamp()[1]
+        processed = {
+            (self._full_names[record.topic], record.partition): (record.offset, record.timestamp) for record in records
+        }
+        for (topic, partition), (offset, _) in processed.items():
             try:
                 self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset + 1)])
             except KafkaException as error:

@@ -12,7 +12,7 @@ from redis import Redis
 
 from deploy.compaction.schedule import Schedule
 from runtime.process.stopping import on_stop_signal
-from runtime.servers.redis import connect_patiently
+from runtime.servers.redis import connect_patiently, value_of
 from runtime.telemetry.health import HEALTH
 from runtime.telemetry.metrics import COMPACTION_NEXT, COMPACTIONS
 from schemas.settings import Settings
@@ -66,8 +66,7 @@ def run_scheduled(settings: Settings, schedule: Schedule) -> None:
         COMPACTIONS.labels(outcome)
     redis, name = connect_patiently(settings), f"{settings.namespace}:compaction-done"
     redis.set(name, datetime.now(UTC).isoformat(), nx=True)
-    saved = redis.get(name)
-    assert isinstance(saved, bytes)
+    saved = value_of(redis, name)
     work = ScheduledWork(
         schedule,
         lambda: _compact(stopped),

@@ -13,7 +13,7 @@ from sqlalchemy.sql.schema import Table
 
 from deploy.compaction.schedule import Schedule
 from runtime.servers.log import TopicLog
-from runtime.servers.redis import connect_once
+from runtime.servers.redis import connect_once, value_of
 from schemas.envelope import StoredRecord, UnreadableError, decode, kafka_time
 from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingComputed
@@ -146,8 +146,7 @@ class Footprint:
             for names in _files(redis, self._settings.namespace):
                 before = b""
                 for name in names:
-                    value = redis.get(name)
-                    text = before + (value if isinstance(value, bytes) else b"")
+                    text = before + value_of(redis, name)
                     count += sum(needle in text for needle in needles)
                     before = text[len(text) - overlap :]
         again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))

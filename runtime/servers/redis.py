@@ -92,6 +92,12 @@ def _connect(settings: Settings, backoff: _LoggedBackoff, errors: tuple[type[Exc
     return connect_once(settings, retry=_Retry(backoff, _FOREVER, supported_errors=errors))
 
 
+def value_of(redis: Redis, name: str | bytes) -> bytes:
+    """The value of a key; empty where there is none."""
+    value = redis.get(name)
+    return value if isinstance(value, bytes) else b""
+
+
 def key(settings: Settings, name: str, shard: Shard | str, partition: int | str) -> str:
     """A key of a shard's partition. All of them are in one slot of a Redis Cluster."""
     return f"{settings.namespace}:{{{shard}:{partition}}}:{name}"

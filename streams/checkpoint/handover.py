@@ -3,7 +3,7 @@
 import structlog
 from redis import Redis
 
-from runtime.servers.redis import key
+from runtime.servers.redis import key, value_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
@@ -98,8 +98,7 @@ class Inbox:
         return self._manifest()[1]
 
     def _manifest(self) -> tuple[bytes, Manifest | None]:
-        value = self._redis.get(self._manifest_key) or b""
-        assert isinstance(value, bytes)
+        value = value_of(self._redis, self._manifest_key)
         try:
             return value, Manifest.from_bytes(value)
         except UnusableError:

@@ -11,10 +11,10 @@ import structlog
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from runtime.servers.redis import key
+from runtime.servers.redis import key, value_of
 from schemas.settings import Settings
 from schemas.shard import Shard
-from schemas.topics import ENCODINGS
+from schemas.topics import TOMBSTONES_KEPT
 from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
 from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
 from streams.checkpoint.handover import Inbox, field_of
@@ -163,8 +163,7 @@ class CheckpointStore:
         taken = [argument for value, one in in_it.items() for argument in (field_of(one), value)]
         outcome = _CHANGED
         while outcome == _CHANGED:
-            value = self._redis.get(self._manifest_key) or b""
-            assert isinstance(value, bytes)
+            value = value_of(self._redis, self._manifest_key)
             before = _readable(value)
             if before is not None and before.offset > manifest.offset:
                 self._log.warning("Redis has a later checkpoint: this one is dropped")
@@ -209,8 +208,7 @@ class CheckpointStore:
 
 def _checked(value: bytes, log_end: int) -> Manifest:
     manifest = Manifest.from_bytes(value)
-    assert ENCODINGS.tombstones_kept is not None
-    manifest.check_age(ENCODINGS.tombstones_kept)
+    manifest.check_age(TOMBSTONES_KEPT)
     if manifest.offset > log_end:
         raise UnusableError(f"it is of offset {manifest.offset} and the log ends at {log_end}: it is of another log")
     return manifest

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.envelope import Message, Source
-from schemas.events.base import Event, IndividualEvent, Member
-from schemas.events.encodings import EncodingComputed
+from schemas.events.base import Event, Member
+from schemas.events.encodings import EncodingComputed, EncodingEvent
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason, in_order
 from streams.gallery.collection import Latest
 from streams.gallery.delta import Delta
@@ -34,7 +34,7 @@ class Departed(NamedTuple):
     """A revision that stopped counting: where it stood, and what ended it, at which offset of the log."""
 
     before: Latest
-    message: Message[Event]
+    message: Message[EncodingEvent]
     end: int
 
 
@@ -44,7 +44,7 @@ class _Past(NamedTuple):
     member: Member
     vector: NDArray[np.float32]
     begin: int
-    message: Message[Event]
+    message: Message[EncodingEvent]
     end: int
 
 
@@ -97,7 +97,6 @@ def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tup
     for some in by_place.values():
         for one, (encoder, vector) in zip(some, _vectors_of(some, encoding_at), strict=True):
             event = one.message.event
-            assert isinstance(event, IndividualEvent)
             if vector is not None:
                 member = Member(individual_id=event.individual_id, revision=one.before.revision)
                 past = _Past(member, vector, one.before.offset, one.message, one.end)
@@ -166,7 +165,6 @@ def _said_of(
 ) -> Message[Event]:
     past, message = pair.past, pair.past.message
     event = message.event
-    assert isinstance(event, IndividualEvent)
     if after <= threshold:
         a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
         found = DuplicateFound(collection=collection, encoder=encoder, a=a, b=b, distance=after, threshold=threshold)

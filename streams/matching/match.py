@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from schemas.envelope import Headers, Message, Record, Source, StoredRecord, UnreadableError, decode, encode
-from schemas.erased import NOBODY, Erased
+from schemas.erased import NOBODY, Erased, Erasure
 from schemas.events.base import Event, Member
-from schemas.events.encodings import EncodingComputed, EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent
 from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
 from schemas.letters import dead_letter
 from schemas.shard import Shard
@@ -69,7 +69,7 @@ def restore(gallery: Gallery, records: Sequence[StoredRecord], erased: Erased = 
             message = decode(record, ENCODINGS)
         except UnreadableError:
             continue  # a dead letter already
-        if not _comes_back(message, erased):
+        if _erasure_of(message, erased) is None:
             gallery.apply(message.event, record.offset)
 
 
@@ -81,7 +81,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
     are found again or retracted: see `events_of_departed`.
     """
     consequences = Consequences()
-    newcomers: dict[str, tuple[Message[Event], Newcomer]] = {}
+    newcomers: dict[str, tuple[Message[EncodingEvent], Newcomer]] = {}
     departed: list[Departed] = []
     for record in records:
         try:
@@ -92,14 +92,13 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
             continue
         consequences.read.append(message)
         event, offset = message.event, record.offset
-        if _comes_back(message, rules.erased):
+        if (erasure := _erasure_of(message, rules.erased)) is not None:
             if gallery.owns(event.individual_id):
-                consequences.tombstones.append(_tombstone(message, rules.erased))
+                consequences.tombstones.append(_tombstone(message, erasure))
             continue
         applied, before = gallery.apply(event, offset)
         if applied is Applied.STALE:
-            if gallery.owns(event.individual_id):
-                assert before is not None
+            if before is not None and gallery.owns(event.individual_id):
                 consequences.renew.append(before.offset)
                 if message.is_replayed:
                     consequences.replays[before.offset] = message.context
@@ -120,42 +119,44 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 
 
 def _compared(
-    gallery: Gallery, newcomers: Iterable[tuple[Message[Event], Newcomer]], rules: Rules
+    gallery: Gallery, newcomers: Iterable[tuple[Message[EncodingEvent], Newcomer]], rules: Rules
 ) -> list[Message[Event]]:
     """What is found of newcomers, and that they were compared."""
     said: list[Message[Event]] = []
     for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
         messages, encodings = zip(*group, strict=True)
         threshold = rules.threshold_for(collection)
-        for message, found in zip(messages, gallery.candidates(encodings, threshold, rules.limit), strict=True):
-            said += _findings(message, found, threshold, gallery.shard)
+        candidates = gallery.candidates(encodings, threshold, rules.limit)
+        for message, one, found in zip(messages, encodings, candidates, strict=True):
+            said += _findings(message, one.encoding, found, threshold, gallery.shard)
     return said
 
 
-def _comes_back(message: Message[Event], erased: Erased) -> bool:
-    """Whether it is the encoding of somebody who was erased, maybe so long ago that the log knows nothing of it."""
-    return isinstance(message.event, EncodingComputed) and erased.forbids(message)
+def _erasure_of(message: Message[EncodingEvent], erased: Erased) -> Erasure | None:
+    """The erasure that an encoding comes after, maybe so long ago that the log has no tombstone any more; else None."""
+    event = message.event
+    if isinstance(event, EncodingErased):
+        return None
+    erasure = erased.find(event.collection, event.individual_id)
+    return erasure if erasure is not None and erasure.covers(message, event.revision) else None
 
 
-def _tombstone(message: Message[Event], erased: Erased) -> Message[Event]:
+def _tombstone(message: Message[EncodingEvent], erasure: Erasure) -> Message[Event]:
     """The null value that is published behind an encoding of an erased person, so that Kafka's compaction keeps it."""
     event = message.event
-    assert isinstance(event, EncodingComputed)
-    erasure = erased.find(event.collection, event.individual_id)
-    assert erasure is not None
     tombstone = EncodingErased(
         collection=event.collection, individual_id=event.individual_id, revision=erasure.revision
     )
     return message.derive(tombstone, Source.MATCHER)
 
 
-def _collection_of(newcomer: tuple[Message[Event], Newcomer]) -> str:
+def _collection_of(newcomer: tuple[Message[EncodingEvent], Newcomer]) -> str:
     return newcomer[1].encoding.collection
 
 
-def _findings(message: Message[Event], found: CandidateList, threshold: float, shard: Shard) -> list[Message[Event]]:
-    event = message.event
-    assert isinstance(event, EncodingComputed)
+def _findings(
+    message: Message[EncodingEvent], event: EncodingComputed, found: CandidateList, threshold: float, shard: Shard
+) -> list[Message[Event]]:
     newcomer = Member(individual_id=event.individual_id, revision=event.revision)
     events: list[Event] = []
     for candidate in found.nearest:
