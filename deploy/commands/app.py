@@ -142,16 +142,18 @@ def kafka_expected(found: Settings, may_be_away: bool = False) -> Settings:
 def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
     """A worker's settings, once the topics are there, and for who needs them the tables, and Redis.
 
-    From the first moment on it says how it is, where it is told to.
+    From the first moment on it says how it is, where it is told to, and ends itself when its loop hangs.
     """
     from deploy.setup.tables import wait_for_tables
     from deploy.setup.topics import wait_for_topics
     from deploy.setup.waiting import wait_for_redis
+    from runtime.process.watchdog import end_when_hung
     from runtime.servers.refusals import AccessRefusedError
     from runtime.telemetry.serving import AddressError, serve
 
     found = settings_with_key()
     logs.become_worker(worker, found.namespace)
+    end_when_hung()
     if found.http is not None:
         try:
             serve(found.http, worker)
