@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from deploy.terminal import harmless
 from runtime.telemetry import logs
 from schemas.faults import UserFault
 from schemas.settings import LogFormat, Settings
@@ -27,6 +28,9 @@ Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
 
 class UserError(typer.BadParameter):
     """What the user can put right: shown without a traceback, exit status 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(harmless(message))
 
     def format_message(self) -> str:
         """The message alone: it need not be about a value."""

@@ -21,6 +21,7 @@ from deploy.commands.app import (
     servers_expected,
     settings_with_key,
 )
+from deploy.terminal import Terminal
 from runtime.telemetry import logs
 from schemas.shard import Shard
 
@@ -45,7 +46,7 @@ def compact(
     """
     from streams.compaction.compactor import CompactionPlan
 
-    run_plan(Console(), CompactionPlan(collection, encoder), shard)
+    run_plan(Terminal(), CompactionPlan(collection, encoder), shard)
 
 
 @app.command(rich_help_panel=WORK)
@@ -60,7 +61,7 @@ def compactor(
     settings = read_settings()
     if once:
         logs.become_worker("compactor", settings.namespace)
-        run_plan(Console(quiet=True), CompactionPlan())
+        run_plan(Terminal(quiet=True), CompactionPlan())
         return
     try:
         schedule = Schedule.parse(settings.compact_at, settings.time_zone)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from deploy.commands.app import OPERATE, UserError, app, read_settings
+from deploy.terminal import Terminal
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def grants(
             _print_users(settings)
             return
         for line in lines[server](settings):
-            typer.echo(line)
+            Terminal().plain(line)
     except NameTooLongError as error:
         raise UserError(f"FACEMATCH_NAMESPACE: {error}") from None
-    typer.echo(f"Run it so:\n{_HOW[server]}", err=True)
+    Terminal(stderr=True).plain(f"Run it so:\n{_HOW[server]}")
 
 
 def _print_users(settings: Settings) -> None:
@@ -80,7 +80,7 @@ def _print_users(settings: Settings) -> None:
     table.add_column("needs", overflow="fold")
     for role in ROLES:
         table.add_row(f"[bold]{user_of(settings, role)}[/]\n{role.uses.replace('`', '')}", "\n".join(_needs(role)))
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print(
         "Exactly, and ready to be run: facematch grants kafka, postgres, outbox, redis. Whoever runs facematch says as "

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_expected, settings_with_key
 from deploy.commands.times import TIME_HELP, parse_period
+from deploy.terminal import Terminal
 
 if TYPE_CHECKING:
     from deploy.letters.box import FiledLetter, LetterFilter
@@ -55,9 +55,9 @@ def list_(
 
     choice = LetterFilter(reason, topic, *parse_period(since, until), settled=everything)
     chosen = _chosen([], choice)
-    print_letters(Console(), chosen, limit, as_json)
+    print_letters(Terminal(), chosen, limit, as_json)
     if as_json and len(chosen) > limit:
-        typer.echo(f"these are the latest {limit} of {len(chosen)}: --limit", err=True)
+        Terminal(stderr=True).plain(f"these are the latest {limit} of {len(chosen)}: --limit")
 
 
 @letters.command()
@@ -77,7 +77,7 @@ def show(
             if raw:
                 sys.stdout.buffer.write(one.record.value or b"")
             else:
-                print_letter(Console(), filed, one)
+                print_letter(Terminal(), filed, one)
 
 
 @letters.command()
@@ -113,7 +113,7 @@ def redrive(
         fix = LetterFix.of(_read_patch(patch), header or [], rekey)
     except FixError as error:
         raise UserError(str(error)) from None
-    settings, console = settings_with_key(), Console()
+    settings, console = settings_with_key(), Terminal()
     chosen = _chosen_for(names, reason, topic, since, until)
     with servers_expected(), console.status("") as status:
         try:
@@ -165,7 +165,7 @@ def discard(
     from deploy.letters.report import print_letters
     from runtime.servers.publisher import PublishError, UnacknowledgedError
 
-    console = Console()
+    console = Terminal()
     chosen = _chosen_for(names, reason, topic, since, until)
     print_letters(console, chosen, limit=50, as_json=False)
     if not yes:
@@ -201,7 +201,7 @@ def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
     if choice.topic is not None and choice.topic not in known:
         raise UserError(f"--topic {choice.topic}: the topics are {', '.join(known)}")
     settings = read_settings()
-    with servers_expected(), Console(stderr=True).status("") as status:
+    with servers_expected(), Terminal(stderr=True).status("") as status:
         check_topics(settings)
         found = read_all(settings, lambda done, total: status.update(f"{done} of {total} records"))
     try:

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import (
     OPERATE,
@@ -14,6 +13,7 @@ from deploy.commands.app import (
     servers_expected,
     settings_with_key,
 )
+from deploy.terminal import Terminal
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -21,7 +21,7 @@ def settings() -> None:
     """Every setting: its environment variable, its value here, what it means."""
     from deploy.status.settings import print_settings
 
-    print_settings(Console(), read_settings())
+    print_settings(Terminal(), read_settings())
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -33,7 +33,7 @@ def setup() -> None:
     with servers_expected():
         create_topics(kafka_expected(read_settings()))
         create_tables(read_settings())
-    typer.echo("topics and tables are there")
+    Terminal().plain("topics and tables are there")
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -51,7 +51,7 @@ def erase(
     """
     from deploy.erasure.erase import ErasureRun, StalledErasureError, UnknownIndividualError, print_receipt
 
-    console = Console()
+    console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
             receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).erase(

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import PRODUCE, UserError, app, kafka_expected, read_settings, servers_expected
+from deploy.terminal import Terminal
 
 
 @app.command(rich_help_panel=PRODUCE)
@@ -26,7 +26,7 @@ def submit(
     from producers.submit.entries import ManifestError, read_paths
     from producers.submit.publish import submit as publish
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     try:
         entries = list(read_paths(paths, collection))
     except ManifestError as error:
@@ -40,8 +40,8 @@ def submit(
             status.update(f"{count} of {len(entries)}")
 
         report = publish(kafka_expected(read_settings(), may_be_away=True), entries, inline, timeout, advance)
-    typer.echo(f"{report.acknowledged} of {len(entries)} registrations acknowledged")
+    Terminal().plain(f"{report.acknowledged} of {len(entries)} registrations acknowledged")
     for name, problem in report.failed:
-        typer.echo(f"not submitted: {name}: {problem}", err=True)
+        Terminal(stderr=True).plain(f"not submitted: {name}: {problem}")
     if report.failed:
         raise typer.Exit(1)

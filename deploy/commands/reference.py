@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import OPERATE, UserError, app, read_settings
+from deploy.terminal import Terminal
 
 encoder = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -41,7 +41,7 @@ def verify(
     if not folder.is_dir() or not photos_in(folder):
         raise UserError(f"{folder}: no folder with photos in it")
     try:
-        good = run(Console(), found, folder)
+        good = run(Terminal(), found, folder)
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is the reference, and not installed: pip install 'facematch[dev]'") from None
     raise typer.Exit(0 if good else 1)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import (
     OPERATE,
@@ -16,6 +15,7 @@ from deploy.commands.app import (
     settings_with_key,
 )
 from deploy.commands.times import TIME_HELP, parse_period
+from deploy.terminal import Terminal
 from schemas.events.encodings import RejectionReason
 
 _FROM = "What to choose from: individuals, encodings, or a file that --write wrote."
@@ -69,7 +69,7 @@ def replay(
 
     if rate is not None and rate <= 0:
         raise UserError(f"--rate {rate}: events a second are more than 0")
-    console, speed = Console(), run.Speed(rate, at_once)
+    console, speed = Terminal(), run.Speed(rate, at_once)
     settings = settings_with_key()
     choices = (since, until, offsets, collection, individual, reason, encoder, write)
     try:

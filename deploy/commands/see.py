@@ -5,7 +5,6 @@ from uuid import UUID
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from deploy.commands.app import (
     SEE,
@@ -17,6 +16,7 @@ from deploy.commands.app import (
     servers_expected,
     settings_with_key,
 )
+from deploy.terminal import Terminal
 
 
 @app.command(rich_help_panel=SEE)
@@ -25,7 +25,7 @@ def status() -> None:
     from deploy.status.report import print_status
 
     with servers_expected():
-        print_status(Console(), read_settings())
+        print_status(Terminal(), read_settings())
 
 
 @app.command(rich_help_panel=SEE)
@@ -39,7 +39,7 @@ def duplicates(
     from deploy.status.duplicates import print_duplicates
 
     with servers_expected():
-        print_duplicates(Console(), read_settings(), collection, follow, as_json, decided)
+        print_duplicates(Terminal(), read_settings(), collection, follow, as_json, decided)
 
 
 @app.command(rich_help_panel=SEE)
@@ -52,7 +52,7 @@ def certificates(
     from deploy.compaction.certificates import print_certificates
 
     with servers_expected():
-        print_certificates(Console(), read_settings(), collection, limit, as_json)
+        print_certificates(Terminal(), read_settings(), collection, limit, as_json)
 
 
 @app.command(rich_help_panel=SEE)
@@ -81,7 +81,7 @@ def decide(
     except ValidationError as error:
         raise UserError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
     what = "one person" if verdict == "same" else "two people"
-    typer.echo(f"decided: {event.a} and {event.b} in {event.collection} are {what}")
+    Terminal().plain(f"decided: {event.a} and {event.b} in {event.collection} are {what}")
 
 
 @app.command(rich_help_panel=SEE)
@@ -92,11 +92,11 @@ def erased(
     """Whether an individual was erased: the receipt, with what is there now."""
     from deploy.erasure.erase import ErasureRun, NotErasedError, print_receipt
 
-    console = Console()
+    console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
             receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).again()
     except NotErasedError:
-        typer.echo(f"nobody of id {individual} was erased from collection {collection}")
+        Terminal().plain(f"nobody of id {individual} was erased from collection {collection}")
         raise typer.Exit(1) from None
     print_receipt(console, receipt)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import TRY, UserError, app, read_settings
+from deploy.terminal import Terminal
 
 
 @app.command(rich_help_panel=TRY)
@@ -20,7 +20,7 @@ def demo(
     from deploy.demo.run import DemoFailedError, run_demo
     from producers.submit.entries import ManifestError
 
-    console = Console()
+    console = Terminal()
     try:
         run_demo(console, read_settings().data_folder, photos)
     except ManifestError as error:
@@ -43,7 +43,7 @@ def up() -> None:
     except ScheduleError as error:
         raise UserError(f"FACEMATCH_COMPACT_AT or FACEMATCH_TIME_ZONE is wrong: {error}") from None
     try:
-        run_up(Console(), settings.data_folder)
+        run_up(Terminal(), settings.data_folder)
     except StackBusyError as error:
         raise UserError(f"{error}: stop it first, or use it as it is") from None
 
@@ -57,7 +57,7 @@ def down(
 
     folder = read_settings().data_folder
     stopped = stop_running(folder)
-    typer.echo("stopped" if stopped else f"no stack is running in {folder}")
+    Terminal().plain("stopped" if stopped else f"no stack is running in {folder}")
     if erase and folder.exists():
         shutil.rmtree(folder)
-        typer.echo(f"erased {folder}")
+        Terminal().plain(f"erased {folder}")

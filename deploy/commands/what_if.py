@@ -5,11 +5,11 @@ import re
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from deploy.commands.app import OPERATE, Collection, UserError, app, servers_expected, settings_with_key
 from deploy.commands.compaction import run_plan
 from deploy.commands.times import TIME_HELP, parse_period
+from deploy.terminal import Terminal
 
 
 @app.command("what-if", rich_help_panel=OPERATE)
@@ -62,7 +62,7 @@ def what_if(
     if whole:
         if findings_limit or offsets or since or until or as_json:
             raise UserError("--whole goes with --threshold, --recall-floor, --encoder and --collection alone")
-        run_plan(Console(), CompactionPlan(collection, encoder, True, threshold, recall_floor))
+        run_plan(Terminal(), CompactionPlan(collection, encoder, True, threshold, recall_floor))
         return
     if recall_floor is not None:
         raise UserError("--recall-floor goes with --whole: without it everything is compared exactly")
@@ -71,12 +71,12 @@ def what_if(
         raise UserError("suppose something: --threshold, --findings-limit or --encoder")
     begin, end = _parse_offsets(offsets, collection)
     part = LogSlice(collection, begin, end, *parse_period(since, until))
-    settings, console = settings_with_key(), Console()
+    settings, console = settings_with_key(), Terminal()
     os.nice(10)  # whatever else runs on the machine goes first
     try:
         with servers_expected():
             check_topics(settings)
-            report = compare(Console(stderr=True), settings, supposed, part)
+            report = compare(Terminal(stderr=True), settings, supposed, part)
     except (NoSuchPartError, ErasureKeyError) as error:
         raise UserError(str(error)) from None
     except TooManyPairsError as error:

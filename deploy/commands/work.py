@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from deploy.commands.app import WORK, UserError, app, parse_shard, read_settings, ready, servers_expected
+from deploy.terminal import Terminal
 from schemas.shard import Shard
 
 
@@ -72,7 +73,7 @@ def outbox(
                 create_outbox(read_settings())
             except ProgrammingError as error:
                 raise UserError(f"Postgres refuses to create the outbox: {error.orig}") from None
-        typer.echo("the outbox table is there")
+        Terminal().plain("the outbox table is there")
         return
     found = ready("outbox")
     with servers_expected():

@@ -22,7 +22,8 @@ CollectionName = Annotated[
 ]
 IndividualId = Annotated[
     str,
-    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$"),
+    # No controls (C0, C1), no line separators, nothing that turns the direction of writing: ids are read by people.
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,256}$"),
     Field(description="The registration system's own id of the individual, unique within the collection."),
 ]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres stores no NUL

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
 
 from schemas.envelope import Record, decode, encode
+from schemas.events.registrations import IndividualDeleted
 from schemas.generate import FOLDER, asyncapi, examples, files, json_schema
 from schemas.topics import EVENT_TYPES, TOPICS, topic_of
 
@@ -57,3 +59,19 @@ def test_asyncapi_has_every_topic_and_every_event() -> None:
 
 def test_repr_of_a_record_holds_no_value() -> None:
     assert "secret" not in repr(Record("individuals", b"c/i", b"secret"))
+
+
+@pytest.mark.parametrize(
+    "who", ["a\x9b31m", "a\x00", "a\nb", "a\u2028b", "a\u2029b", "\u202egpj", "\u2066a", "a\u200f", "\u061ca"]
+)
+def test_an_id_that_a_terminal_or_a_reader_would_obey_is_refused(who: str) -> None:
+    with pytest.raises(ValidationError):
+        IndividualDeleted(collection="c", individual_id=who, revision=1)
+    schema = json_schema(IndividualDeleted)
+    value = {"collection": "c", "individual_id": who, "revision": 1}
+    assert not jsonschema.Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize("who", ["A-1001", "José", "می\u200cخواهم", "क\u094d\u200dष", "部 屋"])
+def test_an_id_in_any_script_is_taken(who: str) -> None:
+    assert IndividualDeleted(collection="c", individual_id=who, revision=1).individual_id == who
