@@ -1,10 +1,10 @@
-"""Files in Redis, in chunks with checksums. Until a manifest or an inbox names them they have a time to live."""
+"""Files in Redis, in chunks with checksums. Chunks expire unless a manifest or an inbox names them."""
 
 import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
@@ -15,22 +15,41 @@ from runtime.telemetry.health import HEALTH
 from streams.checkpoint.files import Parts, memory_file
 from streams.checkpoint.manifest import Blob, BlobPart, UnusableError
 
-_CHUNK_BYTES = 8 * 2**20
-_UNNAMED_FOR_S = 3600  # longer than it takes to write all of a file
+_CHUNK_BYTES = 8 * 2**20  # written and read in milliseconds: Redis serves others in between
+_UNNAMED_FOR_S = 3600  # the time to live of a chunk that nothing names yet: longer than any checkpoint is written
 _CONNECTIONS = 4
-_SAID_EVERY_S = 5.0
+_BEATS_EVERY_S = 5.0
 
-# Of a script that names chunks, KEYS[3] and after: they must be there, and stay from then on.
-KEEP_CHUNKS = """
-for i = 3, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
-for i = 3, #KEYS do redis.call('PERSIST', KEYS[i]) end
+_OWN_KEYS = 2
+# KEYS after a script's own are those of chunks: all must be there, and lose their time to live.
+_KEEP_CHUNKS = f"""
+for i = {_OWN_KEYS + 1}, #KEYS do if redis.call('EXISTS', KEYS[i]) == 0 then return 'missing' end end
+for i = {_OWN_KEYS + 1}, #KEYS do redis.call('PERSIST', KEYS[i]) end
 """
+
+
+class NamingScript:
+    """A Lua script that names chunks in a value of Redis, in one step.
+
+    `condition` is run first and may return; then 'missing' is returned unless every chunk is there; then the chunks are
+    kept without limit, and `naming` is run. Both have KEYS[1] and KEYS[2].
+    """
+
+    def __init__(self, redis: Redis, condition: str, naming: str) -> None:
+        self._script = redis.register_script(f"{condition}\n{_KEEP_CHUNKS}\n{naming}")
+
+    def __call__(self, keys: tuple[str, str], chunk_keys: Iterable[str], args: Sequence[str | bytes]) -> str:
+        """What the script returns. `chunk_keys`: of the chunks that it names."""
+        assert len(keys) == _OWN_KEYS
+        outcome = self._script(keys=[*keys, *chunk_keys], args=args)
+        assert isinstance(outcome, bytes)
+        return outcome.decode()
 
 
 class Chunks:
     """The chunks of one shard's partition. Raises OutOfMemoryError where Redis is full.
 
-    The names of those that this process writes begin with `writer`.
+    The names of the chunks that this process writes begin with `writer`.
     """
 
     def __init__(self, redis: Redis, prefix: str, writer: str = "") -> None:
@@ -44,7 +63,7 @@ class Chunks:
         return f"{self._prefix}:{chunk}"
 
     def put(self, parts: Parts) -> Blob:
-        """Write files and close them. What was written of a blob that fails is removed."""
+        """Write files and close them. If one fails, the chunks written so far are removed."""
         blob_id = self._writer + uuid.uuid4().hex
         written: dict[str, BlobPart] = {}
         try:
@@ -60,7 +79,7 @@ class Chunks:
 
     @contextmanager
     def files_of(self, blob: Blob) -> Iterator[Parts]:
-        """Read files, all chunks at once. Raises UnusableError where one is missing or differs."""
+        """Read files, several chunks at once. Raises UnusableError where a chunk is missing or differs."""
         with ExitStack() as stack:
             files = {name: stack.enter_context(memory_file()) for name in blob.parts}
 
@@ -87,12 +106,12 @@ class Chunks:
             self._redis.unlink(*keys)
 
     def names(self) -> list[str]:
-        """Of all that are there of this writer; of all writers where it has no name."""
+        """The names of all chunks of this writer in Redis; of all writers where it has no name."""
         found = self._redis.scan_iter(match=self.key(f"{self._writer}*"), count=1000)
         return [key.decode().removeprefix(f"{self._prefix}:") for key in found]
 
     def remove_others(self, named: Container[str]) -> None:
-        """Remove every chunk that is not named."""
+        """Remove every chunk of this writer that is not in `named`."""
         self.remove(chunk for chunk in self.names() if chunk not in named)
 
     def _put_part(self, name: str, file: BinaryIO) -> BlobPart:
@@ -114,11 +133,11 @@ class Chunks:
 
 
 def _raise_first(under_way: "list[Future[Any]]") -> None:
-    """Wait for all, since they use files that will be closed; then raise what the first that failed raised.
+    """Wait for all, since they use files that will be closed; then raise what the first failed one raised.
 
-    They wait for a Redis that is away in threads of their own, whose word for it does not count.
+    They wait for a Redis that is away in threads whose beats do not count, so this one beats meanwhile.
     """
-    while wait(under_way, timeout=_SAID_EVERY_S).not_done:
+    while wait(under_way, timeout=_BEATS_EVERY_S).not_done:
         HEALTH.still_waiting()
     for one in under_way:
         one.result()

@@ -1,4 +1,4 @@
-"""What is sealed, as files in memory, and back: arrays in numpy's format, indexes in hnswlib's."""
+"""Sealed parts of a gallery as files in memory, and back: arrays in numpy's format, indexes in hnswlib's."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ Parts = Mapping[str, BinaryIO]
 
 
 def memory_file() -> BinaryIO:
-    """A file in memory, gone when it is closed. hnswlib reads and writes files only."""
+    """An empty file in memory, gone when it is closed. hnswlib reads and writes files only."""
     return os.fdopen(os.memfd_create("facematch"), "w+b")
 
 
 def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
-    """A segment, but for what is masked."""
+    """The files of a segment, without what is masked."""
     id_table, index = memory_file(), memory_file()
     _write(
         id_table,
@@ -40,7 +40,7 @@ def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
 
 
 def unpack_segment(parts: Parts, quality: IndexQuality) -> Segment:
-    """A segment with nothing masked."""
+    """A segment without masked rows. Raises ValueError, EOFError or RuntimeError if the files make none."""
     hashes, revisions, offsets, text, ends, rows, begins = _read(parts["id_table"])
     index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
     index.load_index(_path(parts["index"]))
@@ -48,7 +48,7 @@ def unpack_segment(parts: Parts, quality: IndexQuality) -> Segment:
 
 
 def pack_absent(absent: WithoutVector) -> dict[str, BinaryIO]:
-    """Individuals without a vector."""
+    """The file of individuals without a vector."""
     file = memory_file()
     _write(file, *_arrays(absent.id_table), absent.erased)
     return {"absent": file}
@@ -62,7 +62,7 @@ def unpack_absent(parts: Parts) -> WithoutVector:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What a scope has beside its segments: the rows of its delta, and which rows of each segment are living."""
+    """What a scope has beside its segments: the rows of its delta, and per segment which rows are living, (n,) bool."""
 
     rows: VectorRows
     alive: list[NDArray[np.bool_]]
@@ -80,7 +80,7 @@ def unpack_rest(parts: Parts) -> Rest:
     vectors, text, ends, revisions, offsets, *alive = _read(parts["rest"])
     ids = Ids(text, ends)
     names = [ids[row] for row in range(len(vectors))]
-    return Rest(VectorRows(np.arange(len(vectors)), vectors, names, revisions, offsets), alive)
+    return Rest(VectorRows(vectors, names, revisions, offsets), alive)
 
 
 def _arrays(id_table: IdTable) -> tuple[NDArray[Any], ...]:

@@ -1,4 +1,4 @@
-"""Where compaction leaves segments for the matcher of a partition, until the matcher's own checkpoint has them."""
+"""The handover of compacted segments to the matcher: they lie in Redis until the matcher's checkpoint has them."""
 
 import structlog
 from redis import Redis
@@ -6,21 +6,16 @@ from redis import Redis
 from runtime.servers.redis import key, value_of
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
+from streams.checkpoint.chunks import Chunks, NamingScript
 from streams.checkpoint.lease import Lease, LeaseLostError
 from streams.checkpoint.manifest import CompactedSegment, Manifest, UnusableError
 
 log = structlog.stdlib.get_logger(__name__)
 
-# In one step: only under the lease, only if every chunk is there.
-_PUT = f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end
-{KEEP_CHUNKS}
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return 'put'
-"""
+_IF_LEASED = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end"
+_PUT = "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3]) return 'put'"
 _REMOVE = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end"
-# Only if the manifest names no more than it did.
+# Removes chunks, unless the manifest was replaced since and may name them.
 _UNLINK = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
@@ -30,23 +25,23 @@ _WRITER = "compaction-"
 
 
 class LostChunksError(Exception):
-    """Redis lost a part of what was written to it before it was complete."""
+    """Redis lost chunks before the segment that they belong to was complete."""
 
 
 class Inbox:
-    """Of one shard's partition: of each encoder of a collection at most one segment, the latest."""
+    """The compacted segments of one shard's partition: at most one of each collection and encoder, the latest."""
 
     def __init__(self, settings: Settings, redis: Redis, shard: Shard, partition: int) -> None:
         self._redis = redis
         self.key = key(settings, "compacted", shard, partition)
         self._manifest_key = key(settings, "manifest", shard, partition)
         self.chunks = Chunks(redis, key(settings, "chunk", shard, partition), writer=_WRITER)
-        self._put = redis.register_script(_PUT)
+        self._put = NamingScript(redis, _IF_LEASED, _PUT)
         self._remove = redis.register_script(_REMOVE)
         self._unlink = redis.register_script(_UNLINK)
 
     def entries(self) -> dict[bytes, CompactedSegment]:
-        """What lies in it, by its value there. What cannot be read is removed."""
+        """All entries, by their value in Redis. Unreadable ones are removed."""
         found = {}
         for field, value in self._redis.hgetall(self.key).items():
             assert isinstance(field, bytes)
@@ -59,16 +54,16 @@ class Inbox:
         return found
 
     def put(self, compacted: CompactedSegment, lease: Lease) -> None:
-        """Leave a segment whose chunks are there, in the place of an earlier one.
+        """Add a segment whose chunks are in Redis; it replaces an earlier one.
 
-        Raises LeaseLostError if the lease is another's by now, LostChunksError if Redis lost a chunk; then nothing is
+        Raises LeaseLostError if another process has the lease, LostChunksError if Redis lost a chunk. Then nothing is
         changed.
         """
-        chunks = [self.chunks.key(chunk) for chunk in compacted.segment.blob.chunks()]
-        field = field_of(compacted)
         outcome = self._put(
-            keys=[lease.key, self.key, *chunks], args=[lease.token, field, compacted.to_bytes()]
-        ).decode()
+            (lease.key, self.key),
+            map(self.chunks.key, compacted.segment.blob.chunks()),
+            [lease.token, field_of(compacted), compacted.to_bytes()],
+        )
         if outcome == "lost":
             raise LeaseLostError("the lease ran out, or Redis lost it: what is in service stays")
         if outcome == "missing":
@@ -79,9 +74,9 @@ class Inbox:
         self._remove(keys=[self.key], args=[field_of(compacted), value])
 
     def remove_litter(self) -> int:
-        """Remove chunks of compactions that did not come to their end, or were replaced; returns how many.
+        """Remove the chunks that neither an entry nor the manifest names. Returns how many.
 
-        Only for who has the lease.
+        They are of compactions that were cut off or replaced. Only for the holder of the lease.
         """
         while True:
             there = self.chunks.names()
@@ -94,7 +89,7 @@ class Inbox:
                 return len(litter)
 
     def manifest(self) -> Manifest | None:
-        """That of the matcher's checkpoint, None where there is none that can be read."""
+        """The manifest of the matcher's checkpoint, None where there is none that can be read."""
         return self._manifest()[1]
 
     def _manifest(self) -> tuple[bytes, Manifest | None]:
@@ -102,9 +97,9 @@ class Inbox:
         try:
             return value, Manifest.from_bytes(value)
         except UnusableError:
-            return value, None  # the matcher finds out, and removes whatever belongs to it
+            return value, None  # the matcher will find out, and remove the chunks that belong to it
 
 
 def field_of(compacted: CompactedSegment) -> bytes:
-    """Where in the inbox it lies."""
+    """The field of an entry in the inbox's hash."""
     return f"{compacted.collection}/{compacted.encoder}".encode()

@@ -1,4 +1,4 @@
-"""Who may write the result of a compaction: one process at a time, and none that was frozen while another took over."""
+"""A lease on the results of compaction: for one process at a time, and none that was frozen while another took over."""
 
 import math
 import os
@@ -18,10 +18,10 @@ from runtime.process.background import Background
 
 log = structlog.stdlib.get_logger(__name__)
 
-_KEPT_S = 30.0  # without a sign of life
+_KEPT_S = 30.0  # without being renewed
 _RENEWED_EVERY_S = 5.0
 _ASKED_EVERY_S = 0.2
-SURE_FOR_S = 5.0  # who has just checked is certain to have it for so long
+SURE_FOR_S = 5.0  # a process that has just checked has the lease for at least so long
 
 
 class HeldError(Exception):
@@ -29,7 +29,7 @@ class HeldError(Exception):
 
 
 class LeaseLostError(Exception):
-    """The lease ran out while this process stood still: another may have it, and whatever follows is its business."""
+    """The lease ran out while this process was frozen: another may have it and do the work."""
 
 
 class Lease:

@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: one value in Redis, which names the chunks of all that belongs to it."""
+"""The manifest of a checkpoint: one value in Redis, which names all chunks of the checkpoint."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from streams.gallery.segment import IndexQuality
 
 
 class UnusableError(Exception):
-    """A checkpoint that is not to be trusted. The text says why; the state is in the log."""
+    """A checkpoint that cannot be used. The text says why; the state comes from the log."""
 
 
 class _Model(BaseModel):
@@ -24,7 +24,7 @@ class BlobPart(_Model):
 
 
 class Blob(_Model):
-    """Files that belong together, by name. Written once, never changed."""
+    """Files by name that belong together. Written once, never changed."""
 
     id: str
     parts: dict[str, BlobPart]
@@ -34,12 +34,12 @@ class Blob(_Model):
         return [chunk for name in self.parts for chunk in self.chunks_of(name)]
 
     def checksum(self) -> str:
-        """SHA-256 of the SHA-256s of its chunks, in their order, in hexadecimal."""
+        """The SHA-256 of the SHA-256s of its chunks, in their order, in hexadecimal."""
         checksums = (checksum for part in self.parts.values() for checksum in part.checksums)
         return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
     def chunks_of(self, name: str) -> list[str]:
-        """The names of a part's chunks, in their order."""
+        """The names of the chunks of a part, in their order."""
         return [f"{self.id}:{name}:{number}" for number in range(len(self.parts[name].checksums))]
 
 
@@ -52,7 +52,7 @@ class SegmentEntry(_Model):
 
 
 class ScopeEntry(_Model):
-    """What is compared with each other. `rest`: what is not sealed, and what is masked."""
+    """One encoder in one collection. `rest`: the rows that are not sealed, and which sealed rows are masked."""
 
     collection: str
     encoder: str
@@ -69,7 +69,7 @@ class AbsentEntry(_Model):
 
 
 class _Document(_Model):
-    """What stands in one value of Redis."""
+    """A document in one value of Redis."""
 
     format: Literal[1] = 1
 
@@ -80,7 +80,7 @@ class _Document(_Model):
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self:
-        """See `to_bytes`. Raises UnusableError."""
+        """The document of `to_bytes`. Raises UnusableError."""
         checksum, _, text = value.partition(b"\n")
         if hashlib.sha256(text).hexdigest().encode() != checksum:
             raise UnusableError("its manifest is corrupt")
@@ -91,7 +91,7 @@ class _Document(_Model):
 
 
 class Manifest(_Document):
-    """A state, and the offset of the log up to which it is complete."""
+    """The manifest of a state. `offset`: it is complete below that offset of the log."""
 
     offset: int
     made_at: datetime
@@ -99,7 +99,7 @@ class Manifest(_Document):
     absent: tuple[AbsentEntry, ...]
 
     def blobs(self) -> list[Blob]:
-        """All that belongs to it."""
+        """The blobs of all entries."""
         segments = [segment.blob for scope in self.scopes for segment in scope.segments]
         return [*segments, *(scope.rest for scope in self.scopes), *(absent.blob for absent in self.absent)]
 
@@ -108,14 +108,14 @@ class Manifest(_Document):
         return [chunk for blob in self.blobs() for chunk in blob.chunks()]
 
     def check_age(self, longest: timedelta) -> None:
-        """Raise UnusableError where an erasure that it does not know of may be gone from the log."""
+        """Raise UnusableError if it is older than `longest`: an erasure since may be gone from the log."""
         age = datetime.now(UTC) - self.made_at
         if age > longest:
             raise UnusableError(f"it is {age.days} days old, and Kafka keeps tombstones for {longest.days}")
 
 
 class CompactedSegment(_Document):
-    """A segment that compaction made of all there was of an encoder in a collection below an offset of the log."""
+    """A segment that compaction built of everything below an offset of the log, for one encoder in one collection."""
 
     collection: str
     encoder: str

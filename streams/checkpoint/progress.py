@@ -1,4 +1,4 @@
-"""Up to where newcomers have been matched, kept in Redis: it only grows, and only after findings are durable."""
+"""The matched offset of each partition, in Redis. It only grows, and only after the findings are durable."""
 
 from runtime.servers.redis import connect_patiently, key
 from schemas.settings import Settings
@@ -11,7 +11,7 @@ if tonumber(ARGV[1]) > before then redis.call('SET', KEYS[1], ARGV[1]) end
 
 
 class Progress:
-    """Matched offsets: all newcomers below one were compared, and their findings acknowledged by Kafka."""
+    """Matched offsets: everyone below was compared, and the findings are acknowledged by Kafka."""
 
     def __init__(self, settings: Settings, shard: Shard = Shard()) -> None:
         self._settings = settings
@@ -20,16 +20,16 @@ class Progress:
         self._only_grow = self._redis.register_script(_ONLY_GROW)
 
     def matched(self, partition: int) -> int | None:
-        """The matched offset of a partition of `encodings`, None where Redis knows none."""
+        """The matched offset of a partition of `encodings`, None where Redis has none."""
         value = self._redis.get(self._key(partition))
         return None if value is None else int(value)
 
     def advance(self, partition: int, offset: int) -> None:
-        """Say that all below an offset is matched. Never goes back."""
+        """Set the matched offset. Never goes back: a lower one is ignored."""
         self._only_grow(keys=[self._key(partition)], args=[offset])
 
     def forget(self, partition: int) -> None:
-        """Drop an offset that does not belong to this log."""
+        """Remove an offset that belongs to another log."""
         self._redis.delete(self._key(partition))
 
     def close(self) -> None:

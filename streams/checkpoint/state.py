@@ -1,4 +1,4 @@
-"""The state of a partition up to an offset, as a checkpoint holds it. Taking it copies little."""
+"""The state of a partition up to an offset, as a checkpoint has it. Taking it copies little."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ class ScopeState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What follows from the log below `offset`. `absent` has the collection of each; earlier ones come first."""
+    """The state that follows from the log below `offset`. `absent` are pairs with a collection, earlier ones first."""
 
     offset: int
     scopes: list[ScopeState]
@@ -35,7 +35,7 @@ class State:
 
 
 def state_of(gallery: Gallery, offset: int) -> State:
-    """The state of a gallery to which the log below an offset was applied. It stays as it is."""
+    """The state of a gallery that has the log below an offset. Later changes of the gallery do not change it."""
     absent = []
     for name, collection in gallery.collections.items():
         lately = collection.absent_lately()

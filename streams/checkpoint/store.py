@@ -1,10 +1,11 @@
-"""Checkpoints of a partition in Redis: what spares a matcher to read the whole log when it starts.
+"""Checkpoints of a partition in Redis: a matcher that starts need not read the whole log.
 
-A checkpoint is a cache. Whatever is wrong with it is found when it is read, and the state comes from the log instead.
+A checkpoint is a cache. Whatever is wrong with it is found when it is read; then the state comes from the log instead.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -15,7 +16,7 @@ from runtime.servers.redis import key, value_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import TOMBSTONES_KEPT
-from streams.checkpoint.chunks import KEEP_CHUNKS, Chunks
+from streams.checkpoint.chunks import Chunks, NamingScript
 from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
 from streams.checkpoint.handover import Inbox, field_of
 from streams.checkpoint.manifest import (
@@ -33,18 +34,27 @@ from streams.gallery.without_vector import WithoutVector
 
 log = structlog.stdlib.get_logger(__name__)
 
-# In one step: only if nobody else has published since, and only if every chunk is there. What it has from the inbox is
-# removed there: its chunks are named by one or the other at any time.
-_PUBLISH = f"""
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'changed' end
-{KEEP_CHUNKS}
+_IF_UNCHANGED = "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'changed' end"
+# Entries of the inbox that the checkpoint has are removed in the same step: their chunks are named at any time.
+_REPLACE = """
 redis.call('SET', KEYS[1], ARGV[2])
 for i = 3, #ARGV, 2 do
   if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] then redis.call('HDEL', KEYS[2], ARGV[i]) end
 end
-return 'published'
+return 'replaced'
 """
-_PUBLISHED, _CHANGED, _MISSING = "published", "changed", "missing"
+
+
+class _Outcome(Enum):
+    """What became of an attempt to replace the manifest."""
+
+    REPLACED = "replaced"
+    CHANGED = "changed"
+    """Another process replaced it between reading and replacing."""
+    MISSING = "missing"
+    """Redis lost a chunk."""
+    LATE = "late"
+    """The manifest in Redis has a higher offset."""
 
 
 class CheckpointStore:
@@ -57,11 +67,11 @@ class CheckpointStore:
         self._chunks = Chunks(redis, key(settings, "chunk", shard, partition))
         self._inbox = Inbox(settings, redis, shard, partition)
         self._taken: dict[bytes, CompactedSegment] = {}
-        self._publish = redis.register_script(_PUBLISH)
+        self._replace_manifest = NamingScript(redis, _IF_UNCHANGED, _REPLACE)
         self._stored: WeakKeyDictionary[Segment | WithoutVector, Blob] = WeakKeyDictionary()
 
     def load(self, log_end: int) -> State | None:
-        """The state of the checkpoint, None where there is none or it cannot be used; the log says why.
+        """The state of the checkpoint, None where there is none or it cannot be used; a line is logged that says why.
 
         `log_end` is the offset that the next record of the log will get.
         """
@@ -83,13 +93,13 @@ class CheckpointStore:
                 return None
 
     def compacted(self) -> dict[bytes, CompactedSegment]:
-        """What compaction left to be taken, by its value in Redis."""
+        """The segments that compaction has made for this partition, by their value in Redis."""
         return self._inbox.entries()
 
     def take(self, value: bytes, compacted: CompactedSegment) -> Segment | None:
-        """A segment that compaction made, None where it cannot be used; the log says why.
+        """Load a compacted segment, None where it cannot be used; a line is logged that says why.
 
-        It is removed from where it lay once a state that has it is saved.
+        It leaves the inbox once a state that has it is saved.
         """
         try:
             segment = self._segment(compacted.segment)
@@ -102,27 +112,37 @@ class CheckpointStore:
         return segment
 
     def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
-        """Write what Redis does not have yet, then the manifest in one step; then remove what it replaced.
+        """Write the chunks that Redis does not have yet, replace the manifest in one step, remove what it replaced.
 
-        Nothing is written where `is_ours` says that the partition has gone to another process, or where a later
-        checkpoint is there already. False where it was not written; the one before stays.
+        Returns False, with the checkpoint before unchanged, where `is_ours` says that the partition belongs to another
+        process, where a later checkpoint is there, or where Redis is full.
         """
-        outcome = _MISSING
-        while outcome == _MISSING and is_ours():
-            written: list[Blob] = []
+        manifest: Manifest | None = None
+        written: list[Blob] = []
+        while is_ours():
             try:
-                manifest = self._write(state, written)
-                outcome = self._put_in_place(manifest) if is_ours() else "lost meanwhile"
+                if manifest is None:
+                    manifest = self._write(state, written)
+                    continue  # that took a while: is the partition still ours?
+                outcome = self._replace(manifest)
             except OutOfMemoryError:
                 self._log.error("Redis has no memory left for a checkpoint: a start reads more of the log")
-                outcome = "out of memory"
-            if outcome == _PUBLISHED:
+                break
+            if outcome is _Outcome.REPLACED:
                 return True
-            self._chunks.remove(chunk for blob in written for chunk in blob.chunks())
-            self._forget(self._stored.values() if outcome == _MISSING else written)
+            if outcome is _Outcome.LATE:
+                self._log.warning("Redis has a later checkpoint: this one is dropped")
+                break
+            if outcome is _Outcome.MISSING:
+                self._log.warning("Redis lost parts of the checkpoint: it is written anew")
+                self._remove(written)
+                self._stored.clear()
+                manifest, written = None, []
+        self._remove(written)
         return False
 
-    def _forget(self, blobs: Iterable[Blob]) -> None:
+    def _remove(self, blobs: Sequence[Blob]) -> None:
+        self._chunks.remove(chunk for blob in blobs for chunk in blob.chunks())
         gone = {blob.id for blob in blobs}
         for sealed in [one for one, blob in self._stored.items() if blob.id in gone]:
             del self._stored[sealed]
@@ -155,28 +175,28 @@ class CheckpointStore:
         absent = tuple(AbsentEntry(collection=name, blob=stored(one)) for name, one in state.absent)
         return Manifest(offset=state.offset, made_at=datetime.now(UTC), scopes=tuple(scopes), absent=absent)
 
-    def _put_in_place(self, manifest: Manifest) -> str:
-        chunks = manifest.chunks()
-        keys = [self._manifest_key, self._inbox.key, *(self._chunks.key(chunk) for chunk in chunks)]
+    def _replace(self, manifest: Manifest) -> _Outcome:
+        """Replace the manifest in Redis, once, and remove the chunks that only the one before named."""
+        value = value_of(self._redis, self._manifest_key)
+        before = _readable(value)
+        if before is not None and before.offset > manifest.offset:
+            return _Outcome.LATE
         has = {(scope.collection, scope.encoder, scope.compacted_at) for scope in manifest.scopes}
-        in_it = {value: one for value, one in self._taken.items() if (one.collection, one.encoder, one.made_at) in has}
-        taken = [argument for value, one in in_it.items() for argument in (field_of(one), value)]
-        outcome = _CHANGED
-        while outcome == _CHANGED:
-            value = value_of(self._redis, self._manifest_key)
-            before = _readable(value)
-            if before is not None and before.offset > manifest.offset:
-                self._log.warning("Redis has a later checkpoint: this one is dropped")
-                return "late"
-            outcome = self._publish(keys=keys, args=[value, manifest.to_bytes(), *taken]).decode()
-        if outcome == _PUBLISHED and before is not None:
+        taken = {entry: one for entry, one in self._taken.items() if (one.collection, one.encoder, one.made_at) in has}
+        entries = [argument for entry, one in taken.items() for argument in (field_of(one), entry)]
+        chunks = manifest.chunks()
+        outcome = _Outcome(
+            self._replace_manifest(
+                (self._manifest_key, self._inbox.key),
+                map(self._chunks.key, chunks),
+                [value, manifest.to_bytes(), *entries],
+            )
+        )
+        if outcome is _Outcome.REPLACED:
             kept = set(chunks)
-            self._chunks.remove(chunk for chunk in before.chunks() if chunk not in kept)
-        if outcome == _PUBLISHED:
-            for gone in in_it:
-                del self._taken[gone]
-        if outcome == _MISSING:
-            self._log.warning("Redis lost parts of the checkpoint: it is written anew")
+            self._chunks.remove(chunk for chunk in (before.chunks() if before else ()) if chunk not in kept)
+            for entry in taken:
+                del self._taken[entry]
         return outcome
 
     def _state(self, manifest: Manifest) -> State:

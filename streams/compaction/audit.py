@@ -128,7 +128,7 @@ def compare(audit: AuditInput) -> Corrections:
     rows, required, current = audit.rows, audit.required, audit.statements.current
     stated = _judge_stated(audit)
     mine = stated.is_ours & falling_to(audit.shard, current.a)
-    hashes = audit.census.id_table.hashes[rows.numbers]
+    hashes = audit.census.id_table.hashes[audit.census.positions(audit.encoder)]
     is_open = (audit.changed.find(hashes) < 0) & (rows.offsets < audit.matched_offset)
 
     sides = np.stack(np.divmod(required.codes, max(len(rows.ids), 1)))
@@ -174,14 +174,14 @@ class _StatedPairs(NamedTuple):
 
 
 def _judge_stated(audit: AuditInput) -> _StatedPairs:
-    census, rows = audit.census, audit.rows
+    census = audit.census
     current, last = audit.statements
     at = np.stack([census.id_table.find(current.a), census.id_table.find(current.b)])  # (2, n), -1: not in the census
     revisions = np.stack([current.revisions_a, current.revisions_b])
     now = np.where(at >= 0, np.append(census.id_table.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
     is_current = ((encoders == census.code_of(audit.encoder)) & (revisions == now)).all(axis=0)
-    codes, distances = _codes_and_distances(census, rows, at, is_current)
+    codes, distances = _codes_and_distances(audit, at, is_current)
     is_near = distances <= audit.threshold
     is_right = is_near & (last.revisions_a == current.revisions_a) & (last.revisions_b == current.revisions_b)
     for statement in (current, last):
@@ -201,11 +201,12 @@ def _judge_stated(audit: AuditInput) -> _StatedPairs:
 
 
 def _codes_and_distances(
-    census: Census, rows: VectorRows, at: NDArray[np.int64], is_current: NDArray[np.bool_]
+    audit: AuditInput, at: NDArray[np.int64], is_current: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The codes and exact distances of pairs whose members are `at` (2, n) in the census: see `_StatedPairs`."""
-    row_of = np.full(len(census.ids) + 1, -1)
-    row_of[rows.numbers] = np.arange(len(rows.ids))
+    rows = audit.rows
+    row_of = np.full(len(audit.census.ids) + 1, -1)
+    row_of[audit.census.positions(audit.encoder)] = np.arange(len(rows.ids))
     members = row_of[at]
     codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * len(rows.ids) + members.max(axis=0), -1)
     distances = np.full(len(codes), np.inf)

@@ -1,4 +1,4 @@
-"""The log of a partition → who is in it, as arrays: what `Gallery` holds one by one, for millions at once.
+"""The log of a partition → its individuals as arrays: what `Gallery` has one by one, for millions at once.
 
 Pure. Which record is an individual's latest does not depend on the order in which they come: see `Rank`.
 """
@@ -17,15 +17,16 @@ from schemas.events.encodings import EMBEDDING_DIMENSIONS, EncodingAsSent, embed
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
-_FIRST_LIMIT = 200_000
+_FIRST_LIMIT = 200_000  # records, 140 MB: reduced to the latest when there are more, or twice as many as the latest
 ERASED = -1
 _NO_VECTOR = binascii.b2a_base64(bytes(4 * EMBEDDING_DIMENSIONS), newline=False).decode()
 
 
 class Census(NamedTuple):
-    """Everyone of a collection of whom the log has a record, the erased too, in the order of the roster.
+    """All individuals of a collection that have a record in the log, the erased ones too, in the order of `id_table`.
 
-    `encoders` is (n,) int64: which of `names` made the vector, or ERASED; `vectors` is (n, 128) float32.
+    `encoders` is (n,) int64: the encoder of each vector as a position in `names`, or ERASED. `vectors` is (n, 128)
+    float32.
     """
 
     collection: str
@@ -37,26 +38,28 @@ class Census(NamedTuple):
 
     @classmethod
     def empty(cls, collection: str) -> "Census":
-        """Of a collection of whom the log knows nobody."""
+        """The census of a collection without individuals in the log."""
         return cls(
             collection, IdTable.empty(), [], np.empty(0, np.int64), [], np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
         )
 
     def code_of(self, encoder: str) -> int:
-        """What stands for that encoder in `encoders`, if anything does."""
+        """The number of an encoder in `encoders`; one that does not occur there, if nobody has a vector by it."""
         return self.names.index(encoder) if encoder in self.names else len(self.names)
 
     def in_use(self) -> list[str]:
-        """The encoders of which anyone's latest vector is."""
+        """The encoders of the latest vectors."""
         return [self.names[code] for code in np.unique(self.encoders).tolist() if code != ERASED]
 
+    def positions(self, encoder: str) -> NDArray[np.int64]:
+        """The positions of those whose latest vector is by that encoder, ascending: (n,) int64."""
+        return np.flatnonzero(self.encoders == self.code_of(encoder))
+
     def living(self, encoder: str) -> VectorRows:
-        """Those whose latest vector is of that encoder, numbered as they stand here."""
-        code = self.code_of(encoder)
-        rows = np.flatnonzero(self.encoders == code)
+        """Those whose latest vector is by that encoder, in the order of `positions`."""
+        rows = self.positions(encoder)
         everyone = len(rows) == len(self.ids)
         return VectorRows(
-            rows,
             self.vectors if everyone else self.vectors[rows],  # spares a copy
             self.ids if everyone else [self.ids[row] for row in rows.tolist()],
             self.id_table.revisions[rows],
@@ -65,7 +68,7 @@ class Census(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Records, (n,) of each: ids, numbers, places in lists of names (encoders ERASED of who is), (n, 128) vectors."""
+    """Records, (n,) of each. `collections` and `encoders` are positions in lists of names; `vectors` is (n, 128)."""
 
     ids: list[str]
     collections: NDArray[np.int64]
@@ -75,15 +78,15 @@ class _Part(NamedTuple):
     vectors: NDArray[np.float32]
 
     def chosen(self, which: NDArray[np.intp]) -> "_Part":
-        """Some of them, by their positions here, in that order."""
+        """Some of them, by their positions, in that order."""
         ids = [self.ids[position] for position in which.tolist()]
         return _Part._make((ids, *(column[which] for column in self[1:])))
 
 
 class Fold:
-    """Takes the records of one partition, of one collection or of all, and hands out who is in it.
+    """Collects the records of one partition, of one collection or of all, and returns the latest of each individual.
 
-    Encodings of whom `erased` knows do not count, even where Kafka has dropped the tombstone.
+    Encodings of people in `erased` do not count, even where Kafka has dropped the tombstone.
 
     Memory: at most twice the records of as many individuals as there are, or 200,000, at 0.7 kB each.
     """
@@ -94,11 +97,11 @@ class Fold:
         self._collections: dict[str, int] = {}
         self._encoders: dict[str, int] = {}
         self._parts: list[_Part] = []
-        self._held = 0
+        self._count = 0
         self._limit = _FIRST_LIMIT
 
     def add(self, records: Sequence[StoredRecord]) -> None:
-        """Take records in; what cannot be read is a dead letter already."""
+        """Add records. Unreadable ones are skipped: they are dead letters already."""
         ids: list[str] = []
         numbers: list[tuple[int, int, int, int]] = []
         texts: list[str] = []
@@ -127,13 +130,13 @@ class Fold:
             if not np.isfinite(vectors).all():
                 part = part.chosen(np.flatnonzero(np.isfinite(vectors).all(axis=1)))
             self._parts.append(part)
-            self._held += len(part.ids)
-        if self._held >= self._limit:
-            self._limit = max(_FIRST_LIMIT, 2 * len(self._settled()[0].ids))
+            self._count += len(part.ids)
+        if self._count >= self._limit:
+            self._limit = max(_FIRST_LIMIT, 2 * len(self._reduced()[0].ids))
 
     def collections(self) -> Iterator[Census]:
-        """Everyone, by collection, in the order of the collections' names."""
-        latest, hashes = self._settled()
+        """The census of each collection, in the order of their names."""
+        latest, hashes = self._reduced()
         for name, code in sorted(self._collections.items()):
             here = slice(*np.searchsorted(latest.collections, [code, code + 1]).tolist())
             if here.start == here.stop:  # its only embedding was refused
@@ -147,8 +150,8 @@ class Fold:
                 latest.vectors[here],
             )
 
-    def _settled(self) -> tuple[_Part, NDArray[np.uint64]]:
-        """Of each individual the latest record, by collection and hash, and the hashes; the others are forgotten."""
+    def _reduced(self) -> tuple[_Part, NDArray[np.uint64]]:
+        """The latest record of each individual, by collection and hash, and the hashes. Drops the others."""
         parts, self._parts = self._parts, []
         ids = [one for part in parts for one in part.ids]
         empty = np.empty(0, np.int64)
@@ -161,5 +164,5 @@ class Fold:
         vectors = np.concatenate([np.empty((0, EMBEDDING_DIMENSIONS), np.float32), *(part.vectors for part in parts)])
         del parts
         latest = _Part(ids, collections, revisions, offsets, encoders, vectors).chosen(kept)
-        self._parts, self._held = [latest], len(latest.ids)
+        self._parts, self._count = [latest], len(latest.ids)
         return latest, hashes[kept]

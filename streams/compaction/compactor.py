@@ -1,4 +1,4 @@
-"""Compaction: the index of a collection built anew from the log alone, its pairs put right, and a certificate of it."""
+"""Compaction: builds the index of a collection anew from the log alone, corrects its pairs, and certifies it."""
 
 import resource
 import uuid
@@ -30,9 +30,13 @@ from streams.gallery.segment import IndexQuality, Segment
 
 log = structlog.stdlib.get_logger(__name__)
 
-BYTES_OF_A_RECORD = 4_000  # of memory
+# Upper bounds of the memory that a compaction takes: it is printed before one begins.
+BYTES_OF_A_RECORD = 4_000
 BYTES_OF_A_FINDING = 400
-BYTES_OF_A_PAIR = 100  # that holds, and 300 more while it is published
+BYTES_OF_A_PAIR = 100  # a pair that holds, and 300 more while it is published
+
+
+_MUCH_LARGER = 2  # times the rows: what such a segment needed says nothing about a smaller one
 
 
 class UnknownCollectionError(Exception):
@@ -41,9 +45,9 @@ class UnknownCollectionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CompactionPlan:
-    """What is to be compacted: everything, unless a collection or an encoder is named.
+    """What to compact: everything, unless a collection or an encoder is named.
 
-    A dry run publishes and stores nothing; it alone may suppose another threshold or recall floor.
+    A dry run publishes and stores nothing. Only a dry run may have another threshold or recall floor.
     """
 
     collection: str | None = None
@@ -181,8 +185,8 @@ class _Run:
     def _rebuild(
         self, census: Census, encoder: str, rows: VectorRows, threshold: float, floor: float
     ) -> tuple[Segment | None, RequiredPairs]:
-        """A segment of those that fall to the shard, None where nobody does, and the pairs that must hold."""
-        ours = np.flatnonzero(falling_to(self._context.shard, census.id_table.hashes[rows.numbers]))
+        """A segment of the rows that fall to the shard, None if there is none, and the pairs that must hold."""
+        ours = np.flatnonzero(falling_to(self._context.shard, census.id_table.hashes[census.positions(encoder)]))
         people, threads = len(rows.ids), self._context.threads
         if not len(ours):
             return None, RequiredPairs.nothing(people)
@@ -220,14 +224,14 @@ class _Run:
         return blob
 
     def _needed_before(self, collection: str, encoder: str, people: int) -> IndexQuality | None:
-        """What the densest segment needed that is not much larger."""
+        """The quality of the densest segment that is not much larger."""
         manifest = self._context.inbox.manifest()
         scopes = () if manifest is None else manifest.scopes
         needed = (
             segment.quality
             for scope in scopes
             for segment in scope.segments
-            if (scope.collection, scope.encoder) == (collection, encoder) and segment.rows <= 2 * people
+            if (scope.collection, scope.encoder) == (collection, encoder) and segment.rows <= _MUCH_LARGER * people
         )
         return max(needed, key=lambda quality: quality.m, default=None)
 
@@ -237,7 +241,7 @@ _NO_PAIRS = PairCounts(kept=0, found=0, retracted=0)
 
 @dataclass(frozen=True, slots=True)
 class _ScopeResult:
-    """What came of an encoder's embeddings; nothing where nobody ever had one."""
+    """What came of one encoder in one collection; empty where nobody ever had an embedding by it."""
 
     people: int = 0
     quality: IndexQuality | None = None

@@ -126,7 +126,7 @@ class Findings:
         for name, checks in by_scope.items():
             ids, revisions, offsets = zip(*checks, strict=True)
             parts = self._checks.setdefault(name, [])
-            parts.append(IdTable(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64)))
+            parts.append(IdTable.of(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64)))
             if sum(map(len, parts[1:])) > max(_FIRST_LIMIT, len(parts[0])):
                 self._checks[name] = [_latest(parts)]
 

@@ -14,12 +14,12 @@ from streams.gallery.segment import Ids, IndexQuality, Segment, search_index
 from streams.gallery.shared_vectors import SharedVectors
 from streams.gallery.trial import will_miss_floor
 
-_SAMPLE = 4000
-_HELD_OUT = 10  # one of so many at most
-_ENOUGH_PAIRS, _ENOUGH_PROBES = 4000, 500  # that have any: in a crowd a few have all the pairs
+_SAMPLE = 4000  # probes: with a pair each they tell 0.999 from 0.998
+_HELD_OUT = 10  # at most one of so many nodes
+_ENOUGH_PAIRS, _ENOUGH_PROBES = 4000, 500  # probes with pairs: in a crowd a few have them all
 _SAMPLE_AT_ONCE, _SAMPLE_PAIRS = 250, 500_000  # in a crowd fewer probes have as many pairs
-_ADDED_AT_ONCE = 50_000
-_TRIAL_FROM, _TRIAL_PART = 200_000, 10  # an index of fewer costs seconds; one of so many nodes is in the trial
+_ADDED_AT_ONCE = 50_000  # nodes, in seconds: progress is reported in between
+_TRIAL_FROM, _TRIAL_PART = 200_000, 10  # nodes: fewer cost seconds; a tenth of them is the trial
 
 
 class Density(NamedTuple):
@@ -53,15 +53,15 @@ def build_segment(
     at_least: IndexQuality | None = None,
     progress: OnProgress = lambda *_: None,
 ) -> Segment:
-    """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as can be.
+    """Index rows so that the share `floor` of the pairs within the threshold is found, in as little time as possible.
 
-    `at_least` is what an earlier segment of the same scope needed: no sparser one is tried first. Of many rows each is
-    given up early where it will be in vain (see `streams.trial`). Where even the densest does not reach the floor, its
+    Density after density is tried, from `at_least` on: what an earlier segment of the same scope needed. With many rows
+    an index is given up early if it cannot reach the floor (see `trial`). If even the densest does not reach it, its
     quality says so. `progress` is called with the stages "measuring" and "building".
     """
     hashes = hashes_of(rows.ids)
     order = order_of(hashes)
-    id_table = IdTable(hashes[order], rows.revisions[order], rows.offsets[order])
+    id_table = IdTable.of(hashes, rows.revisions, rows.offsets)
     ids = Ids.of([rows.ids[row] for row in order])
     shared, vectors = SharedVectors.of(rows.vectors[order])
     progress("measuring", 0, 1)
@@ -86,7 +86,7 @@ def build_segment(
 
 
 def _add(index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress: OnProgress) -> None:
-    """Add those of the vectors that it does not have yet, up to an end."""
+    """Add the vectors below `end` that the index does not have yet."""
     while (begin := index.get_current_count()) < end:
         progress("building", begin, len(vectors), f"M {index.M}")
         some = np.arange(begin, min(begin + _ADDED_AT_ONCE, end))
@@ -94,7 +94,7 @@ def _add(index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress:
 
 
 class Sample(NamedTuple):
-    """What recall is measured with: probes (m, 128), and which of the first `nodes` lie in reach of each.
+    """Probes (m, 128) to measure recall with, and their pairs: which of the first `nodes` lie in reach of each.
 
     A pair is one int64, probe · nodes + node.
     """
@@ -105,12 +105,12 @@ class Sample(NamedTuple):
     is_made_up: bool = False
 
     def in_reach(self) -> NDArray[np.int64]:
-        """How many nodes lie in reach of each probe: (m,) int64."""
+        """The number of nodes in reach of each probe: (m,) int64."""
         return np.bincount(self.pairs // self.nodes, minlength=len(self.probes))
 
 
 def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: float, floor: float) -> IndexQuality:
-    """With the smallest ef that reaches the floor, else with the largest that is tried."""
+    """The quality of an index with the smallest ef that reaches the floor, else with the largest that is tried."""
     for ef in (ef for ef in _EFS if ef <= density.most_ef):
         index.set_ef(ef)
         at, found, _ = search_index(index, sample.probes, threshold)
@@ -132,11 +132,11 @@ def measured(index: hnswlib.Index, density: Density, sample: Sample, threshold: 
 
 
 def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
-    """The last nodes, held out of the index until it is measured: newcomers like any others, since nodes are shuffled.
+    """The last nodes, held out of the index until it is measured. They are a random sample: nodes are in hash order.
 
-    Where they have too few pairs to tell 0.999 from 1, probes are made up: a node, moved by half the threshold to all
-    of it in a direction in which two others differ. On `tests.population` up to five times as many of their pairs are
-    missed as of newcomers', never fewer: they lie where no data leads to.
+    Where they have too few pairs to tell 0.999 from 1, probes are made up: a node, moved by half to all of the
+    threshold in a direction in which two others differ. On `tests.population` up to five times as many of their pairs
+    are missed as of newcomers', never fewer: they lie where no data leads to.
     """
     nodes = len(vectors) - min(_SAMPLE, len(vectors) // _HELD_OUT)
     sample = pairs_of(vectors[nodes:], vectors[:nodes], threshold)
@@ -153,7 +153,7 @@ def _sample(vectors: NDArray[np.float32], threshold: float) -> Sample:
 
 
 def pairs_of(probes: NDArray[np.float32], nodes: NDArray[np.float32], threshold: float) -> Sample:
-    """As many of the probes as have enough pairs, and the pairs, by exact search."""
+    """The first probes, as many as are needed for enough pairs, with these pairs, by exact search."""
     halves = half_norms(nodes)
     pairs: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     begin = 0

@@ -1,4 +1,4 @@
-"""Who is in a collection, with their latest records, and how they are held: by id at first, in little memory later."""
+"""The individuals of one collection, with their latest records: by id while recent, by 16-byte hash once sealed."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -6,17 +6,19 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.gallery.delta import Delta
+from streams.gallery.delta import Delta, DeltaRows
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdHash, hash_of, hashes_of
 from streams.gallery.scope import Scope
 from streams.gallery.segment import Segment
 from streams.gallery.without_vector import WithoutVector
 
+_MOSTLY = 0.5  # of a segment's rows: a smaller rest is cheaper to search in the delta
+
 
 @dataclass(slots=True)
 class Latest:
-    """An individual's latest record, and of which encoder and where its vector is, if it is here at all."""
+    """An individual's latest record. `encoder`, `place` and `row` say where its vector is, if it is in this shard."""
 
     revision: int
     offset: int
@@ -28,7 +30,11 @@ class Latest:
 
 @dataclass(slots=True)
 class Collection:
-    """Everyone is in one place: by id in `in_delta` or, without a vector, in `lately_absent`; or sealed, by hash."""
+    """The individuals of one collection.
+
+    Invariant: every individual is in exactly one of `in_delta` (vector not sealed yet), `lately_absent` (no vector
+    here), one of the scopes' segments, or `absent` (hashes of those without a vector).
+    """
 
     in_delta: dict[str, Latest] = field(default_factory=dict)
     lately_absent: dict[str, Latest] = field(default_factory=dict)
@@ -36,7 +42,7 @@ class Collection:
     absent: list[WithoutVector] = field(default_factory=list)
 
     def find(self, individual_id: str) -> Latest | None:
-        """The latest record of an individual, None of one never seen."""
+        """The latest record of an individual, None if it was never seen."""
         latest = self.in_delta.get(individual_id) or self.lately_absent.get(individual_id)
         if latest is None and (self.absent or any(scope.segments for scope in self.scopes.values())):
             wanted = hash_of(individual_id)
@@ -44,14 +50,14 @@ class Collection:
         return latest
 
     def append(self, encoder: str, vector: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> None:
-        """Put an individual's latest record into the delta of its encoder."""
+        """Add an individual's latest record, with its vector (128,), to the delta of its encoder."""
         self.lately_absent.pop(individual_id, None)
         delta = self.scopes.setdefault(encoder, Scope()).delta
         row = delta.append(vector, individual_id, revision, offset)
         self.in_delta[individual_id] = Latest(revision, offset, encoder=encoder, place=delta, row=row)
 
     def note(self, individual_id: str, revision: int, offset: int, erased: bool) -> None:
-        """Note an individual's latest record, of which there is no vector here."""
+        """Note an individual's latest record, which has no vector here."""
         self.in_delta.pop(individual_id, None)
         self.lately_absent[individual_id] = Latest(revision, offset, erased)
 
@@ -73,30 +79,30 @@ class Collection:
                 found = Latest(int(revision), int(offset), erased=bool(absent.erased[row]))
         return found
 
-    # how they are held
+    # how they are kept: nothing below changes what is found
 
-    def adopt(self, encoder: str, sealed: VectorRows, segment: Segment) -> None:
-        """Put a segment in the place of the rows of the delta that it was built from."""
+    def adopt(self, encoder: str, sealed: DeltaRows, segment: Segment) -> None:
+        """Replace the rows of the delta that a segment was built from by the segment."""
         scope = self.scopes[encoder]
         alive = scope.delta.is_living(sealed.numbers)
         scope.delta.drop_through(int(sealed.numbers[-1]))
-        segment.remove_ids(sealed.ids[position] for position in np.flatnonzero(~alive))
+        segment.remove_ids(sealed.rows.ids[position] for position in np.flatnonzero(~alive))
         for position in np.flatnonzero(alive):
-            del self.in_delta[sealed.ids[position]]
+            del self.in_delta[sealed.rows.ids[position]]
         scope.segments.append(segment)
 
     def adopt_compacted(self, encoder: str, compacted: Segment, made_at: datetime) -> None:
-        """Put a segment in the place of what it was made of, of an encoder; what it lacks stays.
+        """Replace the rows of an encoder by a compacted segment. Rows that it does not have stay.
 
-        It may be of any time: a row counts as living if it is of a record that is still its individual's latest.
-        A segment that was sealed since stays one; what it lacks of others goes to the delta.
+        It may be of any age: a row of it is living if its record is still the individual's latest. A segment of which
+        it lacks more than half stays; what it lacks of others goes to the delta.
         """
         scope = self.scopes.setdefault(encoder, Scope())
         delta = scope.delta.living_rows()
         is_living = np.zeros(len(compacted), dtype=np.bool_)
 
         def lacking(hashes: NDArray[np.uint64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-            """Which of those records, each of whom is living, it lacks. Those it has are living in it."""
+            """Which of these living records `compacted` lacks: (n,) bool. Marks those that it has as living."""
             _, here, there = np.intersect1d(
                 compacted.id_table.offsets, offsets, assume_unique=True, return_indices=True
             )
@@ -111,7 +117,7 @@ class Collection:
         for segment in scope.segments:
             rows = np.flatnonzero(segment.alive)
             lacks = lacking(segment.id_table.hashes[rows], segment.offsets_of(rows))
-            if 2 * lacks.sum() > len(rows):
+            if lacks.sum() > _MOSTLY * len(rows):
                 segment.remove_rows(rows[~lacks])
                 kept.append(segment)
             else:
@@ -123,20 +129,20 @@ class Collection:
         self.hold(encoder, VectorRows.together(rest))
 
     def hold(self, encoder: str, rows: VectorRows) -> None:
-        """Begin the delta of an encoder anew, with these rows alone."""
+        """Replace the delta of an encoder by a new one with these rows alone."""
         self.scopes.setdefault(encoder, Scope()).delta = Delta()
         records = zip(rows.vectors, rows.ids, rows.revisions.tolist(), rows.offsets.tolist(), strict=True)
         for vector, individual_id, revision, offset in records:
             self.append(encoder, vector, individual_id, revision, offset)
 
     def put_away(self, limit: int) -> None:
-        """Move those without a vector to where they take 33 bytes each, once they are many."""
+        """Move individuals without a vector to `absent`, 33 bytes each, once there are `limit` of them."""
         if len(self.lately_absent) >= limit:
             self.add_absent(self.absent_lately())
             self.lately_absent.clear()
 
     def absent_lately(self) -> WithoutVector:
-        """Those of `lately_absent`."""
+        """The individuals in `lately_absent`."""
         found = self.lately_absent.values()
         return WithoutVector.of(
             list(self.lately_absent),
@@ -146,7 +152,7 @@ class Collection:
         )
 
     def add_absent(self, absent: WithoutVector) -> None:
-        """Add records later than those in `absent`; it stays a short list of ever larger ones."""
+        """Add records later than those in `absent`, which stays a short list: each is larger than all after it."""
         while self.absent and len(self.absent[-1]) <= 2 * len(absent):
             absent = absent.with_earlier(self.absent.pop())
         self.absent.append(absent)

@@ -1,6 +1,7 @@
-"""Embeddings searched exactly: one flat matrix, in blocks small enough for the cache."""
+"""The embeddings that are not sealed yet: one flat matrix, searched exactly."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,18 @@ from streams.gallery.exact import Hits, VectorRows, search_block
 _FIRST_CAPACITY = 1024
 
 
-class Delta:
-    """A growing set of embeddings, in the order of their arrival. An arrival costs an append.
+class DeltaRows(NamedTuple):
+    """The living rows of a delta when they were read, with their numbers in it: (n,) int64, ascending."""
 
-    Rows are numbered from 0 and keep their numbers; one that is removed is masked, and the first ones can be dropped
-    once they are sealed. Not thread-safe; what `living_rows` returned stays as it was.
+    numbers: NDArray[np.int64]
+    rows: VectorRows
+
+
+class Delta:
+    """Embeddings in the order of their arrival. An arrival costs an append.
+
+    Rows are numbered from 0 and keep their numbers. A removed row is masked; the first rows are dropped once they are
+    sealed. Not thread-safe; what `living_rows` and `numbered_rows` returned stays as it was.
     """
 
     def __init__(self) -> None:
@@ -29,11 +37,11 @@ class Delta:
         self.living = 0
 
     def __len__(self) -> int:
-        """Rows, the masked ones included, the dropped ones not."""
+        """The number of rows, with the masked ones, without the dropped ones."""
         return len(self._ids)
 
     def append(self, embedding: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> int:
-        """Add an embedding of shape (128,), whose it is, and where in the log it stands; returns its row."""
+        """Add an embedding, (128,) float32, with its individual and the offset of its record. Returns its row."""
         position = len(self._ids)
         if position == len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
@@ -49,16 +57,16 @@ class Delta:
         return self._dropped + position
 
     def remove(self, row: int) -> None:
-        """Mask a living row: it is found no more."""
+        """Mask a living row, so that it is not found any more."""
         self._half_norms[row - self._dropped] = np.inf
         self.living -= 1
 
     def is_living(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Of each of those rows whether it is not masked: (n,) bool."""
+        """Which rows are not masked: (n,) bool."""
         return np.isfinite(self._half_norms[rows - self._dropped])
 
     def drop_through(self, row: int) -> None:
-        """Forget the rows up to that one: they are sealed."""
+        """Drop the rows up to and including that one: they are sealed."""
         count = row + 1 - self._dropped
         self.living -= int(np.isfinite(self._half_norms[:count]).sum())
         capacity = max(_FIRST_CAPACITY, 2 * (len(self._ids) - count))
@@ -71,27 +79,31 @@ class Delta:
         self._dropped += count
 
     def living_rows(self) -> VectorRows:
-        """All that is not masked."""
+        """All rows that are not masked, in the order of their arrival."""
+        return self.numbered_rows().rows
+
+    def numbered_rows(self) -> DeltaRows:
+        """`living_rows` with their numbers."""
         count = len(self._ids)
         alive = np.flatnonzero(np.isfinite(self._half_norms[:count]))
         everyone = len(alive) == count
-        return VectorRows(
-            numbers=alive + self._dropped,
+        rows = VectorRows(
             # Rows are only ever appended: a view of those that are there stays as it is.
             vectors=self._vectors[:count] if everyone else self._vectors[alive],
             ids=self._ids.copy() if everyone else [self._ids[position] for position in alive],
             revisions=self._revisions[alive],
             offsets=self._offsets[alive],
         )
+        return DeltaRows(alive + self._dropped, rows)
 
     def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
-        """Whose those rows are, and of which revision."""
+        """The individuals of rows, with their revisions."""
         for row in rows:
             position = row - self._dropped
             yield Member(individual_id=self._ids[position], revision=int(self._revisions[position]))
 
     def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in the log those rows stand: (n,) int64."""
+        """The offsets of the records of rows: (n,) int64."""
         return self._offsets[rows - self._dropped]
 
     def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,7 +111,7 @@ class Delta:
         return self._vectors[rows - self._dropped]
 
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
-        """Every row within the threshold of each probe that stands before it in the log.
+        """For each probe, every row within the threshold whose record stands before the probe's.
 
         `probes` is (n, 128) float32, `offsets` (n,) int64.
         """

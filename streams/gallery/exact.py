@@ -21,27 +21,24 @@ class Hits(NamedTuple):
 
 
 class VectorRows(NamedTuple):
-    """Living rows, of a delta in the order of their arrival. The arrays are not written to any more."""
+    """Embeddings with their individuals, (n,) of each: `vectors` is (n, 128). The arrays are never written to."""
 
-    numbers: NDArray[np.int64]
     vectors: NDArray[np.float32]
     ids: list[str]
     revisions: NDArray[np.int64]
     offsets: NDArray[np.int64]
 
     def chosen(self, which: NDArray[np.intp]) -> "VectorRows":
-        """Some of them, by their positions here, in that order."""
+        """Some of them, by their positions, in that order."""
         ids = [self.ids[position] for position in which.tolist()]
-        return VectorRows(self.numbers[which], self.vectors[which], ids, self.revisions[which], self.offsets[which])
+        return VectorRows(self.vectors[which], ids, self.revisions[which], self.offsets[which])
 
     @classmethod
     def together(cls, parts: "Sequence[VectorRows]") -> "VectorRows":
-        """All of several, in the order of the log."""
-        numbers, vectors, ids, revisions, offsets = zip(*parts, strict=True)
+        """All of `parts`, in the order of the log."""
+        vectors, ids, revisions, offsets = zip(*parts, strict=True)
         names = [name for some in ids for name in some]
-        whole = cls(
-            np.concatenate(numbers), np.concatenate(vectors), names, np.concatenate(revisions), np.concatenate(offsets)
-        )
+        whole = cls(np.concatenate(vectors), names, np.concatenate(revisions), np.concatenate(offsets))
         return whole.chosen(np.argsort(whole.offsets))
 
 

@@ -1,7 +1,7 @@
 """The state of one partition of `encodings`: the latest revision of each individual. A fold over the log.
 
-Pure: what it holds follows from the records applied, in the order of their offsets, and from nothing else. How it
-holds them does not matter to what is found: in the delta, searched exactly, or sealed.
+Pure: its content follows from the records applied, in the order of their offsets, and from nothing else. Whether a
+vector is in the delta, searched exactly, or sealed does not change what is found.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,11 @@ import numpy as np
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent, Rank
 from schemas.shard import Shard
 from streams.gallery.collection import Collection, Latest
-from streams.gallery.exact import VectorRows
+from streams.gallery.delta import DeltaRows
 from streams.gallery.id_table import hash_of
 from streams.gallery.scope import CandidateList, Scope
+
+_MOSTLY = 0.5  # of a delta's rows
 
 
 class Applied(Enum):
@@ -25,29 +27,29 @@ class Applied(Enum):
     NEW = auto()
     """It is now the individual's latest record."""
     AGAIN = auto()
-    """It already was: the same record was handed over again."""
+    """It already was the latest: the same record was handed over again."""
     SUPERSEDED = auto()
-    """It once was, and a later record has taken its place."""
+    """It was the latest once; a later record has replaced it."""
     STALE = auto()
     """It came after a record of a higher revision, which stays the latest."""
 
 
 class AppliedRecord(NamedTuple):
-    """What applying a record did, and the individual's latest record until then, None of one never seen."""
+    """What applying a record did, and the individual's latest record before it, None if it was never seen."""
 
     applied: Applied
     before: Latest | None
 
 
 class Newcomer(NamedTuple):
-    """Who is compared with all before: an encoding and its offset in the log."""
+    """An encoding to be compared with everyone before it, and its offset in the log."""
 
     encoding: EncodingComputed
     offset: int
 
 
 class Gallery:
-    """The individuals of one partition, and of their vectors those that fall to a shard. Not thread-safe."""
+    """The individuals of one partition, with the vectors of one shard. Not thread-safe."""
 
     def __init__(self, shard: Shard = Shard()) -> None:
         self.shard = shard
@@ -59,7 +61,7 @@ class Gallery:
         return sum(scope.living for _, _, scope in self.scopes())
 
     def scopes(self) -> Iterator[tuple[str, str, Scope]]:
-        """Collection, encoder, and what stands in it."""
+        """Every scope, with its collection and encoder."""
         for name, collection in self.collections.items():
             for encoder, scope in collection.scopes.items():
                 yield name, encoder, scope
@@ -69,7 +71,7 @@ class Gallery:
         return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
 
     def apply(self, event: EncodingEvent, offset: int) -> AppliedRecord:
-        """Take in the record at an offset of the log."""
+        """Apply the record at an offset of the log."""
         collection = self.collections.setdefault(event.collection, Collection())
         latest = collection.find(event.individual_id)
         if latest is not None:
@@ -86,10 +88,10 @@ class Gallery:
         return AppliedRecord(Applied.NEW, latest)
 
     def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[CandidateList]:
-        """For each newcomer those who stand before it in the log, are living, and lie within the threshold.
+        """For each newcomer, the living individuals before it in the log within the threshold.
 
-        Newcomers have been applied, are the latest of their individuals, and share one collection. Nearest first, at
-        most `limit` of each.
+        Newcomers have been applied, are their individuals' latest records, and share one collection. At most `limit`
+        candidates for each, the nearest first.
         """
         found: list[CandidateList] = [CandidateList(0, [])] * len(newcomers)
         by_encoder: dict[str, list[int]] = {}
@@ -106,31 +108,34 @@ class Gallery:
                 found[position] = one
         return found
 
-    # how it is held
+    # how it is kept: nothing below changes what is found
 
-    def full(self, limit: int) -> tuple[str, str, VectorRows] | None:
-        """A scope whose delta has reached the limit, if any: collection, encoder, and what is to be sealed."""
+    def full(self, limit: int) -> tuple[str, str, DeltaRows] | None:
+        """A scope whose delta has `limit` rows: collection, encoder, and the rows to seal. None if there is none.
+
+        A delta of which most rows are masked is made smaller instead.
+        """
         for name, encoder, scope in self.scopes():
             if len(scope.delta) >= limit:
-                if 2 * scope.delta.living >= limit:
-                    return name, encoder, scope.delta.living_rows()
-                # Updates of a few people, again and again: most of it is masked.
+                if scope.delta.living >= _MOSTLY * limit:
+                    return name, encoder, scope.delta.numbered_rows()
+                # A few individuals were updated again and again.
                 self.collections[name].hold(encoder, scope.delta.living_rows())
         return None
 
     def compacted_at(self, collection: str, encoder: str) -> datetime | None:
-        """When what stands there was last compacted, None where it never was."""
+        """When a scope was last compacted, None where it never was."""
         scope = self.collections[collection].scopes.get(encoder) if collection in self.collections else None
         return None if scope is None else scope.compacted_at
 
     def drop_empty(self) -> bool:
-        """Forget segments in which nobody lives any more, of an earlier encoder, say; whether there were any."""
+        """Remove segments whose rows are all masked (a retired encoder's, say). Returns whether there was one."""
         before = sum(len(scope.segments) for _, _, scope in self.scopes())
         for _, _, scope in self.scopes():
             scope.segments = [segment for segment in scope.segments if segment.living]
         return sum(len(scope.segments) for _, _, scope in self.scopes()) < before
 
     def put_away(self, limit: int) -> None:
-        """Have individuals without a vector take little memory, once they are many."""
+        """See `Collection.put_away`."""
         for collection in self.collections.values():
             collection.put_away(limit)

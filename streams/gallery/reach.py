@@ -4,12 +4,12 @@ import numpy as np
 
 from streams.gallery.exact import VectorRows, half_norms, search_block
 
-_REACH_SAMPLE = 10_000
-_MOST_IN_REACH = 5_000
+_REACH_SAMPLE = 10_000  # rows, searched by a hundredth of them: a million pairs, milliseconds
+_MOST_IN_REACH = 5_000  # on average: of a million people 2.5 billion pairs, which no memory holds
 
 
 def others_in_reach(rows: VectorRows, threshold: float) -> float:
-    """How many others lie within the threshold of one of `rows`, by a sample."""
+    """The average number of others within the threshold of one of `rows`, estimated from a sample."""
     random = np.random.default_rng(len(rows.ids))
     some = rows.vectors[random.choice(len(rows.ids), min(len(rows.ids), _REACH_SAMPLE), replace=False)]
     probes = some[: max(1, _REACH_SAMPLE // 100)]
@@ -18,11 +18,11 @@ def others_in_reach(rows: VectorRows, threshold: float) -> float:
 
 
 class TooManyPairsError(Exception):
-    """There are more pairs at the supposed threshold than can be listed. The text says how many."""
+    """There are more pairs at a threshold than can be listed. The text says how many."""
 
 
 def check_reach(threshold: float, others: float) -> None:
-    """Raise TooManyPairsError where everyone has too many others within that threshold."""
+    """Raise TooManyPairsError where the average number of others within the threshold is too large."""
     if others > _MOST_IN_REACH:
         raise TooManyPairsError(
             f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list"

@@ -1,4 +1,4 @@
-"""Which share of pairs is found, and how sure that is. Pure."""
+"""The share of pairs that is found, and its confidence interval. Pure."""
 
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ class Recall(NamedTuple):
 
 
 def recall_of(probes: NDArray[np.int64], hit: NDArray[np.bool_]) -> Recall:
-    """Of pairs, by the probe that each is of and whether it was found.
+    """The recall of pairs, given the probe of each, (n,) int64, and whether it was found, (n,) bool.
 
-    The share is that of all pairs, or the mean of the shares that probes find, whichever is less: in a crowd the many
-    hide the lone. The interval is Wilson's (1927), of as many independent observations as have the variance that was
+    The share is that of all pairs, or the mean share of the probes, whichever is less: the many pairs of a crowd would
+    hide the few of others. The interval is Wilson's (1927), for as many independent observations as have the variance
     observed between probes (Kish's effective sample size: the pairs of one probe are missed together); where nothing
-    was missed, of as many as there are probes with pairs.
+    was missed, for as many as there are probes with pairs.
     """
     expected = np.bincount(probes)
     found = np.bincount(probes, weights=hit)[expected > 0]

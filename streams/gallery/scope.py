@@ -1,4 +1,4 @@
-"""What is compared with each other: the embeddings of one encoder in one collection."""
+"""The embeddings of one encoder in one collection: they are compared with each other, and with no others."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +14,7 @@ from streams.gallery.segment import Segment
 
 
 class Candidate(NamedTuple):
-    """Someone registered before who looks like the same person, and where in the log that stands."""
+    """An individual registered before that looks like the same person, and the offset of its record."""
 
     member: Member
     distance: float
@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
 
 
 class CandidateList(NamedTuple):
-    """Of one newcomer: how many candidates there are, and the nearest of them."""
+    """The number of candidates of one newcomer, and the nearest of them."""
 
     total: int
     nearest: list[Candidate]
@@ -30,7 +30,7 @@ class CandidateList(NamedTuple):
 
 @dataclass(slots=True)
 class Scope:
-    """The delta, searched exactly, and the segments that were sealed from it before."""
+    """A delta, searched exactly, and the segments that were sealed from it before."""
 
     delta: Delta = field(default_factory=Delta)
     segments: list[Segment] = field(default_factory=list)
@@ -38,16 +38,16 @@ class Scope:
 
     @property
     def living(self) -> int:
-        """How many have an embedding here."""
+        """How many individuals have an embedding here."""
         return self.delta.living + sum(segment.living for segment in self.segments)
 
     def search(
         self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float, limit: int
     ) -> list[CandidateList]:
-        """For each probe those who stand before it in the log and lie within the threshold, the nearest by name.
+        """For each probe the candidates: individuals before it in the log within the threshold.
 
-        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit`, nearest first; of those equally near the
-        one that stands earlier in the log, however they are held.
+        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit` are listed, the nearest first; of several
+        equally near, the one that stands earlier in the log.
         """
         totals = np.zeros(len(probes), dtype=np.int64)
         nearest: list[list[Candidate]] = [[] for _ in range(len(probes))]

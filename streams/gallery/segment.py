@@ -1,4 +1,4 @@
-"""A sealed segment: an HNSW index that is never written to again, and beside it whose its rows are.
+"""A sealed segment: an HNSW index that is never written to again, and the individuals of its rows.
 
 https://arxiv.org/abs/1603.09320; the library is hnswlib. Its parameters follow from a recall floor: how much HNSW
 misses is a property of the data, so it is measured on the very segment that was built.
@@ -19,11 +19,11 @@ from streams.gallery.exact import SLACK, Hits, VectorRows, distances_of_pairs, h
 from streams.gallery.id_table import IdTable, hash_of
 from streams.gallery.shared_vectors import SharedVectors
 
-_SCAN_ROWS = 16_384
+_SCAN_ROWS = 16_384  # 8 MB of vectors at once
 
 
 class IndexQuality(BaseModel):
-    """How an index was built, and what it finds: measured against exact search when it was built."""
+    """The parameters of an index, and its recall, measured against exact search when it was built."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,24 +47,37 @@ class Ids:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> "Ids":
-        """From a list."""
+        """The ids of a list."""
         encoded = [name.encode() for name in ids]
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
 
     def __getitem__(self, row: int) -> str:
         return self.text[self.ends[row] : self.ends[row + 1]].tobytes().decode()
 
 
 class Segment:
-    """Rows are in the order of the roster, which is that of a hash: as good as shuffled. Nodes are borne by rows.
+    """The sealed rows of one encoder in one collection, and the index of their vectors.
 
-    Queries run without Python's lock. `remove` masks a row; the index stays as it is.
+    Invariant: rows are in the order of `id_table`, that of a hash, so they are as good as shuffled; every row has an id
+    and shares one node of the index. Raises ValueError where the parts do not belong together: when a segment is built,
+    and when it is read again.
+
+    Queries run without Python's lock. `remove` masks a row; the index is never changed.
     """
 
     def __init__(
         self, id_table: IdTable, ids: Ids, shared: SharedVectors, index: hnswlib.Index, quality: IndexQuality
     ) -> None:
+        rows, nodes = len(id_table), len(shared.begins) - 1
+        if (len(ids), len(shared.rows), index.get_current_count()) != (rows, rows, nodes):
+            raise ValueError(
+                f"{rows} rows, {len(ids)} ids, {len(shared.rows)} rows of {nodes} nodes, and "
+                f"{index.get_current_count()} nodes in the index"
+            )
         self.id_table, self.ids, self.shared, self.index, self.quality = id_table, ids, shared, index, quality
         self.alive = np.ones(len(id_table), dtype=np.bool_)
         self.living = len(id_table)
@@ -75,31 +88,31 @@ class Segment:
         return len(self.id_table)
 
     def remove(self, row: int) -> None:
-        """Mask a living row: it is found no more."""
+        """Mask a living row, so that it is not found any more."""
         self.alive[row] = False
         self.living -= 1
 
     def remove_rows(self, rows: NDArray[np.int64]) -> None:
-        """Mask rows, whether they are living or not."""
+        """Mask rows, (n,) int64, whether they are living or not."""
         self.alive[rows] = False
         self.living = int(self.alive.sum())
 
     def remove_ids(self, ids: Iterable[str]) -> None:
-        """Mask the rows of those ids."""
+        """Mask the rows of individuals. Ids that are not here are ignored."""
         rows = (self.id_table.row_of(hash_of(individual_id)) for individual_id in ids)
         self.remove_rows(np.array([row for row in rows if row is not None], dtype=np.int64))
 
     def is_living(self, row: int) -> bool:
-        """Whether the row is not masked."""
+        """Whether a row is not masked."""
         return bool(self.alive[row])
 
     def members(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Member]:
-        """Whose those rows are, and of which revision."""
+        """The individuals of rows, with their revisions."""
         for row in rows:
             yield Member(individual_id=self.ids[row], revision=int(self.id_table.revisions[row]))
 
     def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in the log those rows stand: (n,) int64."""
+        """The offsets of the records of rows: (n,) int64."""
         return self.id_table.offsets[rows]
 
     def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -107,13 +120,13 @@ class Segment:
         return _vectors(self.index, self.shared.nodes_of(rows))
 
     def take(self, rows: NDArray[np.int64]) -> VectorRows:
-        """Those rows, as a delta has them."""
+        """The vectors and individuals of rows, (n,) int64, in that order."""
         vectors = self.vectors_of(rows)
         ids = [self.ids[row] for row in rows.tolist()]
-        return VectorRows(rows, vectors, ids, self.id_table.revisions[rows], self.id_table.offsets[rows])
+        return VectorRows(vectors, ids, self.id_table.revisions[rows], self.id_table.offsets[rows])
 
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
-        """The rows within the threshold of each probe that stand before it in the log, as the index finds them.
+        """For each probe, the rows within the threshold whose records stand before it, as the index finds them.
 
         `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
         """
@@ -137,8 +150,8 @@ def search_index(
 ) -> Hits:
     """The nodes that the index finds within the threshold of each probe, however many.
 
-    The first k is ef: as many are looked at in any case. Where the farthest of k is within the threshold, k doubles.
-    Distances are exact, by what `vectors_of` says of nodes: the index itself, unless there is a faster way.
+    The first k is ef: hnswlib looks at that many in any case. Where the farthest of k is within the threshold, k
+    doubles. Distances are exact. `vectors_of` returns the vectors of nodes; without it the index is asked.
     """
     count = index.get_current_count()
     limit = threshold**2 + SLACK
@@ -165,7 +178,7 @@ def search_index(
 
 
 def _scan(index: hnswlib.Index, probes: NDArray[np.float32], threshold: float) -> Hits:
-    """Exactly what lies within the threshold, by looking at all rows."""
+    """The nodes within the threshold, by an exact search of all."""
     parts = []
     for begin in range(0, index.get_current_count(), _SCAN_ROWS):
         rows = np.arange(begin, min(begin + _SCAN_ROWS, index.get_current_count()))

@@ -1,4 +1,4 @@
-"""Whether an index that is begun will find enough once it is finished: a million too sparse links cost minutes. Pure.
+"""Gives an index up when a tenth of it shows that it cannot reach the recall floor: building it costs minutes. Pure.
 
 Of pairs within the threshold there are too few among a tenth of the nodes, and they are found: the many that a search
 has to tell from them are missing too. How often the nearest of a probe are missed, by their rank, hardly depends on
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from streams.gallery.exact import half_norms
 from streams.gallery.recall import recall_of
 
-_TIMES_AS_MANY, _MOST_OF_A_PROBE = 3, 30
-_SCANNED_AT_ONCE = 5_000_000  # pairs of 12 bytes
+_TIMES_AS_MANY, _MOST_OF_A_PROBE = 3, 30  # neighbours looked for, by the number in reach: see above
+_SCANNED_AT_ONCE = 5_000_000  # pairs of 12 bytes: 60 MB
 
 
 def will_miss_floor(
@@ -36,7 +36,7 @@ def will_miss_floor(
     in_reach: NDArray[np.int64],
     floor: float,
 ) -> bool:
-    """Whether, with 95 % confidence, an index of all vectors will find less than the floor at that ef.
+    """Whether, with 95 % confidence, an index of all vectors will find less than the share `floor` at that ef.
 
     `index` has the first of `vectors` (n, 128) so far; `in_reach`, (m,) int64, is how many of all lie within the
     threshold of each of `probes` (m, 128).
@@ -58,7 +58,7 @@ def will_miss_floor(
 
 
 def _nearest(probes: NDArray[np.float32], nodes: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Of each probe so many nodes, the nearest first, by exact search: (m, count) int64."""
+    """The nearest `count` nodes of each probe, the nearest first, by exact search: (m, count) int64."""
     halves, at_once = half_norms(nodes), max(1, _SCANNED_AT_ONCE // len(nodes))
     nearest = np.empty((len(probes), count), np.int64)
     for begin in range(0, len(probes), at_once):

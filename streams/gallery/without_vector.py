@@ -1,4 +1,4 @@
-"""Individuals without a vector here, in little memory."""
+"""Individuals without a vector in this shard, in 33 bytes each."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,12 @@ from streams.gallery.id_table import IdTable, hashes_of, order_of
 class WithoutVector:
     """Individuals without a vector here: erased ones, and living ones whose vector is in another shard. Immutable.
 
-    What is kept of them is a hash, so that a record that comes late is known to be late.
+    They are kept so that a late record is recognized as late.
     """
 
     def __init__(self, id_table: IdTable, erased: NDArray[np.bool_]) -> None:
+        if len(id_table) != len(erased):
+            raise ValueError(f"{len(id_table)} individuals, and {len(erased)} times whether they are erased")
         self.id_table, self.erased = id_table, erased
 
     def __len__(self) -> int:
@@ -24,23 +26,20 @@ class WithoutVector:
     def of(
         cls, ids: Sequence[str], revisions: Sequence[int], offsets: Sequence[int], erased: Sequence[bool]
     ) -> "WithoutVector":
-        """From lists in any order."""
-        id_table = IdTable(hashes_of(ids), np.array(revisions, np.int64), np.array(offsets, np.int64))
-        return cls(id_table, np.array(erased, np.bool_))._sorted()
+        """From the columns of a table, in any order."""
+        hashes = hashes_of(ids)
+        id_table = IdTable.of(hashes, np.array(revisions, np.int64), np.array(offsets, np.int64))
+        return cls(id_table, np.array(erased, np.bool_)[order_of(hashes)])
 
     def with_earlier(self, earlier: "WithoutVector") -> "WithoutVector":
-        """Both in one; of an id that is in both the later record."""
+        """Both in one, with the later record of an individual that is in both."""
         gone = earlier.id_table.find(self.id_table.hashes)
         kept = np.ones(len(earlier), dtype=np.bool_)
         kept[gone[gone >= 0]] = False
-        both = IdTable(
-            np.concatenate([earlier.id_table.hashes[kept], self.id_table.hashes]),
+        hashes = np.concatenate([earlier.id_table.hashes[kept], self.id_table.hashes])
+        both = IdTable.of(
+            hashes,
             np.concatenate([earlier.id_table.revisions[kept], self.id_table.revisions]),
             np.concatenate([earlier.id_table.offsets[kept], self.id_table.offsets]),
         )
-        return WithoutVector(both, np.concatenate([earlier.erased[kept], self.erased]))._sorted()
-
-    def _sorted(self) -> "WithoutVector":
-        order = order_of(self.id_table.hashes)
-        id_table = IdTable(self.id_table.hashes[order], self.id_table.revisions[order], self.id_table.offsets[order])
-        return WithoutVector(id_table, self.erased[order])
+        return WithoutVector(both, np.concatenate([earlier.erased[kept], self.erased])[order_of(hashes)])

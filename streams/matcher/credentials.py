@@ -1,4 +1,4 @@
-"""How Faust's client gets to the broker: the same settings as librdkafka's, in `schemas.kafka`."""
+"""Faust's credentials for the broker, from the same settings as librdkafka's: see `runtime.servers.kafka`."""
 
 import ssl
 
@@ -10,7 +10,7 @@ from schemas.settings import Settings
 
 
 def credentials(settings: Settings) -> CredentialsT | None:
-    """None where the broker asks for neither TLS nor a password."""
+    """The credentials, None where the broker wants neither TLS nor a password."""
     tls = ssl.create_default_context(cafile=settings.kafka_ca) if settings.kafka_tls else None
     if settings.kafka_user is not None and settings.kafka_password is not None:
         return SASLCredentials(

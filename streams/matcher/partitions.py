@@ -52,21 +52,21 @@ class Matcher:
         await self._in_thread(lambda: None)
 
     async def take_over(self, partitions: set[int]) -> None:
-        """Restore the partitions that this process now has, and forget those that went to others."""
+        """Restore the partitions that this process has now, and drop those that belong to others."""
         self._context.ownership.set(partitions)
         await self._in_thread(lambda: self._take_over(partitions))
         if partitions:
             HEALTH.ready()
 
     async def process(self, records: list[StoredRecord]) -> set[int]:
-        """Match records of any partitions; return when what follows from them is durable.
+        """Match records of any partitions. Returns once the findings are durable.
 
-        Returns the partitions that went to another process meanwhile: their records must not be acknowledged here.
+        Returns the partitions that another process took over meanwhile: their records must not be acknowledged here.
         """
         return await self._in_thread(lambda: self._process(records))
 
     async def look_after(self) -> None:
-        """Raise StalledError if the stream hands nothing over although the log has more; tend the partitions."""
+        """Tend the partitions. Raises StalledError if the stream hands nothing over although the log has more."""
         await self._in_thread(self._look_after)
 
     def _look_after(self) -> None:
@@ -78,15 +78,15 @@ class Matcher:
 
     def _take_over(self, partitions: set[int]) -> None:
         for partition, matcher in list(self._partitions.items()):
-            # One that comes back may have been another's meanwhile, who matched more of it.
+            # Another process may have had it meanwhile, and matched more of it.
             if partition not in partitions or (self._context.progress.matched(partition) or 0) > matcher.position:
                 del self._partitions[partition]
         for partition in sorted(partitions):
             HEALTH.not_ready(f"partition {partition} is being restored")
-            HEALTH.beat()  # from this thread: that it waits for a server is believed of the loop's alone
+            HEALTH.beat()  # from this thread: waiting for a server counts as alive in the beating thread alone
             self._matcher_of(partition)
-        # What was restored stays: collections that go through all of it would take a tenth of the time. What was given
-        # up goes before: frozen, a gallery that something still refers to in a circle would never be freed.
+        # The garbage collector skips frozen objects: going through all galleries took a tenth of the time. It collects
+        # before that: a dropped gallery in a cycle of references would never be freed once frozen.
         gc.unfreeze()
         gc.collect()
         gc.freeze()

@@ -12,7 +12,7 @@ from streams.checkpoint.manifest import CompactedSegment
 from streams.checkpoint.state import state_of
 from streams.gallery.build import build_segment
 from streams.gallery.collection import Collection
-from streams.gallery.exact import VectorRows
+from streams.gallery.delta import DeltaRows
 from streams.gallery.gallery import Gallery
 from streams.matcher.context import BackgroundWork, Checkpoints
 
@@ -134,15 +134,15 @@ class Sealer:
 
         return work
 
-    def _sealing(self, collection: str, encoder: str, rows: VectorRows) -> Callable[[], Finish]:
+    def _sealing(self, collection: str, encoder: str, sealed: DeltaRows) -> Callable[[], Finish]:
         settings, threads = self._settings, self._background.threads
         before = reversed(self._gallery.collections[collection].scopes[encoder].segments)
-        at_least = next((one.quality for one in before if len(one) <= _MUCH_LARGER * len(rows.ids)), None)
+        at_least = next((one.quality for one in before if len(one) <= _MUCH_LARGER * len(sealed.rows.ids)), None)
 
         def work() -> Finish:
             begun = self._clock()
             threshold = settings.threshold_for(collection)
-            segment = build_segment(rows, threshold, settings.recall_floor, threads, at_least)
+            segment = build_segment(sealed.rows, threshold, settings.recall_floor, threads, at_least)
             quality = segment.quality
             log.log(
                 logging.INFO if quality.recall >= settings.recall_floor else logging.WARNING,
@@ -158,7 +158,7 @@ class Sealer:
             )
 
             def finish() -> None:
-                self._gallery.collections[collection].adopt(encoder, rows, segment)
+                self._gallery.collections[collection].adopt(encoder, sealed, segment)
                 self._is_unsaved = True
 
             return finish

@@ -1,4 +1,4 @@
-"""What a matcher says of each partition for `facematch status`: a value in Redis, written every few seconds."""
+"""The vitals of each partition for `facematch status`: a value in Redis, written every 2 s."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,7 +26,7 @@ class SegmentVitals(_Model):
 
 
 class ScopeVitals(_Model):
-    """The embeddings of one encoder in one collection. `delta`: rows that are searched exactly."""
+    """One encoder in one collection. `people`: living rows; `delta`: rows that are searched exactly."""
 
     collection: str
     encoder: str
@@ -37,7 +37,7 @@ class ScopeVitals(_Model):
 
 
 class PartitionVitals(_Model):
-    """How things stood with a partition at `at`. All below offset `matched` is matched."""
+    """The vitals of a partition at the time `at`. Everything below offset `matched` is matched."""
 
     partition: int
     shard: str
@@ -66,12 +66,12 @@ def vitals_of(gallery: Gallery, partition: int, matched: int, now: datetime) -> 
 
 
 def write_vitals(redis: Redis, settings: Settings, shard: Shard, vitals: PartitionVitals) -> None:
-    """Keep them in the place of what was said before."""
+    """Replace the vitals of the partition in Redis."""
     redis.set(key(settings, "vitals", shard, vitals.partition), vitals.model_dump_json())
 
 
 def read_vitals(redis: Redis, settings: Settings) -> Iterator[PartitionVitals]:
-    """Of every partition of every shard that any matcher spoke of."""
+    """The vitals of every partition and shard that a matcher ever wrote."""
     for name in redis.scan_iter(match=key(settings, "vitals", "*", "*"), count=1000):
         value = redis.get(name)
         if value is not None:

@@ -60,7 +60,7 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
     app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
     app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
 
-    # What arrives while a batch is matched is the next one: alone if it comes alone, many where there is much to do.
+    # The events that arrive while a batch is matched are the next batch: one if there is little to do, else many.
     arrived: asyncio.Queue[Any] = asyncio.Queue(settings.match_batch)
 
     @app.agent(topic, concurrency=1, name="match")
@@ -107,12 +107,12 @@ class _Worker(faust.Worker):
         super()._schedule_shutdown(number)
 
     def _crash(self, reason: BaseException) -> None:
-        exit_within()  # one of its threads may end while the others wait for it: then it would never end
+        exit_within()  # a thread may end while others wait for it: the process would never end
         super()._crash(reason)
 
 
 def run(settings: Settings, shard: Shard = Shard()) -> None:
-    """Match until SIGTERM or SIGINT, then raise SystemExit. What is not acknowledged by then comes again."""
+    """Match until SIGTERM or SIGINT, then raise SystemExit. Records that are not acknowledged by then come again."""
     app = build_app(settings, shard)
     worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
     worker.spinner = None

@@ -1,8 +1,8 @@
-"""Revisions that stopped counting → what becomes of the pairs that they were in. Pure.
+"""Revisions that stopped counting → what becomes of their pairs. Pure.
 
-Of a pair whose one member is updated or erased, either the next revision is as near, and the pair is found again at it,
-or the pair is retracted. What comes of a batch of the log is what would come of its records one by one: a revision that
-stood for no longer than a part of the batch had pairs too, if the batch was cut otherwise the time before.
+When a member of a pair is updated or erased, the pair is found again at the next revision if that is near enough, else
+it is retracted. A batch has the same result as its records one by one: a revision that counted for only a part of this
+batch may have been found in pairs before, if the batch was cut differently then.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,14 +24,15 @@ from streams.gallery.gallery import Gallery
 from streams.gallery.scope import Scope
 from streams.gallery.segment import Segment
 
-# The nearest of one that left. More it had only in a crowd, of whom few pairs were published; compaction knows which.
+# Times the limit of findings: how many pairs of a departed revision are considered. It had more only in a crowd, where
+# few of them were published; compaction corrects those.
 _FINDINGS_LIMITS = 10
 
 EncodingAt = Callable[[int], EncodingComputed | None]
 
 
 class Departed(NamedTuple):
-    """A revision that stopped counting: where it stood, and what ended it, at which offset of the log."""
+    """A revision that stopped counting: its record, and the message at offset `end` that ended it."""
 
     before: Latest
     message: Message[EncodingEvent]
@@ -39,7 +40,7 @@ class Departed(NamedTuple):
 
 
 class _Past(NamedTuple):
-    """A revision that stopped counting, with its vector."""
+    """A revision that counted from offset `begin` to `end`, with its vector, and the message that ended it."""
 
     member: Member
     vector: NDArray[np.float32]
@@ -49,7 +50,7 @@ class _Past(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A pair that `past` was in when it ended: with whom, who stood there at that moment, and since when."""
+    """A pair that `past` was in when it ended: the other member with its vector, its distance, its offset."""
 
     past: _Past
     other: Member
@@ -66,12 +67,13 @@ def events_of_departed(
     encoding_at: EncodingAt,
     now: datetime,
 ) -> list[Message[Event]]:
-    """What is to be said of the pairs of those who left in a batch that the gallery has applied, in the log's order.
+    """For every pair of a revision that stopped counting: DuplicateFound at the next revision, or DuplicateRetracted.
 
-    `encoding_at` reads a record of the log: that of someone whose vector another shard keeps. A retraction is of `now`,
-    so that it counts as later than what was found, whenever those people were registered.
+    `departed` are the revisions that ended in a batch that the gallery has applied, in the order of the log. The vector
+    of one that another shard keeps is read by `encoding_at`. The time of a retraction is `now`, so that it counts as
+    later than the finding, whenever the individuals were registered.
     """
-    said = []
+    events = []
     for (collection, encoder), pasts in _by_scope(departed, encoding_at).items():
         threshold = threshold_for(collection)
         scope = gallery.collections[collection].scopes.get(encoder, Scope())
@@ -81,15 +83,15 @@ def events_of_departed(
         ]
         pairs.sort(key=lambda pair: (pair.past.end, pair.distance, pair.offset))
         distances = _distances_after(pairs, encoder)
-        said += [
-            _said_of(pair, after, collection, encoder, threshold, now)
+        events += [
+            _event_of(pair, after, collection, encoder, threshold, now)
             for pair, after in zip(pairs, distances, strict=True)
         ]
-    return said
+    return events
 
 
 def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tuple[str, str], list[_Past]]:
-    """Those who left, by collection and encoder."""
+    """The departed revisions by collection and encoder, with their vectors."""
     by_place: dict[int, list[Departed]] = {}
     for one in departed:
         by_place.setdefault(id(one.before.place), []).append(one)
@@ -105,7 +107,7 @@ def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tup
 
 
 def _vectors_of(departed: Sequence[Departed], encoding_at: EncodingAt) -> list[tuple[str, NDArray[np.float32] | None]]:
-    """Of those who left the same place the encoder and the vector, None where Kafka has compacted it away."""
+    """The encoder and the vector of revisions from the same place; None where Kafka has compacted it away."""
     place = departed[0].before.place
     if place is not None:
         vectors = place.vectors_of(np.array([one.before.row for one in departed]))
@@ -115,7 +117,7 @@ def _vectors_of(departed: Sequence[Departed], encoding_at: EncodingAt) -> list[t
 
 
 def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: int) -> Iterator[_Pair]:
-    """Pairs with those who stood there before it ended, and still do."""
+    """Pairs with individuals that were there before the revision ended, and still are."""
     probes = np.stack([past.vector for past in pasts])
     ends = np.array([past.end for past in pasts], dtype=np.int64)
     places: list[Delta | Segment] = [scope.delta, *scope.segments]
@@ -137,7 +139,7 @@ def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: i
 
 
 def _with_each_other(pasts: Sequence[_Past], threshold: float, owns: Callable[[str], bool]) -> Iterator[_Pair]:
-    """Pairs of two who left one after the other; of several shards the one says so that has the second."""
+    """Pairs of two departed revisions. Of several shards, the one that owns the second of them publishes."""
     vectors = np.stack([past.vector for past in pasts])
     hits = search_block(vectors, vectors, half_norms(vectors), threshold)
     for at, row, distance in zip(hits.probes.tolist(), hits.rows.tolist(), hits.distances.tolist(), strict=True):
@@ -147,7 +149,7 @@ def _with_each_other(pasts: Sequence[_Past], threshold: float, owns: Callable[[s
 
 
 def _distances_after(pairs: Sequence[_Pair], encoder: str) -> list[float]:
-    """How far apart they are from then on: infinitely where an erasure or another encoder ended it."""
+    """The distances at the next revision: infinite where an erasure or another encoder ended the pair."""
     distances = np.full(len(pairs), np.inf)
     later = [
         (place, event.embedding, pair.vector)
@@ -160,7 +162,7 @@ def _distances_after(pairs: Sequence[_Pair], encoder: str) -> list[float]:
     return distances.tolist()
 
 
-def _said_of(
+def _event_of(
     pair: _Pair, after: float, collection: str, encoder: str, threshold: float, now: datetime
 ) -> Message[Event]:
     past, message = pair.past, pair.past.message

@@ -1,4 +1,4 @@
-"""Records of `encodings` → the records that follow: findings, retractions, checks, corrections, dead letters. Pure."""
+"""Records of `encodings` → the records that follow: findings, retractions, checks, tombstones, dead letters. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +30,11 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What matching goes by.
+    """The rules of matching.
 
-    Of each newcomer the nearest `limit` findings are published. What `erased` forbids is not applied. `encoding_at`
-    reads a record of the log by its offset, for shards.
+    A newcomer's nearest `limit` findings are published. Records that `erased` forbids are not applied. `encoding_at`
+    reads an encoding of the log by its offset: one shard lacks the vectors of the others. `now` is the time of
+    retractions.
     """
 
     threshold_for: ThresholdFor
@@ -76,9 +77,9 @@ def restore(gallery: Gallery, records: Sequence[StoredRecord], erased: Erased = 
 def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Consequences:
     """Apply a batch of one partition, in the order of the log, and compare its newcomers.
 
-    Everyone is compared with all that came before, the earlier ones of the batch included. A newcomer that the
-    batch itself updates or erases is not compared: what takes its place is. Pairs of those who are updated or erased
-    are found again or retracted: see `events_of_departed`.
+    Every newcomer is compared with everyone before it, the earlier ones of the batch included. A newcomer that the
+    batch itself updates or erases is not compared: the record that replaces it is. The pairs of individuals that are
+    updated or erased are found again or retracted: see `events_of_departed`.
     """
     consequences = Consequences()
     newcomers: dict[str, tuple[Message[EncodingEvent], Newcomer]] = {}
@@ -87,7 +88,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
         try:
             message = decode(record, ENCODINGS)
         except UnreadableError as error:
-            if gallery.shard.number == 1:  # all shards read it, one says so
+            if gallery.shard.number == 1:  # all shards read it, one publishes the letter
                 consequences.letters.append(dead_letter(record, error, Source.MATCHER))
             continue
         consequences.read.append(message)
@@ -121,15 +122,15 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 def _compared(
     gallery: Gallery, newcomers: Iterable[tuple[Message[EncodingEvent], Newcomer]], rules: Rules
 ) -> list[Message[Event]]:
-    """What is found of newcomers, and that they were compared."""
-    said: list[Message[Event]] = []
+    """The findings and checks of newcomers."""
+    events: list[Message[Event]] = []
     for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
         messages, encodings = zip(*group, strict=True)
         threshold = rules.threshold_for(collection)
         candidates = gallery.candidates(encodings, threshold, rules.limit)
         for message, one, found in zip(messages, encodings, candidates, strict=True):
-            said += _findings(message, one.encoding, found, threshold, gallery.shard)
-    return said
+            events += _findings(message, one.encoding, found, threshold, gallery.shard)
+    return events
 
 
 def _erasure_of(message: Message[EncodingEvent], erased: Erased) -> Erasure | None:

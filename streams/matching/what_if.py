@@ -1,7 +1,7 @@
-"""What matching would find with other settings: its core goes over a part of the log, and says it to nobody. Pure.
+"""What matching would find with other settings: its core runs over a slice of the log and publishes nothing. Pure.
 
-What stands before the part is applied and not compared, as a matcher does that is started there. All is searched
-exactly: there are no segments.
+Records before the slice are applied and not compared, as by a matcher that is started there. All is searched exactly:
+there are no segments.
 """
 
 from collections import Counter
@@ -21,9 +21,9 @@ from streams.matching.match import Rules, match, restore
 
 @dataclass(frozen=True, slots=True)
 class LogSlice:
-    """A part of a partition's log: from `begin` or the first record that is of `since`, to before `end` or `until`.
+    """A slice of a partition's log: from `begin` and the first record at `since` or later, to before `end` and `until`.
 
-    Offsets and times of Kafka. Only the records of `collection`, where one is named.
+    Offsets and times are Kafka's. Only the records of `collection`, if one is named.
     """
 
     collection: str | None = None
@@ -33,7 +33,7 @@ class LogSlice:
     until: datetime | None = None
 
     def split(self, records: Iterable[StoredRecord]) -> Iterator[tuple[StoredRecord, bool]]:
-        """The records up to the end of the part, in order, and of each whether it is in it."""
+        """The records up to the end of the slice, in order, each with whether it is in the slice."""
         prefix = b"" if self.collection is None else key_prefix(self.collection).encode()
         since, until = _milliseconds(self.since), _milliseconds(self.until)
         begun = False
@@ -55,7 +55,7 @@ class SupposedPair(NamedTuple):
 
 
 class SupposedFinding(NamedTuple):
-    """How near the two are, by which encoder."""
+    """The distance of a pair, and the encoder by which."""
 
     encoder: str
     distance: float

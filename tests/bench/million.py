@@ -143,7 +143,7 @@ def restart_and_memory(matching: Matching, alone: dict[str, float]) -> None:
 def rows_of(vectors: NDArray[np.float32], first: int) -> VectorRows:
     """Individuals `first`, `first + 1` …, each at the offset of its number."""
     numbers = np.arange(first, first + len(vectors))
-    return VectorRows(numbers, vectors, [individual_id(i) for i in numbers.tolist()], np.ones_like(numbers), numbers)
+    return VectorRows(vectors, [individual_id(i) for i in numbers.tolist()], np.ones_like(numbers), numbers)
 
 
 def gallery_of(segment: Segment | None, rest: VectorRows) -> Gallery:

@@ -287,8 +287,8 @@ def filled_gallery(embedding: Make) -> Gallery:
         gallery.apply(computed(f"p{offset}", embedding()), offset)
     full = gallery.full(600)
     assert full is not None
-    collection, encoder, rows = full
-    gallery.collections[collection].adopt(encoder, rows, build_segment(rows, 0.45, 0.999, 1))
+    collection, encoder, sealed = full
+    gallery.collections[collection].adopt(encoder, sealed, build_segment(sealed.rows, 0.45, 0.999, 1))
     for offset in range(600, 700):
         gallery.apply(EncodingErased(collection="c", individual_id=f"p{offset - 600}", revision=2), offset)
     gallery.put_away(50)

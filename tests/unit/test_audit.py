@@ -74,7 +74,7 @@ def audited(
     for begin in range(0, len(records), 100):
         findings.add(records[begin : begin + 100])
     rows = census.living("test")
-    ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[rows.numbers]))
+    ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[census.positions("test")]))
     segment = build_segment(rows.chosen(ours), threshold, 0.999, 1)
     must = required_pairs(segment, ours, rows, threshold, limit, lambda _: None)
     said = findings.statements("c", "test"), findings.checked("c", "test")

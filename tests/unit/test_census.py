@@ -53,7 +53,7 @@ def folded(fold: Fold, shard: Shard = Shard()) -> dict[tuple[str, str], Standing
         )
         for encoder in census.in_use():
             rows = census.living(encoder)
-            ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[rows.numbers]))
+            ours = np.flatnonzero(falling_to(shard, census.id_table.hashes[census.positions("test")]))
             found[census.collection, encoder] = standing(rows.chosen(ours))
     return found
 

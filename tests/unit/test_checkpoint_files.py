@@ -17,6 +17,7 @@ from streams.checkpoint.files import (
 )
 from streams.gallery.build import build_segment
 from streams.gallery.exact import VectorRows
+from streams.gallery.segment import Segment
 from streams.gallery.without_vector import WithoutVector
 from tests.population import again, embeddings
 
@@ -34,7 +35,7 @@ def unpacked(parts: Mapping[str, BinaryIO], unpack: Callable[[Mapping[str, Binar
 
 def test_a_segment_that_was_packed_gives_the_same_answers() -> None:
     numbers = np.arange(2000, dtype=np.int64)
-    rows = VectorRows(numbers, embeddings(2000, seed=1), [f"名前-{i}" for i in numbers], numbers + 1, numbers + 100)
+    rows = VectorRows(embeddings(2000, seed=1), [f"名前-{i}" for i in numbers], numbers + 1, numbers + 100)
     segment = build_segment(rows, 0.45, 0.99, 2)
     after = unpacked(pack_segment(segment), lambda parts: unpack_segment(parts, segment.quality))
     probes, offsets = again(numbers, seed=1), np.full(2000, 1100)
@@ -57,15 +58,30 @@ def test_the_absent_who_were_packed_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_the_rest_that_was_packed_is_the_same_but_for_the_numbers_of_its_rows(count: int) -> None:
+def test_the_rest_that_was_packed_is_the_same(count: int) -> None:
     ids = ["a", "名前/ü", "c"][:count]
     numbers = np.arange(count, dtype=np.int64)
-    rows = VectorRows(numbers + 50, embeddings(count, seed=1), ids, numbers + 1, numbers + 100)
+    rows = VectorRows(embeddings(count, seed=1), ids, numbers + 1, numbers + 100)
     alive = [np.array([True, False, True]), np.array([], np.bool_)]
     after = unpacked(pack_rest(Rest(rows, alive)), unpack_rest)
     assert after.rows.ids == ids
-    assert after.rows.numbers.tolist() == list(range(count))
     assert np.array_equal(after.rows.vectors, rows.vectors)
     assert np.array_equal(after.rows.revisions, rows.revisions)
     assert np.array_equal(after.rows.offsets, rows.offsets)
     assert [one.tolist() for one in after.alive] == [one.tolist() for one in alive]
+
+
+@pytest.mark.parametrize("lacking", ["ids", "shared", "nodes"])
+def test_parts_that_do_not_belong_together_are_no_segment(lacking: str) -> None:
+    """Chunks with the right checksums may still be of different segments."""
+    numbers = np.arange(200, dtype=np.int64)
+    rows = VectorRows(embeddings(200, seed=1), [f"p{i}" for i in numbers], numbers + 1, numbers)
+    whole = build_segment(rows, 0.45, 0.99, 1)
+    part = build_segment(rows.chosen(numbers[:150]), 0.45, 0.99, 1)
+    mixed = {
+        "ids": (whole.id_table, part.ids, whole.shared, whole.index),
+        "shared": (whole.id_table, whole.ids, part.shared, part.index),
+        "nodes": (whole.id_table, whole.ids, whole.shared, part.index),
+    }
+    with pytest.raises(ValueError, match="200 rows"):
+        Segment(*mixed[lacking], whole.quality)

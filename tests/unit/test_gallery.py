@@ -21,7 +21,7 @@ from streams.checkpoint.state import ScopeState, State, gallery_of, state_of
 from streams.compaction.census import Fold
 from streams.gallery.build import build_segment
 from streams.gallery.collection import Collection
-from streams.gallery.exact import VectorRows
+from streams.gallery.delta import DeltaRows
 from streams.gallery.gallery import Applied, Gallery
 from streams.gallery.id_table import falling_to
 from streams.gallery.segment import Segment
@@ -42,7 +42,7 @@ class Holder:
     limit: int = FEW
     said: Consequences = field(default_factory=Consequences)
     offset: int = 0
-    under_way: list[tuple[str, str, VectorRows]] = field(default_factory=list)
+    under_way: list[tuple[str, str, DeltaRows]] = field(default_factory=list)
     log: dict[int, StoredRecord] = field(default_factory=dict)
     compacted: list[tuple[str, str, Segment]] = field(default_factory=list)
 
@@ -64,12 +64,12 @@ class Holder:
         busy = {(collection, encoder) for collection, encoder, _ in self.under_way}
         for collection, encoder, scope in self.gallery.scopes():
             if scope.delta.living and (collection, encoder) not in busy:
-                self.under_way.append((collection, encoder, scope.delta.living_rows()))
+                self.under_way.append((collection, encoder, scope.delta.numbered_rows()))
 
     def adopt(self) -> None:
-        for collection, encoder, rows in self.under_way:
-            segment = build_segment(rows, THRESHOLD, 0.999, 1)
-            self.gallery.collections[collection].adopt(encoder, rows, segment)
+        for collection, encoder, sealed in self.under_way:
+            segment = build_segment(sealed.rows, THRESHOLD, 0.999, 1)
+            self.gallery.collections[collection].adopt(encoder, sealed, segment)
         self.under_way = []
 
     def compact(self) -> None:
@@ -80,7 +80,8 @@ class Holder:
         for census in fold.collections():
             for encoder in census.in_use():
                 rows = census.living(encoder)
-                ours = rows.chosen(np.flatnonzero(falling_to(self.gallery.shard, census.id_table.hashes[rows.numbers])))
+                hashes = census.id_table.hashes[census.positions(encoder)]
+                ours = rows.chosen(np.flatnonzero(falling_to(self.gallery.shard, hashes)))
                 if ours.ids:
                     self.compacted.append((census.collection, encoder, build_segment(ours, THRESHOLD, 0.999, 1)))
 

@@ -116,3 +116,14 @@ def test_nobody_is_absent_from_nothing() -> None:
     nobody, one = WithoutVector.of([], [], [], []), WithoutVector.of(["a"], [1], [0], [True])
     assert len(nobody) == len(nobody.with_earlier(nobody)) == 0
     assert known(one.with_earlier(nobody), ["a"]) == known(nobody.with_earlier(one), ["a"]) == {"a": (1, 0, True)}
+
+
+def test_a_table_whose_hashes_do_not_ascend_or_whose_columns_differ_in_length_is_refused() -> None:
+    """A search would miss ids, and the last nodes of a segment would be no random sample."""
+    numbers = np.arange(2, dtype=np.int64)
+    for wrong in ([(7, 1), (5, 9)], [(7, 2), (7, 1)], [(LARGEST, 0), (0, 0)]):
+        with pytest.raises(ValueError, match="do not ascend"):
+            IdTable(as_array(wrong), numbers, numbers)
+        assert len(IdTable.of(as_array(wrong), numbers, numbers)) == 2
+    with pytest.raises(ValueError, match="2 hashes, 1 revisions"):
+        IdTable(as_array(HASHES[:2]), numbers[:1], numbers)

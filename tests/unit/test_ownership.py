@@ -39,7 +39,7 @@ def test_a_partition_that_was_revoked_is_lost_and_the_others_stay(ownership: Own
 
 
 @pytest.mark.parametrize("first", ["owns", "check", "tick"])
-def test_that_the_process_stood_still_is_noticed_by_whoever_asks_first_and_for_good(
+def test_that_the_process_was_frozen_is_noticed_by_whoever_asks_first_and_for_good(
     ownership: Ownership, clock: Clock, first: str
 ) -> None:
     """Before Kafka gives its partitions away; if the tick came first, who asks next would see nothing unusual."""

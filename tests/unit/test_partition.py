@@ -173,7 +173,7 @@ def test_a_partition_lost_at_any_call_leaves_nothing_half_done_and_the_next_matc
                 if error is PartitionLostError:
                     parts.ownership.set([])
                 else:
-                    parts.ownership._stood_still = True
+                    parts.ownership._was_frozen = True
 
         parts.on_step = lose
         try:
@@ -184,7 +184,7 @@ def test_a_partition_lost_at_any_call_leaves_nothing_half_done_and_the_next_matc
         assert checkpoint is None or checkpoint.offset <= matched, f"step {number}: saved ahead of what is matched"
         parts.on_step = lambda _: None
         parts.ownership.set([PARTITION])
-        parts.ownership._stood_still = False
+        parts.ownership._was_frozen = False
         parts.background._waiting.clear()
         run_to_the_end(parts)
         assert parts.publisher.last_of_each_key() == whole.publisher.last_of_each_key(), f"lost at step {number}"

@@ -25,7 +25,7 @@ Pairs = set[tuple[int, int]]
 def rows_of(vectors: NDArray[np.float32]) -> VectorRows:
     """Row i is of p<i>, of revision i + 1, at offset i."""
     numbers = np.arange(len(vectors), dtype=np.int64)
-    return VectorRows(numbers, vectors, [f"p{i}" for i in numbers], numbers + 1, numbers)
+    return VectorRows(vectors, [f"p{i}" for i in numbers], numbers + 1, numbers)
 
 
 def sealed(vectors: NDArray[np.float32], floor: float = 0.999, at_least: IndexQuality | None = None) -> Segment:
