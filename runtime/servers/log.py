@@ -155,9 +155,7 @@ class TopicLog:
             if not is_transient(error):
                 raise KafkaException(error)
             return False
-        assert partition is not None
-        assert offset is not None
-        if partition not in reading.next:
+        if partition is None or offset is None or partition not in reading.next:
             return False
         end = reading.ends[partition]
         reading.next[partition] = offset if error is not None else offset + 1

@@ -98,6 +98,12 @@ def value_of(redis: Redis, name: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
+def fields_of(redis: Redis, name: str | bytes) -> dict[bytes, bytes]:
+    """The fields of a hash and their values; none where there is no such key."""
+    fields = redis.hgetall(name).items()
+    return {field: value for field, value in fields if isinstance(field, bytes) and isinstance(value, bytes)}
+
+
 def key(settings: Settings, name: str, shard: Shard | str, partition: int | str) -> str:
     """A key of a shard's partition. All of them are in one slot of a Redis Cluster."""
     return f"{settings.namespace}:{{{shard}:{partition}}}:{name}"

@@ -3,7 +3,7 @@
 import structlog
 from redis import Redis
 
-from runtime.servers.redis import key, value_of
+from runtime.servers.redis import fields_of, key, value_of
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.checkpoint.chunks import Chunks, NamingScript
@@ -43,9 +43,7 @@ class Inbox:
     def entries(self) -> dict[bytes, CompactedSegment]:
         """All entries, by their value in Redis. Unreadable ones are removed."""
         found = {}
-        for field, value in self._redis.hgetall(self.key).items():
-            assert isinstance(field, bytes)
-            assert isinstance(value, bytes)
+        for field, value in fields_of(self._redis, self.key).items():
             try:
                 found[value] = CompactedSegment.from_bytes(value)
             except UnusableError as error:

@@ -59,6 +59,21 @@ def test_a_letter_is_read_as_the_message_came(added: tuple[tuple[str, bytes], ..
     assert letter.name == "individuals/3/41"
 
 
+def test_a_letters_headers_are_found_by_their_names_wherever_they_stand() -> None:
+    letter = letter_of(CREATED)
+    *came, topic, partition, offset, timestamp, consumer, error = letter.headers
+    moved = (error, *came, offset, topic, consumer, partition, ("added", b"on the way"), timestamp)
+    found = read(replace(letter, headers=moved))
+    assert found == replace(read(letter), record=replace(CREATED, headers=(*came, ("added", b"on the way"))))
+
+
+@pytest.mark.parametrize("name", ["partition", "offset", "timestamp"])
+def test_a_letter_whose_position_is_no_number_is_none(name: str) -> None:
+    letter = letter_of(CREATED)
+    headers = tuple((key, b"x" if key == f"dead_letter_{name}" else value) for key, value in letter.headers)
+    assert read_letter(replace(letter, headers=headers)) is None
+
+
 def test_what_others_wrote_is_no_letter() -> None:
     assert read_letter(replace(CREATED, topic="dead-letters")) is None
     assert read_letter(StoredRecord("dead-letters", None, b"x", (), 0, 0, 0)) is None
