@@ -5,7 +5,7 @@ import mmap
 import os
 import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
@@ -49,14 +49,15 @@ class NamingScript:
 class Chunks:
     """The chunks of one shard's partition. Raises OutOfMemoryError where Redis is full.
 
-    The names of the chunks that this process writes begin with `writer`.
+    The names of the chunks that this process writes begin with `writer`. Several are read and written at once, in
+    `threads`.
     """
 
-    def __init__(self, redis: Redis, prefix: str, writer: str = "") -> None:
+    def __init__(self, redis: Redis, prefix: str, writer: str = "", threads: Executor | None = None) -> None:
         self._redis = redis
         self._prefix = prefix
         self._writer = writer
-        self._threads = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="chunks")
+        self._threads = threads or ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="chunks")
 
     def key(self, chunk: str) -> str:
         """The key of a chunk."""

@@ -1,5 +1,7 @@
 """The matched offset of each partition, in Redis. It only grows, and only after the findings are durable."""
 
+from redis import Redis
+
 from runtime.servers.redis import connect_patiently, key
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -13,10 +15,11 @@ if tonumber(ARGV[1]) > before then redis.call('SET', KEYS[1], ARGV[1]) end
 class Progress:
     """Matched offsets: everyone below was compared, and the findings are acknowledged by Kafka."""
 
-    def __init__(self, settings: Settings, shard: Shard = Shard()) -> None:
+    def __init__(self, settings: Settings, shard: Shard = Shard(), redis: Redis | None = None) -> None:
+        """`redis` is a client that waits for a Redis that is away; one of its own where none is handed in."""
         self._settings = settings
         self._shard = shard
-        self._redis = connect_patiently(settings)
+        self._redis = redis or connect_patiently(settings)
         self._only_grow = self._redis.register_script(_ONLY_GROW)
 
     def matched(self, partition: int) -> int | None:

@@ -4,6 +4,7 @@ A checkpoint is a cache. Whatever is wrong with it is found when it is read; the
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from enum import Enum
 from weakref import WeakKeyDictionary
@@ -60,11 +61,14 @@ class _Outcome(Enum):
 class CheckpointStore:
     """The checkpoint of one shard's partition. `save` and `load` are called from one thread at a time."""
 
-    def __init__(self, settings: Settings, redis: Redis, shard: Shard, partition: int) -> None:
+    def __init__(
+        self, settings: Settings, redis: Redis, shard: Shard, partition: int, threads: Executor | None = None
+    ) -> None:
+        """`threads` read and write chunks; of its own where none are handed in."""
         self._log = log.bind(partition=partition, **({"shard": str(shard)} if shard.count > 1 else {}))
         self._redis = redis
         self._manifest_key = key(settings, "manifest", shard, partition)
-        self._chunks = Chunks(redis, key(settings, "chunk", shard, partition))
+        self._chunks = Chunks(redis, key(settings, "chunk", shard, partition), threads=threads)
         self._inbox = Inbox(settings, redis, shard, partition)
         self._taken: dict[bytes, CompactedSegment] = {}
         self._replace_manifest = NamingScript(redis, _IF_UNCHANGED, _REPLACE)

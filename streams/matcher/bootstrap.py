@@ -30,7 +30,7 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
         # A record that is not acknowledged in time is published again if the partition is still ours. A process that
         # was stopped finds its unsent records too old to be sent.
         publisher=Publisher(settings, group, give_up_after_s=SESSION_TIMEOUT_S / 2),
-        progress=Progress(settings, shard),
+        progress=Progress(settings, shard, patient_redis),
         ownership=Ownership(),
         erasures=ErasureLog(settings, group),
         checkpoints_of=lambda partition: CheckpointStore(settings, redis, shard, partition),
