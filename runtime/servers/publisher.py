@@ -41,10 +41,12 @@ class Publisher:
         client: str,
         give_up_after_s: float | None = None,
         batch_bytes: int = 1_000_000,
+        producer: Producer | None = None,
     ) -> None:
+        """`producer` is Kafka's client; it is made of the settings where none is handed in."""
         self._namespace = settings.namespace
         self._partitions: dict[str, int] = {}
-        self._producer = Producer(
+        self._producer = producer or Producer(
             client_config(settings, client)
             | {
                 "enable.idempotence": True,
@@ -97,17 +99,17 @@ class Publisher:
     def publish_all(self, records: Iterable[Record], before_each: Callable[[], None] = lambda: None) -> None:
         """Publish records and return once all of them are acknowledged. Raises PublishError.
 
-        What was given up for the time is published again, without limit. `before_each` is called immediately before
+        What was given up for the time is published again, without limit, and what followed it too: the last record of
+        each key is the last that is published. `before_each` is called immediately before
         every record and behind the last, and may raise: then what has not left yet does not. A process that was stopped
         goes on between asking and handing over, or with what it handed over already.
         """
         waiting = list(records)
         while waiting:
-            outcomes: list[KafkaError | None] = []
-            late: list[Record] = []
+            outcomes: dict[int, KafkaError | None] = {}
             try:
-                for record in waiting:
-                    self.publish(record, partial(_take_outcome, outcomes, late, record), before_each)
+                for number, record in enumerate(waiting):
+                    self.publish(record, partial(outcomes.__setitem__, number), before_each)
                 before_each()
             except BaseException:
                 self._producer.purge(in_flight=False)
@@ -115,12 +117,13 @@ class Publisher:
             while len(outcomes) < len(waiting):
                 self._producer.poll(0.1)
                 HEALTH.still_waiting()
-            for error in outcomes:
-                if error is not None:
+            late = [number for number, error in outcomes.items() if error is not None and _is_late(error)]
+            for error in outcomes.values():
+                if error is not None and not _is_late(error):
                     raise PublishError(f"the broker refused a record: {error.str()}")
             if late:
                 log.warning("not acknowledged in time, publishing again", records=len(late))
-            waiting = late
+            waiting = waiting[min(late) :] if late else []
 
     def publish_each(self, records: Sequence[Record], patience_s: float) -> list[KafkaError | None]:
         """Publish records; of each, in their order: None once it is acknowledged, or why no broker takes this one.
@@ -159,10 +162,5 @@ class Publisher:
         return partition_of(collection, self._partitions[topic])
 
 
-def _take_outcome(
-    outcomes: list[KafkaError | None], late: list[Record], record: Record, error: KafkaError | None
-) -> None:
-    if error is not None and error.code() == KafkaError._MSG_TIMED_OUT:
-        late.append(record)
-        error = None
-    outcomes.append(error)
+def _is_late(error: KafkaError) -> bool:
+    return bool(error.code() == KafkaError._MSG_TIMED_OUT)
