@@ -61,7 +61,10 @@ class PartitionMatcher:
         )
 
     def restore(self) -> None:
-        """Take the state from the checkpoint in Redis, and from the log what was matched since."""
+        """Take the state from the checkpoint in Redis, and from the log what was matched since.
+
+        Then match what lies between that and the committed offset, where the stream begins.
+        """
         context = self._context
         begun = context.clock()
         log_end = context.log.span(self.partition).end
@@ -89,6 +92,11 @@ class PartitionMatcher:
             read_from_offset=begin,
             read_to_offset=max(begin, matched),
         )
+        # The stream begins at the committed offset. It is ahead of what Redis knows where Redis lost its last writes:
+        # what lies between is handed over by nobody, and where nothing comes after it the matcher would stand still.
+        committed = min(context.log.committed(self.partition) or 0, log_end)
+        if committed > self.position:
+            self._catch_up(committed)
 
     def process(self, records: Iterable[StoredRecord]) -> None:
         """Match records of this partition, in the order of their offsets. Returns when all findings are durable."""

@@ -84,7 +84,10 @@ class Matcher:
         for partition in sorted(partitions):
             HEALTH.not_ready(f"partition {partition} is being restored")
             HEALTH.beat()  # from this thread: waiting for a server counts as alive in the beating thread alone
-            self._matcher_of(partition)
+            try:
+                self._matcher_of(partition)
+            except PartitionLostError:
+                log.info("gone to another process", partition=partition)
         # The garbage collector skips frozen objects: going through all galleries took a tenth of the time. It collects
         # before that: a dropped gallery in a cycle of references would never be freed once frozen.
         gc.unfreeze()

@@ -261,6 +261,17 @@ def test_a_checkpoint_ahead_of_what_redis_calls_matched_repeats_no_less_than_tha
     assert second.gallery.living == first.gallery.living
 
 
+def test_what_redis_forgot_of_committed_records_is_matched_though_nothing_comes(
+    parts: MatcherParts, embedding: Make
+) -> None:
+    """Redis lost its last writes: the stream begins behind them, and would hand nothing over in a quiet partition."""
+    parts.append(records_of(computed(f"p{number}", embedding()) for number in range(8)))
+    parts.progress.offset, parts.log.committed_offset = 3, 8
+    matcher = matcher_of(parts)
+    assert (matcher.position, parts.progress.offset) == (8, 8)
+    assert checked(parts) == [f"p{number}" for number in range(3, 8)]
+
+
 @pytest.mark.parametrize("committed", [None, 3])
 def test_a_matched_offset_and_a_checkpoint_of_another_log_are_not_believed(
     parts: MatcherParts, caplog: pytest.LogCaptureFixture, committed: int | None
