@@ -67,6 +67,8 @@ class PartitionMatcher:
         """
         context = self._context
         begun = context.clock()
+        # Before the log's end is asked for: while a process was stopped between the two, another may have matched more.
+        known = context.progress.matched(self.partition)
         log_end = context.log.span(self.partition).end
         state = self._checkpoints.load(log_end)
         begin = 0
@@ -74,7 +76,7 @@ class PartitionMatcher:
             self.gallery = gallery_of(state, context.shard)
             begin = state.offset
         in_checkpoint, loaded_s = self.gallery.living, context.clock() - begun
-        self.position = matched = self._matched(log_end)
+        self.position = matched = self._matched(known, log_end)
         for batch in context.log.read({self.partition: Span(begin, matched)}):
             restore(self.gallery, batch, self._rules.erased)
             HEALTH.beat()
@@ -205,10 +207,8 @@ class PartitionMatcher:
         span = Span(offset, offset + 1)
         return [record for batch in self._context.lookup.read({self.partition: span}) for record in batch]
 
-    def _matched(self, log_end: int) -> int:
+    def _matched(self, matched: int | None, log_end: int) -> int:
         """The offset below which everything is matched, as Redis knows it, else the group's committed one."""
-        progress = self._context.progress
-        matched = progress.matched(self.partition)
         if matched is not None and matched > log_end:
             log.warning(
                 "Redis says that more is matched than the log has: it is another log",
@@ -216,7 +216,7 @@ class PartitionMatcher:
                 matched=matched,
                 log_end=log_end,
             )
-            progress.forget(self.partition)
+            self._context.progress.forget(self.partition)
             matched = None
         if matched is None:
             matched = self._context.log.committed(self.partition) or 0

@@ -261,6 +261,24 @@ def test_a_checkpoint_ahead_of_what_redis_calls_matched_repeats_no_less_than_tha
     assert second.gallery.living == first.gallery.living
 
 
+def test_what_another_matched_while_this_process_was_stopped_is_no_other_log(
+    parts: MatcherParts, embedding: Make
+) -> None:
+    """A process that was stopped while it restored forgot the progress of the one that took over."""
+    parts.append(records_of(computed(f"p{number}", embedding()) for number in range(8)))
+    parts.progress.offset = 8
+
+    def go_on_elsewhere(step: str) -> None:
+        if step == "progress.matched":
+            parts.on_step = lambda _: None
+            parts.append(records_of([computed("q", embedding())]))
+            parts.progress.offset = 9
+
+    parts.on_step = go_on_elsewhere
+    assert matcher_of(parts).position == 9
+    assert "progress.forget" not in parts.steps
+
+
 def test_what_redis_forgot_of_committed_records_is_matched_though_nothing_comes(
     parts: MatcherParts, embedding: Make
 ) -> None:
