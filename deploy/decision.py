@@ -6,11 +6,12 @@ from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
 from schemas.envelope import Source, announce, encode
 from schemas.events.pairs import PairDecided
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.tables import decisions, duplicates
 
 
-class UnknownPairError(Exception):
+class UnknownPairError(UserFault):
     """No pair with that id is known."""
 
 
@@ -30,7 +31,7 @@ def decide(settings: Settings, pair_id: str, verdict: str, by: str, note: str) -
         pair = connection.execute(union(*known)).first()
     engine.dispose()
     if pair is None:
-        raise UnknownPairError
+        raise UnknownPairError(f"no pair {pair_id} was ever found; `facematch duplicates` shows their ids")
     event = PairDecided.model_validate(
         {
             "collection": pair.collection,

@@ -19,6 +19,7 @@ from runtime.servers.erasures import ErasureLog
 from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord
 from schemas.erased import Erased
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import ENCODINGS, partition_of
 from streams.matching.match import Rules
@@ -45,7 +46,7 @@ class Supposed:
         )
 
 
-class NoSuchPartError(Exception):
+class NoSuchPartError(UserFault):
     """The log has no such part, or nobody in it. The text says which."""
 
 

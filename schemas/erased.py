@@ -16,9 +16,10 @@ from pydantic import SecretStr
 from schemas.envelope import Message
 from schemas.events.base import Event, individual_key
 from schemas.events.registrations import IndividualErased
+from schemas.faults import UserFault
 
 
-class ErasureKeyError(Exception):
+class ErasureKeyError(UserFault):
     """There is no key, or the registry was made with another one."""
 
 

@@ -93,7 +93,7 @@ class MemoryKafka:
         with self._news:
             self._wait_until_back()
             if topic not in self._topics:
-                raise MissingTopicsError(f"Kafka has no topic {topic}: `facematch setup` creates it")
+                raise MissingTopicsError(f"there is no topic {topic} on this Kafka: `facematch setup` creates topics")
             return list(range(len(self._topics[topic])))
 
     def span(self, topic: str, partition: int) -> Span:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.sql.schema import Table
 
 from schemas.events.base import Event
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.tables import (
     certificates,
@@ -192,7 +193,7 @@ ROLES = (
 )
 
 
-class NameTooLongError(Exception):
+class NameTooLongError(UserFault):
     """The namespace is too long for users of Postgres to have it in their names."""
 
 
@@ -200,7 +201,9 @@ def user_of(settings: Settings, role: Role) -> str:
     """Who a role is on every server. Raises NameTooLongError."""
     name = f"{settings.namespace}-{role.name}"
     if len(name) > _LONGEST_NAME:
-        raise NameTooLongError(f"{name} has {len(name)} letters, and Postgres keeps {_LONGEST_NAME} of a user's name")
+        raise NameTooLongError(
+            f"FACEMATCH_NAMESPACE: {name} has {len(name)} letters, and Postgres keeps {_LONGEST_NAME} of a user's name"
+        )
     return name
 
 

@@ -1,12 +1,13 @@
 """What all commands share: the application, its log, settings, and errors that say what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+from typer.core import TyperCommand
 
 from deploy.terminal import harmless
 from runtime.telemetry import logs
@@ -14,7 +15,40 @@ from schemas.faults import UserFault
 from schemas.settings import LogFormat, Settings
 from schemas.shard import Shard
 
-app = typer.Typer(
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UserError(typer.BadParameter):
+    """What the user can put right: shown without a traceback, exit status 2."""
+
+    def __init__(self, message: str, ctx: Any = None) -> None:
+        super().__init__(harmless(message), ctx)
+
+    def format_message(self) -> str:
+        """The message alone: it need not be about a value."""
+        return self.message
+
+
+class Command(TyperCommand):
+    """A command that shows the text of a UserFault as its own error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserFault as fault:
+            raise UserError(str(fault), ctx) from None
+
+
+class Application(typer.Typer):
+    """Commands, or a group of them, whose UserFaults are shown without a traceback."""
+
+    def command(self, *arguments: Any, **options: Any) -> Callable[[F], F]:
+        """See typer.Typer."""
+        return super().command(*arguments, cls=Command, **options)
+
+
+app = Application(
     help="Finds the same person registered twice: photos go in as events, candidates for review come out in Postgres.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,17 +58,6 @@ app = typer.Typer(
 TRY, PRODUCE, SEE, OPERATE, WORK = "Try it", "Put individuals in", "See what came out", "Run it", "The workers"
 
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
-
-
-class UserError(typer.BadParameter):
-    """What the user can put right: shown without a traceback, exit status 2."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(harmless(message))
-
-    def format_message(self) -> str:
-        """The message alone: it need not be about a value."""
-        return self.message
 
 
 @app.callback()
@@ -62,8 +85,6 @@ def read_settings() -> Settings:
         raise UserError(f"a setting is wrong: {problems}. `facematch settings` lists them all") from None
     except SettingsError as error:
         raise UserError(f'a setting is wrong: {error}. Lists and tables are JSON: ["a", "b"], {{"a": 1}}') from None
-    except UserFault as error:
-        raise UserError(str(error)) from None
 
 
 def _problem(where: tuple[int | str, ...], what: str) -> str:
@@ -75,13 +96,10 @@ def _problem(where: tuple[int | str, ...], what: str) -> str:
 
 def settings_with_key() -> Settings:
     """Those of whoever must not let an erased person come back."""
-    from schemas.erased import ErasureKey, ErasureKeyError
+    from schemas.erased import ErasureKey
 
     found = read_settings()
-    try:
-        ErasureKey(found.erasure_key)
-    except ErasureKeyError as error:
-        raise UserError(str(error)) from None
+    ErasureKey(found.erasure_key)
     return found
 
 
@@ -101,24 +119,19 @@ def servers_expected() -> Iterator[None]:
     from redis.exceptions import TimeoutError as RedisTimeoutError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    from deploy.setup.topics import NoTopicsError
     from runtime.servers.postgres import postgres_url
     from runtime.servers.publisher import PublishError
-    from runtime.servers.refusals import AccessRefusedError, refused_by_kafka, refused_by_postgres, refused_by_redis
+    from runtime.servers.refusals import refused_by_kafka, refused_by_postgres, refused_by_redis
 
     hint = "is it running (`facematch up`), and are the addresses right (`facematch settings`)?"
     try:
         yield
-    except AccessRefusedError as error:
-        raise UserError(str(error)) from None
     except (OperationalError, ProgrammingError) as error:
         found = read_settings()
         refusal = refused_by_postgres(postgres_url(found), error, found.postgres_ca)
         if refusal is None and isinstance(error, ProgrammingError):
             raise UserError("the tables are not there: `facematch setup` creates them") from None
         raise UserError(str(refusal or f"Postgres does not answer: {hint}")) from None
-    except NoTopicsError as error:
-        raise UserError(f"Kafka has not the topics of this namespace: {error}") from None
     except KafkaException as error:
         refusal = refused_by_kafka(read_settings(), error.args[0])
         raise UserError(str(refusal or f"Kafka does not answer ({error.args[0].str()}): {hint}")) from None
@@ -152,23 +165,16 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
     from deploy.setup.topics import wait_for_topics
     from deploy.setup.waiting import wait_for_redis
     from runtime.process.watchdog import end_when_hung
-    from runtime.servers.refusals import AccessRefusedError
-    from runtime.telemetry.serving import AddressError, serve
+    from runtime.telemetry.serving import serve
 
     found = settings_with_key()
     logs.become_worker(worker, found.namespace)
     end_when_hung()
     if found.http is not None:
-        try:
-            serve(found.http, worker)
-        except AddressError as error:
-            raise UserError(f"FACEMATCH_HTTP: nothing can listen at {error}") from None
-    try:
-        wait_for_topics(found)
-        if redis:
-            wait_for_redis(found)
-        if tables:
-            wait_for_tables(found)
-    except AccessRefusedError as error:
-        raise UserError(str(error)) from None
+        serve(found.http, worker)
+    wait_for_topics(found)
+    if redis:
+        wait_for_redis(found)
+    if tables:
+        wait_for_tables(found)
     return found

@@ -12,7 +12,6 @@ from deploy.commands.app import (
     OPERATE,
     WORK,
     Collection,
-    UserError,
     app,
     kafka_expected,
     parse_shard,
@@ -54,7 +53,7 @@ def compactor(
     once: Annotated[bool, typer.Option("--once", help="Compact now, and end.")] = False,
 ) -> None:
     """The compactor: runs a compaction of everything at FACEMATCH_COMPACT_AT, and makes up for one that it missed."""
-    from deploy.compaction.schedule import Schedule, ScheduleError
+    from deploy.compaction.schedule import Schedule
     from deploy.compaction.worker import run_scheduled
     from streams.compaction.compactor import CompactionPlan
 
@@ -63,18 +62,14 @@ def compactor(
         logs.become_worker("compactor", settings.namespace)
         run_plan(Terminal(quiet=True), CompactionPlan())
         return
-    try:
-        schedule = Schedule.parse(settings.compact_at, settings.time_zone)
-    except ScheduleError as error:
-        raise UserError(f"FACEMATCH_COMPACT_AT, FACEMATCH_TIME_ZONE: {error}") from None
+    schedule = Schedule.parse(settings.compact_at, settings.time_zone)
     run_scheduled(ready("compactor", redis=True), schedule)
 
 
 def run_plan(console: Console, plan: "CompactionPlan", shard: Shard | None = None) -> None:
     """Run a compaction at a low priority; SIGTERM ends it and gives its lease back. Exit status 1 where it failed."""
-    from deploy.compaction.run import UnknownEncoderError, run_compaction
+    from deploy.compaction.run import run_compaction
     from runtime.process.stopping import exit_within
-    from streams.compaction.compactor import UnknownCollectionError
 
     os.nice(10)
     stopping = threading.Event()
@@ -84,14 +79,8 @@ def run_plan(console: Console, plan: "CompactionPlan", shard: Shard | None = Non
         stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
-    try:
-        with servers_expected():
-            settings = kafka_expected(settings_with_key())
-            is_done = run_compaction(console, settings, plan, shard, stopping)
-    except UnknownCollectionError as error:
-        raise UserError(f"nobody was ever registered in collection {error}; `facematch status` lists them") from None
-    except UnknownEncoderError as error:
-        where = f"in collection {plan.collection}" if plan.collection else "anywhere"
-        raise UserError(f"nobody has an embedding of encoder {error} {where}; `facematch status` lists them") from None
+    with servers_expected():
+        settings = kafka_expected(settings_with_key())
+        is_done = run_compaction(console, settings, plan, shard, stopping)
     if not is_done:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from deploy.commands.app import OPERATE, UserError, app, read_settings
+from deploy.commands.app import OPERATE, app, read_settings
 from deploy.terminal import Terminal
 from schemas.settings import Settings
 
@@ -52,7 +52,6 @@ def grants(
     the server sets those, and workers read them from files.
     """
     from deploy.access import grants as of
-    from deploy.access.roles import NameTooLongError
 
     settings = read_settings()
     lines: dict[str, Callable[[Settings], Iterator[str]]] = {
@@ -61,14 +60,11 @@ def grants(
         "outbox": of.outbox_lines,
         "redis": of.redis_lines,
     }
-    try:
-        if server is None:
-            _print_users(settings)
-            return
-        for line in lines[server](settings):
-            Terminal().plain(line)
-    except NameTooLongError as error:
-        raise UserError(f"FACEMATCH_NAMESPACE: {error}") from None
+    if server is None:
+        _print_users(settings)
+        return
+    for line in lines[server](settings):
+        Terminal().plain(line)
     Terminal(stderr=True).plain(f"Run it so:\n{_HOW[server]}")
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.app import OPERATE, UserError, app, read_settings, servers_expected, settings_with_key
+from deploy.commands.app import OPERATE, Application, UserError, app, read_settings, servers_expected, settings_with_key
 from deploy.commands.times import TIME_HELP, parse_period
 from deploy.terminal import Terminal
 
 if TYPE_CHECKING:
     from deploy.letters.box import FiledLetter, LetterFilter
 
-letters = typer.Typer(no_args_is_help=True)
+letters = Application(no_args_is_help=True)
 app.add_typer(
     letters,
     name="dead-letters",
@@ -103,23 +103,16 @@ def redrive(
     Says first what would be sent, and sends it with --yes. What would be a dead letter again is refused, and then
     nothing is sent. Sent twice, a message changes nothing.
     """
-    from deploy.letters.fix import FixError, LetterFix
+    from deploy.letters.fix import LetterFix
     from deploy.letters.redrive import Redrive
     from deploy.letters.report import print_verdicts
     from runtime.servers.publisher import PublishError, UnacknowledgedError
-    from schemas.erased import ErasureKeyError
 
-    try:
-        fix = LetterFix.of(_read_patch(patch), header or [], rekey)
-    except FixError as error:
-        raise UserError(str(error)) from None
+    fix = LetterFix.of(_read_patch(patch), header or [], rekey)
     settings, console = settings_with_key(), Terminal()
     chosen = _chosen_for(names, reason, topic, since, until)
     with servers_expected(), console.status("") as status:
-        try:
-            work = Redrive(settings, fix)
-        except ErasureKeyError as error:
-            raise UserError(str(error)) from None
+        work = Redrive(settings, fix)
         verdicts = work.judge(chosen)
         status.stop()
         print_verdicts(console, verdicts)
@@ -193,7 +186,7 @@ def _chosen_for(
 
 
 def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
-    from deploy.letters.box import UnknownLetterError, choose, read_all
+    from deploy.letters.box import choose, read_all
     from deploy.setup.topics import check_topics
     from schemas.topics import TOPICS
 
@@ -204,12 +197,7 @@ def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
     with servers_expected(), Terminal(stderr=True).status("") as status:
         check_topics(settings)
         found = read_all(settings, lambda done, total: status.update(f"{done} of {total} records"))
-    try:
-        return choose(found, names, choice)
-    except UnknownLetterError as error:
-        raise UserError(
-            f"there is no letter {error}, or no longer; `facematch dead-letters list --all` shows all"
-        ) from None
+    return choose(found, names, choice)
 
 
 def _read_patch(text: str | None) -> str | None:

@@ -6,7 +6,6 @@ import typer
 
 from deploy.commands.app import (
     OPERATE,
-    UserError,
     app,
     kafka_expected,
     read_settings,
@@ -49,7 +48,7 @@ def erase(
 
     A registration under a higher revision is a new one, and welcome.
     """
-    from deploy.erasure.erase import ErasureRun, StalledErasureError, UnknownIndividualError, print_receipt
+    from deploy.erasure.erase import ErasureRun, StalledErasureError, print_receipt
 
     console = Terminal()
     try:
@@ -57,11 +56,6 @@ def erase(
             receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).erase(
                 revision, timeout
             )
-    except UnknownIndividualError:
-        raise UserError(
-            f"nobody of id {individual} is known in collection {collection}. If events about them may be under way or "
-            "come again, say up to which revision they are to be erased: --revision"
-        ) from None
     except StalledErasureError as error:
         console.print(f"[bold red]not finished:[/] the erasure is published, but {error}; then `facematch erased`")
         raise typer.Exit(1) from None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.app import PRODUCE, UserError, app, kafka_expected, read_settings, servers_expected
+from deploy.commands.app import PRODUCE, app, kafka_expected, read_settings, servers_expected
 from deploy.terminal import Terminal
 
 
@@ -23,14 +23,11 @@ def submit(
     Lists have the columns individual_id and photo (a URI, or a path from where the list is), and may have
     collection, revision (1) and detector (hog, cnn); any further column is kept as an attribute.
     """
-    from producers.submit.entries import ManifestError, read_paths
+    from producers.submit.entries import read_paths
     from producers.submit.publish import submit as publish
 
     console = Terminal(stderr=True)
-    try:
-        entries = list(read_paths(paths, collection))
-    except ManifestError as error:
-        raise UserError(str(error)) from None
+    entries = list(read_paths(paths, collection))
     with servers_expected(), console.status("") as status:
         count = 0
 

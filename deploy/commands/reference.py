@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.app import OPERATE, UserError, app, read_settings
+from deploy.commands.app import OPERATE, Application, UserError, app, read_settings
 from deploy.terminal import Terminal
 
-encoder = typer.Typer(no_args_is_help=True)
+encoder = Application(no_args_is_help=True)
 app.add_typer(
     encoder,
     name="encoder",

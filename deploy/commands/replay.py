@@ -19,7 +19,6 @@ from deploy.terminal import Terminal
 from schemas.events.encodings import RejectionReason
 
 _FROM = "What to choose from: individuals, encodings, or a file that --write wrote."
-_SERVE = {"encoder-cpu": "encode --pool cpu", "encoder-gpu": "encode --pool gpu", "sink": "sink"}
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -60,62 +59,40 @@ def replay(
     All that an encoder encoded, to move to another: [bold]facematch replay --encoder dlib-resnet-v1-db0eeebc.1[/]
     """
     from deploy.replay import run
-    from producers.replay.groups import UnservedError
-    from producers.replay.plan import UnknownReplayError, find
-    from producers.replay.selection import Offsets, Selection, SelectionError
-    from producers.replay.sending import TooOldError
-    from runtime.servers.log import MissingTopicsError
-    from schemas.erased import ErasureKeyError
+    from producers.replay.plan import find
+    from producers.replay.selection import Offsets, Selection
 
     if rate is not None and rate <= 0:
         raise UserError(f"--rate {rate}: events a second are more than 0")
     console, speed = Terminal(), run.Speed(rate, at_once)
     settings = settings_with_key()
     choices = (since, until, offsets, collection, individual, reason, encoder, write)
-    try:
-        if resume is not None:
-            if any(choices) or source != "individuals":
-                raise UserError("--resume goes on with what was chosen then: it goes with --rate and --at-once alone")
-            plan = find(settings.data_folder, resume)
-            with servers_expected():
-                done = run.resume(console, kafka_expected(settings), plan, speed)
-            raise typer.Exit(0 if done else 1)
-        if write is not None and (yes or write.exists()):
-            raise UserError("--write sends nothing: leave out --yes" if yes else f"{write} is there already")
-        begin, end = parse_period(since, until)
-        selection = Selection(
-            topic="encodings" if source == "encodings" else "individuals",
-            file=None if source in ("individuals", "encodings") else Path(source),
-            since=begin,
-            until=end,
-            offsets=tuple(map(Offsets.parse, offsets or ())),
-            collection=collection,
-            individuals=tuple(individual or ()),
-            reason=reason,
-            encoder=encoder,
-        )
+    if resume is not None:
+        if any(choices) or source != "individuals":
+            raise UserError("--resume goes on with what was chosen then: it goes with --rate and --at-once alone")
+        plan = find(settings.data_folder, resume)
         with servers_expected():
-            kafka_expected(settings)
-            if write is not None:
-                run.write(console, settings, selection, write)
-            elif not yes:
-                run.dry_run(console, settings, selection)
-            elif not run.send(console, settings, selection, speed):
-                raise typer.Exit(1)
-    except (ErasureKeyError, SelectionError, TooOldError, UnknownReplayError) as error:
-        raise UserError(str(error)) from None
-    except MissingTopicsError as error:
-        raise UserError(
-            f"there is no topic {error} on this Kafka: is FACEMATCH_NAMESPACE right? `facematch setup` creates topics"
-        ) from None
-    except UnservedError as error:
-        start = ", ".join(f"`facematch {_SERVE.get(group) or _match(group)}`" for group in error.groups)
-        raise UserError(
-            f"nobody is at work for {error}: what is replayed would wait, and live events behind it. Start {start}; or "
-            "send all --at-once, to wait until somebody is"
-        ) from None
-
-
-def _match(group: str) -> str:
-    number, _, count = group.removeprefix("matcher").strip("-").partition("-of-")
-    return f"match --shard {number}/{count}" if count else "match"
+            done = run.resume(console, kafka_expected(settings), plan, speed)
+        raise typer.Exit(0 if done else 1)
+    if write is not None and (yes or write.exists()):
+        raise UserError("--write sends nothing: leave out --yes" if yes else f"{write} is there already")
+    begin, end = parse_period(since, until)
+    selection = Selection(
+        topic="encodings" if source == "encodings" else "individuals",
+        file=None if source in ("individuals", "encodings") else Path(source),
+        since=begin,
+        until=end,
+        offsets=tuple(map(Offsets.parse, offsets or ())),
+        collection=collection,
+        individuals=tuple(individual or ()),
+        reason=reason,
+        encoder=encoder,
+    )
+    with servers_expected():
+        kafka_expected(settings)
+        if write is not None:
+            run.write(console, settings, selection, write)
+        elif not yes:
+            run.dry_run(console, settings, selection)
+        elif not run.send(console, settings, selection, speed):
+            raise typer.Exit(1)

@@ -66,7 +66,6 @@ def decide(
 
     Who decides again is right: the later decision counts, and all are kept.
     """
-    from deploy.decision import UnknownPairError
     from deploy.decision import decide as publish
 
     try:
@@ -76,8 +75,6 @@ def decide(
     try:
         with servers_expected():
             event = publish(kafka_expected(read_settings()), pair_id, verdict, by, note)
-    except UnknownPairError:
-        raise UserError(f"no pair {pair_id} was ever found; `facematch duplicates` shows their ids") from None
     except ValidationError as error:
         raise UserError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
     what = "one person" if verdict == "same" else "two people"

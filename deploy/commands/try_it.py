@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.app import TRY, UserError, app, read_settings
+from deploy.commands.app import TRY, app, read_settings
 from deploy.terminal import Terminal
 
 
@@ -18,13 +18,10 @@ def demo(
 ) -> None:
     """The whole system on real servers and photos: start, submit, watch duplicates arrive, sum up, stop."""
     from deploy.demo.run import DemoFailedError, run_demo
-    from producers.submit.entries import ManifestError
 
     console = Terminal()
     try:
         run_demo(console, read_settings().data_folder, photos)
-    except ManifestError as error:
-        raise UserError(str(error)) from None
     except DemoFailedError as error:
         console.print(f"[bold red]failed:[/] {error}")
         raise typer.Exit(1) from None
@@ -33,19 +30,12 @@ def demo(
 @app.command(rich_help_panel=TRY)
 def up() -> None:
     """Start servers and workers on this machine and keep them running; Ctrl-C stops them."""
-    from deploy.compaction.schedule import Schedule, ScheduleError
-    from deploy.local.stack import StackBusyError
+    from deploy.compaction.schedule import Schedule
     from deploy.local.up import run_up
 
     settings = read_settings()
-    try:
-        Schedule.parse(settings.compact_at, settings.time_zone)
-    except ScheduleError as error:
-        raise UserError(f"FACEMATCH_COMPACT_AT or FACEMATCH_TIME_ZONE is wrong: {error}") from None
-    try:
-        run_up(Terminal(), settings.data_folder)
-    except StackBusyError as error:
-        raise UserError(f"{error}: stop it first, or use it as it is") from None
+    Schedule.parse(settings.compact_at, settings.time_zone)
+    run_up(Terminal(), settings.data_folder)
 
 
 @app.command(rich_help_panel=TRY)

@@ -16,6 +16,7 @@ from deploy.shards import shard_counts, shards_of
 from runtime.process.cores import cores
 from runtime.servers.redis import connect_once
 from schemas.events.certificates import CompactionCertified
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, partition_of
@@ -35,7 +36,7 @@ from streams.matcher.vitals import read_vitals
 log = structlog.stdlib.get_logger(__name__)
 
 
-class UnknownEncoderError(Exception):
+class UnknownEncoderError(UserFault):
     """Nobody has an embedding of that encoder."""
 
 
@@ -74,7 +75,10 @@ def run_compaction(
                     except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
                         problems.append(f"partition {partition}: {_explain(error)}")
     if plan.encoder is not None and not certificates and not problems:
-        raise UnknownEncoderError(plan.encoder)
+        where = f"in collection {plan.collection}" if plan.collection else "anywhere"
+        raise UnknownEncoderError(
+            f"nobody has an embedding of encoder {plan.encoder} {where}; `facematch status` lists them"
+        )
     _print_outcome(console, plan, certificates, problems)
     return not problems
 
@@ -147,7 +151,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, HeldError):
         return f"a compaction is under way: {error}"
     if isinstance(error, TooManyPairsError):
-        return f"{error}; suppose a lower one"
+        return str(error)
     if isinstance(error, OutOfMemoryError):
         return "Redis has no memory left for another index; raise maxmemory"
     return f"{error}; run it again"

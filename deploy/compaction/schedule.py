@@ -6,8 +6,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from schemas.faults import UserFault
 
-class ScheduleError(Exception):
+
+class ScheduleError(UserFault):
     """A schedule that cannot be read. The text says what is allowed."""
 
 
@@ -24,7 +26,9 @@ class Schedule:
         try:
             zone = ZoneInfo(time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ScheduleError(f"time zone {time_zone!r}: not in the tz database; Europe/Zurich is, or UTC") from None
+            raise ScheduleError(
+                f"FACEMATCH_TIME_ZONE: {time_zone!r} is not in the tz database; Europe/Zurich is, or UTC"
+            ) from None
         schedule = cls(expression, zone)
         try:
             if len(expression.split()) != 5:  # with six, the first would be seconds
@@ -33,8 +37,8 @@ class Schedule:
         except (CronSimError, StopIteration) as error:
             why = str(error) or "it never comes"
             raise ScheduleError(
-                f"schedule {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), day of the "
-                "month (1-31), month (1-12), day of the week (0-7, 0 and 7 are Sunday); "
+                f"FACEMATCH_COMPACT_AT: {expression!r}: {why}. Five fields are expected: minute (0-59), hour (0-23), "
+                "day of the month (1-31), month (1-12), day of the week (0-7, 0 and 7 are Sunday); "
                 '"0 2 * * *" is every night at two'
             ) from None
         return schedule

@@ -24,6 +24,7 @@ from schemas.envelope import Source, announce, decode, encode
 from schemas.erased import ErasureKey
 from schemas.events.base import individual_key
 from schemas.events.registrations import IndividualDeleted
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import erased, individuals
@@ -44,7 +45,7 @@ OnStep = Callable[[str], None]
 T = TypeVar("T")
 
 
-class UnknownIndividualError(Exception):
+class UnknownIndividualError(UserFault):
     """Nobody with that id is known: the revision must be given."""
 
 
@@ -120,7 +121,10 @@ class ErasureRun:
         known = connection.scalar(query)
         gone = connection.scalar(select(erased.c.revision).where(erased.c.digest == self._digest))
         if known is None and gone is None:
-            raise UnknownIndividualError
+            raise UnknownIndividualError(
+                f"nobody of id {self._individual_id} is known in collection {self._collection}. If events about them "
+                "may be under way or come again, say up to which revision they are to be erased: --revision"
+            )
         return int(max((known or 0) + 1, gone or 0))
 
     def _wait(self, begin: int, revision: int, deadline: float) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord, kafka_time
+from schemas.faults import UserFault
 from schemas.letters import Letter, Settled, read_letter
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -14,7 +15,7 @@ from schemas.topics import DEAD_LETTERS
 OPEN = "open"
 
 
-class UnknownLetterError(Exception):
+class UnknownLetterError(UserFault):
     """There is no letter of that name, or Kafka keeps it no longer."""
 
 
@@ -108,7 +109,9 @@ def choose(letters: Sequence[FiledLetter], names: Sequence[str], choice: LetterF
     by_name = {letter.name: letter for letter in letters}
     for name in names:
         if name not in by_name:
-            raise UnknownLetterError(name)
+            raise UnknownLetterError(
+                f"there is no letter {name}, or no longer; `facematch dead-letters list --all` shows all"
+            )
     return [by_name[name] for name in dict.fromkeys(names)]
 
 

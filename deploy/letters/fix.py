@@ -10,6 +10,7 @@ from jsonpointer import JsonPointerException
 
 from schemas.envelope import REPLAY_ID, Headers, Record, UnreadableError, decode, key_of
 from schemas.erased import NOBODY, Erased
+from schemas.faults import UserFault
 from schemas.letters import REDRIVEN, Letter
 from schemas.topics import TOPICS, topic_named
 
@@ -17,7 +18,7 @@ _REDRIVE = b"redrive"  # who is registered by a letter that is sent again has wa
 _NAMES = {topic.name for topic in TOPICS}
 
 
-class FixError(Exception):
+class FixError(UserFault):
     """What is given to put letters right is wrong in itself. The text says how."""
 
 

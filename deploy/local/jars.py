@@ -10,12 +10,13 @@ from pathlib import Path
 import jgo
 
 from deploy.local.turns import one_at_a_time
+from schemas.faults import UserFault
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 _TURNS = Path("~/.cache/facematch/jars.lock").expanduser()
 
 
-class UnlockedJarError(Exception):
+class UnlockedJarError(UserFault):
     """A jar is not the one that the lock file names, or is not in it. The text names the jar."""
 
 

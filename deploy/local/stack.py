@@ -27,6 +27,7 @@ from producers.outbox.table import create_outbox
 from runtime.servers.kafka import client_config, is_transient
 from runtime.telemetry import logs
 from schemas.envelope import full_name
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import CONSUMER_GROUPS
 
@@ -43,7 +44,7 @@ _SERVERS = ("kafka", "kafka_controller", "postgres", "redis")
 _PORTS = (*_SERVERS, *WORKERS)
 
 
-class StackBusyError(Exception):
+class StackBusyError(UserFault):
     """Another process runs the stack of this folder."""
 
 
@@ -185,7 +186,7 @@ def hold(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackBusyError(f"a stack is already running in {folder}") from None
+            raise StackBusyError(f"a stack is already running in {folder}: stop it first, or use it as it is") from None
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))

@@ -6,6 +6,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.setup.waiting import wait_while
 from runtime.servers.kafka import client_config, offsets, retry_while_away
+from runtime.servers.log import MissingTopicsError
 from runtime.servers.refusals import ask_kafka, refused_by_kafka
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -38,14 +39,10 @@ def create_topics(settings: Settings) -> None:
     retry_while_away(lambda: [found.result() for found in offsets(admin, places, "latest", 5).values()], "setup")
 
 
-class NoTopicsError(Exception):
-    """A namespace lacks topics. The text says which, and what creates them."""
-
-
 def check_topics(settings: Settings) -> None:
-    """Raise NoTopicsError where any is missing. Raises KafkaException where the broker does not answer."""
+    """Raise MissingTopicsError where any is missing. Raises KafkaException where the broker does not answer."""
     if missing := _missing(settings, AdminClient(client_config(settings, "check"))):
-        raise NoTopicsError(missing)
+        raise MissingTopicsError(f"Kafka has not the topics of this namespace: {missing}")
 
 
 def wait_for_topics(settings: Settings) -> None:

@@ -13,20 +13,26 @@ from runtime.process.background import Background
 from runtime.servers.kafka import client_config, consumer_config, groups_on, is_transient, offsets
 from schemas.envelope import full_name
 from schemas.events.base import Event
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import CPU_POOL, GPU_POOL, INDIVIDUALS, SINK, ConsumerGroup, Topic, matcher_of, shard_of
 
 CLIENT = "replay"  # as the broker logs it
 _TIMEOUT_S = 5
+_SERVE = {"encoder-cpu": "encode --pool cpu", "encoder-gpu": "encode --pool gpu", "sink": "sink"}
 
 
-class UnservedError(Exception):
+class UnservedError(UserFault):
     """Nobody serves some of the groups: what is replayed would wait, and live events behind it."""
 
     def __init__(self, groups: Iterable[ConsumerGroup]) -> None:
-        self.groups = [group.name for group in groups]
-        super().__init__(", ".join(self.groups))
+        names = [group.name for group in groups]
+        start = ", ".join(f"`facematch {_SERVE.get(name) or _match(name)}`" for name in names)
+        super().__init__(
+            f"nobody is at work for {', '.join(names)}: what is replayed would wait, and live events behind it. Start "
+            f"{start}; or send all --at-once, to wait until somebody is"
+        )
 
 
 class Groups:
@@ -143,3 +149,8 @@ def _escalates(settings: Settings) -> bool:
     """Whether photos go to the GPU pool, as far as settings say: an event may ask for it all the same."""
     own = {one.routing or settings.routing for one in settings.collections.values()}
     return own | {settings.routing} != {"cpu"}
+
+
+def _match(group: str) -> str:
+    number, _, count = group.removeprefix("matcher").strip("-").partition("-of-")
+    return f"match --shard {number}/{count}" if count else "match"

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from producers.replay.selection import Selection
 from runtime.servers.log import Span
+from schemas.faults import UserFault
 
 _FOLDER = "replays"
 
 
-class UnknownReplayError(Exception):
+class UnknownReplayError(UserFault):
     """There is no plan of that id. Its text names those that there are."""
 
 

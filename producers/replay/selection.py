@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from schemas.envelope import StoredRecord
 from schemas.events.base import individual_of
 from schemas.events.encodings import RejectionReason
+from schemas.faults import UserFault
 from schemas.topics import ENCODINGS
 
 _OFFSETS = re.compile(r"(\d+):(\d+)(?:-(\d*))?")
 
 
-class SelectionError(Exception):
+class SelectionError(UserFault):
     """A selection that cannot be meant. The text says what to do."""
 
 

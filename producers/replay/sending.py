@@ -31,6 +31,7 @@ from runtime.servers.log import Span, TopicLog
 from runtime.servers.publisher import Publisher
 from schemas.envelope import REPLAY_ID, Record, StoredRecord
 from schemas.events.base import Event
+from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import COMPACTED_FROM, Cleanup, Topic, topic_named
 
@@ -39,7 +40,7 @@ _POLL_EVERY = 100
 _LAST_WAIT_S = 10.0
 
 
-class TooOldError(Exception):
+class TooOldError(UserFault):
     """What a replay sent may be gone from the log: it cannot be gone on with."""
 
 

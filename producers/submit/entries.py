@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from schemas.events.registrations import IndividualCreated, Photo
+from schemas.faults import UserFault
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".heic"})
 COLUMNS = ("individual_id", "photo", "collection", "revision", "detector")
 
 
-class ManifestError(Exception):
+class ManifestError(UserFault):
     """A path or a list that cannot be used at all. The text says why."""
 
 

@@ -176,7 +176,10 @@ class TopicLog:
             if found.error is None:
                 return sorted(found.partitions)
             if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise MissingTopicsError(f"Kafka has no topic {self._full_name}: `facematch setup` creates it")
+                raise MissingTopicsError(
+                    f"there is no topic {self._full_name} on this Kafka: is FACEMATCH_NAMESPACE right? "
+                    "`facematch setup` creates topics"
+                )
             raise KafkaException(found.error)
 
         return retry_while_away(ask, self._client)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from runtime.servers.kafka import client_config
 from runtime.servers.redis import connect_once
+from schemas.faults import UserFault
 from schemas.settings import Settings
 
 _ASKED_S = 1.0  # of a broker that is refused, librdkafka asks until the time is up
@@ -44,7 +45,7 @@ _REMEDIES = {
 }
 
 
-class AccessRefusedError(Exception):
+class AccessRefusedError(UserFault):
     """The text says who refuses whom, why, and what to do."""
 
 

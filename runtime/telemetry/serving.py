@@ -13,6 +13,7 @@ from prometheus_client import disable_created_metrics, make_wsgi_app
 
 from runtime.telemetry.health import HEALTH, Health
 from runtime.telemetry.metrics import LOOP_SILENT_S, READY
+from schemas.faults import UserFault
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,7 +24,7 @@ MAX_CONNECTIONS = 32
 SILENT_AT_MOST_S = 5.0  # between two packets of a request
 
 
-class AddressError(Exception):
+class AddressError(UserFault):
     """Nothing can listen at that address. The text says why."""
 
 
@@ -80,7 +81,7 @@ def serve(address: str, worker: str, health: Health = HEALTH) -> str:
     try:
         server = make_server(host, int(port), application(health), kind, _Handler)
     except (OSError, OverflowError) as error:
-        raise AddressError(f"{address}: {error}") from None
+        raise AddressError(f"FACEMATCH_HTTP: nothing can listen at {address}: {error}") from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}"
     log.info("/metrics, /healthz and /readyz are served", url=url)

@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import OutOfMemoryError
 
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
+from schemas.faults import UserFault
 from streams.checkpoint.files import pack_segment
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError
@@ -39,7 +40,7 @@ BYTES_OF_A_PAIR = 100  # a pair that holds, and 300 more while it is published
 _MUCH_LARGER = 2  # times the rows: what such a segment needed says nothing about a smaller one
 
 
-class UnknownCollectionError(Exception):
+class UnknownCollectionError(UserFault):
     """Nobody was ever registered in that collection."""
 
 
@@ -101,7 +102,9 @@ class _Run:
         collections = self._input.read(plan.collection, self._watch)
         self._watch.pause()
         if plan.collection is not None and not collections:
-            raise UnknownCollectionError(plan.collection)
+            raise UnknownCollectionError(
+                f"nobody was ever registered in collection {plan.collection}; `facematch status` lists them"
+            )
         if self._lease is not None:
             self._correction = Correction(self._context, self._input, self._lease.check)
         reading = dict(self._watch.seconds)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from schemas.faults import UserFault
 from streams.gallery.exact import VectorRows, half_norms, search_block
 
 _REACH_SAMPLE = 10_000  # rows, searched by a hundredth of them: a million pairs, milliseconds
@@ -17,7 +18,7 @@ def others_in_reach(rows: VectorRows, threshold: float) -> float:
     return (len(hits.rows) / len(probes) - 1) * len(rows.ids) / len(some)
 
 
-class TooManyPairsError(Exception):
+class TooManyPairsError(UserFault):
     """There are more pairs at a threshold than can be listed. The text says how many."""
 
 
@@ -25,5 +26,6 @@ def check_reach(threshold: float, others: float) -> None:
     """Raise TooManyPairsError where the average number of others within the threshold is too large."""
     if others > _MOST_IN_REACH:
         raise TooManyPairsError(
-            f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list"
+            f"at a threshold of {threshold} everyone has about {others:.0f} others in reach, too many to list; "
+            "suppose a lower one"
         )

@@ -16,6 +16,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.faults import UserFault
+
 Array = NDArray[np.float32]
 
 _CONVOLUTION = "con_4"
@@ -27,7 +29,7 @@ _TENSOR_VERSION = 2
 _TENSOR_REFERENCE_VERSION = 1
 
 
-class WeightsError(Exception):
+class WeightsError(UserFault):
     """A weights file is missing, cut short, or not of the network that was asked for; the text says what to do."""
 
 
