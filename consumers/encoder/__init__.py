@@ -1,1 +1,1 @@
-"""The encoder pools: photo → face → embedding."""
+"""The encoder pools: a registration's photo → its face → an embedding, or a rejection."""

@@ -1,4 +1,4 @@
-"""A face that a detector found, and which of several count."""
+"""Faces that a detector found, and which of several count."""
 
 from dataclasses import dataclass
 from typing import Self

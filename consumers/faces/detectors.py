@@ -1,4 +1,4 @@
-"""Photo → faces → embedding, with the weights of the face_recognition package.
+"""Detectors: photo → faces, by HOG or by CNN, as the face_recognition package finds them.
 
 The HOG detector is after Dalal & Triggs (CVPR 2005), the CNN detector max-margin object detection (King 2015,
 arXiv:1502.00046), the 5-point landmarks an ensemble of regression trees (Kazemi & Sullivan, CVPR 2014), all three
@@ -23,8 +23,8 @@ from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from schemas.events.base import Detector
 
-# HOG sees faces at least 80 pixels wide, and its time grows with the pixels. So it looks at a copy whose longer side
-# is the first of these, where a registration photo's subject is seen, and at a larger one only if nobody is.
+# HOG finds faces at least 80 pixels wide, and its time grows with the pixels. So it searches a copy whose longer side
+# is the first of these, which shows the subject of most registration photos, and a larger one only if it found nobody.
 HOG_LONG_SIDES = (320, 640, 1280)
 _HOG_FACE = 80
 CNN_LONG_SIDE = 800
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class FaceDetector(Protocol):
-    """Finds faces. One detector looks at one photo after the other, another at many at once."""
+    """Finds faces. One detector searches one photo after the other, another one many at once."""
 
     kind: Detector
     provider: str
@@ -59,19 +59,19 @@ class HogDetector:
         return [_or_rejection(partial(self._find, photo)) for photo in photos]
 
     def _find(self, photo: PhotoFile) -> list[DetectedFace]:
-        for long_side in _looks(photo.long_side):
-            faces = self._look(photo, long_side)
+        for long_side in _copy_sizes(photo.long_side):
+            faces = self._detect_in_copy(photo, long_side)
             if faces:
                 largest = max(faces, key=lambda face: face.width)
                 smallest = PROMINENT_WIDTH * largest.width
                 scale = long_side / photo.long_side
-                if smallest * scale < _HOG_FACE and _room_beside(largest, photo, smallest):
-                    # a face that counts may be there, too small to be seen in this copy
-                    faces = self._look(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
+                if smallest * scale < _HOG_FACE and _has_room_beside(largest, photo, smallest):
+                    # a face that counts may be there, too small for this copy
+                    faces = self._detect_in_copy(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
                 return prominent_faces(faces)
         return []
 
-    def _look(self, photo: PhotoFile, long_side: int) -> list[DetectedFace]:
+    def _detect_in_copy(self, photo: PhotoFile, long_side: int) -> list[DetectedFace]:
         grey = Image.fromarray(photo.at_least(long_side)).convert("L")
         copy = resized(grey, long_side)
         scale = long_side / photo.long_side
@@ -97,25 +97,25 @@ class CnnDetector:
         readable = [copy for copy in copies if not isinstance(copy, RejectedError)]
         detected = iter(self._detector.detect(readable))
         return [
-            copy if isinstance(copy, RejectedError) else _those_found(photo, copy, next(detected))
+            copy if isinstance(copy, RejectedError) else _faces_in_photo(photo, copy, next(detected))
             for photo, copy in zip(photos, copies, strict=True)
         ]
 
 
-def _looks(long_side: int) -> list[int]:
-    """Longer sides of the copies in which HOG looks: no larger than the photo first, than twice the photo then."""
+def _copy_sizes(long_side: int) -> list[int]:
+    """Longer sides of the copies that HOG searches in turn: the first at most the photo's, the others twice that."""
     first, *larger = HOG_LONG_SIDES
     return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
 
 
-def _room_beside(face: DetectedFace, photo: PhotoFile, width: float) -> bool:
+def _has_room_beside(face: DetectedFace, photo: PhotoFile, width: float) -> bool:
     """Whether another face of that width fits beside, above or below this one."""
     pixels = photo.at_least(1)
     high, wide = (side * photo.long_side / max(pixels.shape[:2]) for side in pixels.shape[:2])
     return bool(max(face.left, wide - face.right, face.top, high - face.bottom) >= width)
 
 
-def _those_found(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[DetectedFace]:
+def _faces_in_photo(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[DetectedFace]:
     scale = max(copy.shape[:2]) / photo.long_side
     return prominent_faces(
         [DetectedFace.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]

@@ -50,7 +50,7 @@ class PhotoFile:
         Raises RejectedError: photo_unreadable, or photo_too_large beyond `max_pixels`.
         """
         if self._long_side is None:
-            with self._guard(), _hostile(self._max_pixels), self._open() as image:
+            with self._guard(), _rejecting(self._max_pixels), self._open() as image:
                 width, height = image.size
             self._check_cost(width * height)
             self._long_side = max(width, height)
@@ -64,7 +64,7 @@ class PhotoFile:
         """
         wanted = min(long_side, self.long_side)
         if self._decoded is None or max(self._decoded.shape[:2]) < wanted:
-            with self._guard(), _hostile(self._max_pixels), self._open() as image:
+            with self._guard(), _rejecting(self._max_pixels), self._open() as image:
                 image.draft(None, tuple(max(1, wanted * side // self.long_side) for side in image.size))  # type: ignore[arg-type]
                 image.load()
                 self._decoded = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
@@ -83,20 +83,20 @@ class PhotoFile:
             raise _too_large(f"the photo is a JPEG of more than {most} scans, each of which costs time")
 
     def _open(self) -> Image.Image:
-        _know_formats()
+        _register_formats()
         return Image.open(io.BytesIO(self._data), formats=FORMATS)
 
 
-def _know_formats() -> None:
-    """Or formats that Pillow has not met yet are unknown to it. The second time it does nothing."""
+def _register_formats() -> None:
+    """Have Pillow know all formats: it loads some only when asked. The second time this does nothing."""
     Image.init()
     if "HEIF" not in Image.OPEN:
         pillow_heif.register_heif_opener(thumbnails=False, aux_images=False, depth_images=False)
 
 
 @contextmanager
-def _hostile(max_pixels: int) -> Iterator[None]:
-    """Decoders raise anything on hostile bytes, and none of it is our fault: what they raise is a rejection.
+def _rejecting(max_pixels: int) -> Iterator[None]:
+    """Turns what decoders raise into a RejectedError: on hostile bytes they raise anything, and it is not our fault.
 
     All but MemoryError, which may be due to what else the process holds.
     """

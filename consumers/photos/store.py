@@ -1,4 +1,4 @@
-"""Where photos are read: inside the event, or at a URI below an allowed root, with fsspec.
+"""Reads photos: inside the event, or at a URI below an allowed root, with fsspec.
 
 Of `http` and `https`, each redirect and each address that is connected to is checked too (`consumers.photos.web`). The
 operator configures what `s3`, `gs` and the like connect to, no event does; `ftp` and `sftp` connect to the host of an
@@ -21,7 +21,7 @@ import fsspec
 import structlog
 
 from consumers.photos.rejected import RejectedError
-from consumers.photos.web import HOW_TO_ASK, INVALID_URI, broken_rule, checked_client, forbidden
+from consumers.photos.web import INVALID_URI, REQUEST_OPTIONS, broken_rule, checked_client, forbidden
 from runtime.photo_roots import is_below, submitted_roots
 from runtime.servers.patience import growing_pauses
 from schemas.events.encodings import RejectionReason
@@ -33,7 +33,7 @@ _FIRST_PAUSE_S = 0.5
 
 
 def longest_fetch_s(settings: Settings) -> float:
-    """How long a photo takes whose store never answers: all attempts, and the pauses between them."""
+    """Seconds until a photo is given up whose store never answers: all attempts, and the pauses between them."""
     attempts = settings.photo_attempts
     return attempts * settings.photo_timeout_s + sum(islice(growing_pauses(_FIRST_PAUSE_S), attempts - 1))
 
@@ -106,7 +106,7 @@ class PhotoStore:
                 filesystem, path = fsspec.filesystem("http", get_client=self._client), uri
                 # One request, read as a stream, so that what is beyond the limit is never fetched. A size, whatever it
                 # is, keeps fsspec from asking for it first and calling every failure "not found".
-                how = {"block_size": 0, "size": limit, **HOW_TO_ASK}
+                how = {"block_size": 0, "size": limit, **REQUEST_OPTIONS}
             else:
                 filesystem, path = fsspec.core.url_to_fs(uri)
             with filesystem.open(path, "rb", **how) as file:

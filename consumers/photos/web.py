@@ -1,4 +1,4 @@
-"""How photos on the web are asked for: each request, and each address that is connected to, is checked first.
+"""Client for photos on the web: each request, and each address that is connected to, is checked first.
 
 A redirect is a request like the first one, and its URI must lie below an allowed root as well. An address is checked
 when the socket to it is made: after its name was resolved, so that a name which stands for another address a moment
@@ -17,7 +17,7 @@ from schemas.events.encodings import RejectionReason
 from schemas.settings import Settings
 
 _MOST_REDIRECTS = 5
-HOW_TO_ASK = {"max_redirects": _MOST_REDIRECTS + 1}  # the number at which aiohttp gives up
+REQUEST_OPTIONS = {"max_redirects": _MOST_REDIRECTS + 1}  # the number at which aiohttp gives up
 
 _ADDRESS = (
     "the photo store's address is not a public one, and was not connected to: "
@@ -32,7 +32,7 @@ INVALID_URI = "the photo's URI, or one that its store redirects to, is no valid 
 
 
 class ForbiddenAddressError(PermissionError):
-    """A socket that was not made."""
+    """A socket was refused: its address is not a public one."""
 
 
 def checked_client(
@@ -63,7 +63,7 @@ def checked_client(
 
 
 def broken_rule(error: Exception) -> str | None:
-    """What a failed request was refused for, for people; None if nothing was refused."""
+    """The rule that a failed request broke, as a text for people; None if it broke none."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenAddressError):
         return _ADDRESS
     if isinstance(error, aiohttp.TooManyRedirects):

@@ -1,1 +1,1 @@
-"""The processes of a pool, fed by one consumer; answers leave in the order of the records."""
+"""A pool of processes, fed by one consumer; answers to one key leave in the order of its records."""

@@ -1,4 +1,4 @@
-"""What takes a while to make, kept in a folder: the first process to need it makes it, the others read it.
+"""Cache of files that take a while to make: the first process to need one makes it, the others read it.
 
 Each file has another beside it with its SHA-256, in the form of `sha256sum`. All may be deleted at any time.
 """

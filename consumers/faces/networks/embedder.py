@@ -15,7 +15,7 @@ _BATCH = 16
 
 
 class Embedder:
-    """What `dlib.face_recognition_model_v1.compute_face_descriptor` computes of aligned chips."""
+    """The embedding network: computes what `dlib.face_recognition_model_v1.compute_face_descriptor` does."""
 
     provider: str
     """What runs the network: "cuda" or "cpu"."""

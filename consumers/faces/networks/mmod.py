@@ -31,7 +31,7 @@ class Detection:
 
 
 class MmodDetector:
-    """What `dlib.cnn_face_detection_model_v1` finds."""
+    """The CNN detector: finds what `dlib.cnn_face_detection_model_v1` does."""
 
     provider: str
     """What runs the network: "cuda" or "cpu"."""

@@ -67,7 +67,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Suppression:
-    """What the MMOD loss layer says of detections: the window in pixels, and above what overlap two are one face."""
+    """Parameters of the MMOD loss layer: the window in pixels, and the overlap above which two finds are one face."""
 
     window: int
     overlap: float
@@ -143,7 +143,7 @@ class _Reader:
         return _error(self._path, f"{fault} (at byte {self._at})")
 
     def next_layer(self) -> str | None:
-        """Goes past the next signature of a layer with parameters and returns it; None: there is none."""
+        """The next signature of a layer with parameters, read past; None where there is none."""
         match = _SIGNATURE.search(self._data, self._at)
         if match is None:
             return None
