@@ -206,7 +206,7 @@ def test_the_pairs_that_hold_are_those_of_comparing_all_living(
 
 
 def assert_as_the_oracle(logged: list[Logged], published: list[Record]) -> None:
-    """Whether the last record of each pair counts, or that of the highest version: see `schemas.events.pairs.Version`."""
+    """Whether the last record of each pair counts, or that of the highest version: see `events.pairs.Version`."""
     expected = set(oracle.pairs(oracle.living(logged).values(), lambda _: 0.3))
     last: dict[str, Message[Event]] = {}
     highest: dict[str, Message[Event]] = {}
