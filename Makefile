@@ -8,7 +8,7 @@ RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 	--python-version 3.11 --custom-compile-command "make lock"
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: help demo test test-faults test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
+.PHONY: help demo test test-faults simulate test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
 	bench-metrics check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,9 @@ test: check ## every check and every test, on real servers that the tests start
 
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800 $(ON_BOTH_CORES)
+
+simulate: $(INSTALLED) ## the matcher and the sink in memory, with faults from seeds: SEEDS=1000, or SEED=7 for one, in full
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
 	@$(BIN)/pytest -m tls

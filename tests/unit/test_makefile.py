@@ -56,6 +56,11 @@ def test_demo_makes_what_the_tests_of_the_demo_run() -> None:
     assert printed("demo").split() == [".venv/bin/facematch", "demo"]
 
 
+def test_simulate_makes_as_many_seeds_as_are_asked_for() -> None:
+    """`tests/unit/test_simulation.py` runs what the module does with them."""
+    assert printed("simulate").split() == [".venv/bin/python", "-m", "tests.simulation", "--seeds", "1000"]
+
+
 def test_test_faults_makes_a_run_of_tests_that_are_there() -> None:
     """Too long for CI: run by hand before a release."""
     command = (

@@ -1,0 +1,103 @@
+"""The simulation's Redis and tables do what Valkey and Postgres do: the same commands and batches, the same outcome."""
+
+import random
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.sql.schema import Table
+
+from consumers.sink.postgres import PostgresTables
+from runtime.servers.redis import connect
+from schemas.envelope import Record, decode
+from schemas.erased import NOBODY, ErasureKey
+from schemas.tables import duplicates, erased, individuals, retractions
+from schemas.topics import DUPLICATES, ENCODINGS
+from streams.checkpoint import handover, progress
+from tests.integration.world import World
+from tests.simulation.redis import PUT, REPLACE, MemoryRedis
+from tests.simulation.run import simulate
+from tests.simulation.tables import MemoryTables
+
+VALUES = [b"", b"1", b"7", b"10", b"12"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_redis_in_memory_answers_as_valkey(world: World, seed: int) -> None:
+    """Commands and scripts at random, on few keys, so that all outcomes of the scripts are met."""
+    chance = random.Random(seed)
+    prefix = f"{world.name}-{seed}:"
+    strings, hashes = [f"{prefix}s{n}" for n in range(4)], [f"{prefix}h{n}" for n in range(2)]
+    real, memory = connect(world.settings), MemoryRedis()
+    scripts = [progress._ONLY_GROW, REPLACE, PUT, handover._REMOVE, handover._UNLINK]
+    registered: list[list[Any]] = [[one.register_script(text) for text in scripts] for one in (real, memory)]
+    for _ in range(400):
+        name, other, table = chance.choice(strings), chance.choice(strings), chance.choice(hashes)
+        value, second, field = chance.choice(VALUES), chance.choice(VALUES), chance.choice(("f", "g"))
+        number = chance.randrange(1, 20)
+        calls: list[tuple[Any, ...]] = [
+            ("get", name),
+            ("set", name, value),
+            ("set", name, str(number).encode(), 100),
+            ("delete", name),
+            ("unlink", name, other),
+            ("hgetall", table),
+            (0, [f"{prefix}matched"], [number]),
+            (1, [name, table, *strings[: chance.randrange(3)]], [value, second, field, value]),
+            (2, [name, table, *strings[: chance.randrange(3)]], [value, field, second]),
+            (3, [table], [field, value]),
+            (4, [name, other], [value]),
+        ]
+        what, *arguments = chance.choice(calls)
+        answers = [
+            registered[at][what](keys=arguments[0], args=arguments[1])
+            if isinstance(what, int)
+            else getattr(one, what)(*arguments[:2], **({"ex": arguments[2]} if len(arguments) == 3 else {}))
+            for at, one in enumerate((real, memory))
+        ]
+        assert answers[0] == answers[1] or what == "set", (what, arguments)
+        for one in (*strings, *hashes):
+            assert (real.ttl(one) > 0) == (one in memory.expiring), (what, arguments)
+        assert sorted(real.scan_iter(match=f"{prefix}*")) == sorted(memory.scan_iter(match=f"{prefix}*"))
+    real.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_tables_in_memory_are_those_of_postgres(world: World, seed: int) -> None:
+    """What a whole run of the simulation published, in batches, some of them twice, from both topics in any order."""
+    chance = random.Random(seed)
+    run = simulate(seed)
+    topics = [run.topics[name].history for name in (ENCODINGS.name, DUPLICATES.name)]
+    assert world.settings.erasure_key is not None
+    key = ErasureKey(world.settings.erasure_key)
+    published: list[list[Record]] = [[], []]
+    real, memory = PostgresTables(world.engine, key, NOBODY), MemoryTables(key, NOBODY)
+    begins = [0, 0]
+    while any(begin < len(topic) for begin, topic in zip(begins, topics, strict=True)):
+        batch = []
+        for at in chance.sample((0, 1), 2):
+            end = begins[at] + chance.randrange(10)
+            batch += topics[at][max(0, begins[at] - chance.choice((0, 0, 3))) : end]
+            begins[at] = end
+        events = [(decode(record), record.timestamp) for record in batch]
+        real.write(events, published[0].extend)
+        memory.write(events, published[1].extend)
+        assert published[0] == published[1]
+    with world.connect() as connection:
+        held = {table.name: _rows(connection, table) for table in (individuals, duplicates, retractions, erased)}
+    for name, rows in {
+        "individuals": memory.individuals.values(),
+        "duplicates": memory.duplicates.values(),
+        "retractions": memory.retractions.values(),
+    }.items():
+        assert held[name] == {_known(dict(row)) for row in rows}
+    assert len(held["erased"]) == len(memory.erased)
+
+
+def _rows(connection: Any, table: Table) -> set[frozenset[tuple[str, str]]]:
+    return {_known(dict(row)) for row in connection.execute(select(table)).mappings()}
+
+
+def _known(row: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    """What is not NULL, but for when Postgres wrote it."""
+    return frozenset((name, str(value)) for name, value in row.items() if value is not None and name != "recorded_at")

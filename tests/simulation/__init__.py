@@ -1,0 +1,1 @@
+"""The matcher and the sink on parts in memory, under faults from one seed: see `world`."""

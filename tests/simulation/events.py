@@ -1,0 +1,45 @@
+"""What the encoder pools publish in one run: few people on few points, so that pairs, updates and erasures abound."""
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from schemas.envelope import Message, Record, encode
+from schemas.events.base import Event
+from schemas.events.encodings import EncodingErased
+from tests.encodings import EncodingEvent, computed
+
+THRESHOLD = 0.3
+_BEGIN = datetime(2026, 1, 31, tzinfo=UTC)
+_PEOPLE = "abcdefghij"
+# Points on a line, 0.2 apart: neighbours are pairs at the threshold, others are not.
+_direction = np.random.default_rng(3).normal(size=128)
+_POINTS = [(0.2 * i * _direction / np.linalg.norm(_direction)).astype(np.float32) for i in range(8)]
+
+
+def records(random: random.Random, count: int) -> list[Record]:
+    """That many records of `encodings`: in the order of their revisions, but for some that are late or come twice."""
+    revisions: dict[tuple[str, str], int] = {}
+    placed: list[tuple[float, Record]] = []
+    for number in range(count):
+        collection, who = random.choice("cccd"), random.choice(_PEOPLE)
+        revision = revisions[collection, who] = revisions.get((collection, who), 0) + random.choice((1, 1, 2))
+        event: EncodingEvent
+        if random.random() < 0.15:
+            event = EncodingErased(collection=collection, individual_id=who, revision=revision)
+        else:
+            point, encoder = random.choice(_POINTS), random.choice("eeeeeef")
+            event = computed(who, point, revision, collection, encoder)
+        record = _record(event, number)
+        late = random.randrange(1, 12) if random.random() < 0.1 else 0
+        placed.append((number + late, record))
+        if random.random() < 0.1:
+            placed.append((number + random.randrange(1, 12), record))
+    return [record for _, record in sorted(placed, key=lambda one: one[0])]
+
+
+def _record(event: Event, number: int) -> Record:
+    record = encode(Message(event, f"id-{number}", _BEGIN + timedelta(seconds=number), "test"))
+    return replace(record, partition=0)

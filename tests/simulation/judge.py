@@ -1,0 +1,142 @@
+"""What must be true during a run, and what must have come out at its end."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from schemas.envelope import Source, decode
+from schemas.events.base import individual_key
+from schemas.events.encodings import EncodingComputed
+from schemas.events.pairs import DuplicateFound, IndividualChecked, KeyErased, pair_id
+from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
+from streams.checkpoint.manifest import Manifest
+from streams.gallery.gallery import Gallery
+from tests import oracle
+from tests.encodings import EncodingEvent
+from tests.oracle import Pair
+from tests.simulation.parts import MemoryTopic
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_MATCHED, _MANIFEST = "s:{1/1:0}:matched", "s:{1/1:0}:manifest"
+_SAME = 1e-6
+K = TypeVar("K")
+
+
+class Invariants:
+    """Holds in each round: progress only grows, stands for what is published, and no checkpoint is ahead of it."""
+
+    def __init__(self, world: "World") -> None:
+        self.matched = 0  # the highest progress there ever was
+        self.a_day_ago = 0  # an offset below which all was matched, and what was published again because of it too
+        self._ends: list[tuple[int, int]] = []  # of the log, when progress came to an offset
+        self._world = world
+        self._latest: dict[str, EncodingEvent] = {}
+        self._checked: set[tuple[str, int]] = set()
+        self._findings = 0
+        self._before = 0
+        self._manifest: object = None
+
+    def redis_was_lost(self) -> None:
+        """What Redis has may be older from now on."""
+        self._before = 0
+
+    def check(self) -> None:
+        """Raises AssertionError."""
+        values = self._world.redis.values
+        value, manifest = values.get(_MATCHED, b"0"), values.get(_MANIFEST)
+        assert isinstance(value, bytes)
+        matched = int(value)
+        assert matched >= self._before, f"progress went back from {self._before} to {matched}"
+        self._before = matched
+        if matched > self.matched:
+            self._check_published(matched)
+            self.matched = matched
+            self._ends.append((self._world.encodings.end, matched))
+            while self._ends and self._ends[0][0] <= matched:
+                self.a_day_ago = self._ends.pop(0)[1]
+        if manifest is not self._manifest and isinstance(manifest, bytes):
+            offset = Manifest.from_bytes(manifest).offset
+            assert offset <= self.matched, f"a checkpoint of {offset}, and {self.matched} is matched"
+        self._manifest = manifest
+
+    def _check_published(self, matched: int) -> None:
+        """Everybody who is the latest below that offset was said to be checked."""
+        history = self._world.topics[DUPLICATES.name].history
+        for record in history[self._findings :]:
+            event = decode(record).event
+            if isinstance(event, IndividualChecked):
+                self._checked.add((event.key, event.revision))
+        self._findings = len(history)
+        changed = set()
+        for _, event in encodings(self._world.encodings, self.matched, matched):
+            if event.key not in self._latest or oracle.rank(event) > oracle.rank(self._latest[event.key]):
+                self._latest[event.key] = event
+                changed.add(event.key)
+        for event in map(self._latest.__getitem__, changed):
+            if isinstance(event, EncodingComputed) and not self._world.registry.covers(
+                event.collection, event.individual_id, event.revision
+            ):
+                is_checked = (event.key, event.revision) in self._checked
+                assert is_checked, f"progress is {matched}, and {event.key} of {event.revision} is not checked"
+
+
+def encodings(topic: MemoryTopic, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, EncodingEvent]]:
+    """All that ever stood on `encodings`, with offsets."""
+    for record in topic.history[begin:end]:
+        yield record.offset, decode(record, ENCODINGS).event
+
+
+def problems_of(world: "World", galleries: Iterable[Gallery]) -> Iterator[str]:
+    """In what the tables, the topics and galleries differ from what the oracle says, at the end of a run."""
+    events = [event for _, event in encodings(world.encodings)]
+    latest, living = oracle.latest(events), oracle.living(events)
+    pairs = oracle.pairs(living.values(), world.settings.threshold_for)
+    revisions = {key: event.revision for key, event in living.items()}
+    duplicates = world.topics[DUPLICATES.name]
+
+    yield from _differences("pairs in the tables", _pairs_in(world), pairs)
+    checked = {individual_key(*who): row.get("checked_revision") for who, row in world.tables.individuals.items()}
+    yield from _differences("people checked in the tables", checked, revisions)
+    encoded = {individual_key(*who): row.get("encoded_revision") for who, row in world.tables.individuals.items()}
+    yield from _differences("people encoded in the tables", encoded, revisions)
+    for where, records in (("ever", duplicates.history), ("still", duplicates.records.values())):
+        messages = {record.key: decode(record) for record in records}
+        # What the sink restores behind a null value may be a finding that a retraction, unread yet, has ended already:
+        # who goes by versions, as the tables do, is not misled; who keeps the last record is, until compaction.
+        restored = {
+            m.event.key for m in messages.values() if m.source == Source.SINK and isinstance(m.event, DuplicateFound)
+        }
+        last = [message.event for message in messages.values() if message.event.key not in restored]
+        found = {oracle.pair_of(e): e.distance for e in last if isinstance(e, DuplicateFound)}
+        certain = {p: d for p, d in pairs.items() if pair_id(p.collection, p.encoder, p.a, p.b) not in restored}
+        yield from _differences(f"pairs that `duplicates` {where} has", found, certain)
+        # Of who was erased and came back, the sink puts the check back if it knows the encoding; else compaction does.
+        nulls = {event.key for event in last if isinstance(event, KeyErased)}
+        said = {event.key: event.revision for event in last if isinstance(event, IndividualChecked)}
+        expected = {key: revision for key, revision in revisions.items() if key not in nulls}
+        yield from _differences(f"checks that `duplicates` {where} has", {k: said.get(k) for k in expected}, expected)
+    kept = {event.key: event for _, event in encodings(world.encodings)}
+    yield from _differences("last records of `encodings`", _ranks(kept), _ranks(latest))
+    for gallery in galleries:
+        yield from _differences("people in a gallery", {"living": gallery.living}, {"living": len(living)})
+    if letters := world.topics[DEAD_LETTERS.name].history:
+        yield f"dead letters: {letters}"
+
+
+def _ranks(events: dict[str, EncodingEvent]) -> dict[str, tuple[int, bool]]:
+    return {key: oracle.rank(event) for key, event in events.items()}
+
+
+def _pairs_in(world: "World") -> dict[Pair, float]:
+    rows = [row for row in world.tables.duplicates.values() if row["retracted"] is None]
+    columns = ("collection", "encoder", "individual_a", "revision_a", "individual_b", "revision_b")
+    return {Pair(*(row[name] for name in columns)): row["distance"] for row in rows}
+
+
+def _differences(what: str, found: Mapping[K, object], expected: Mapping[K, object]) -> Iterator[str]:
+    for key in sorted(found.keys() | expected.keys(), key=str):
+        one, other = found.get(key), expected.get(key)
+        is_same = abs(one - other) < _SAME if isinstance(one, float) and isinstance(other, float) else one == other
+        if not is_same:
+            yield f"{what}: {key} is {one}, and should be {other}"

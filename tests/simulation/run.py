@@ -1,0 +1,37 @@
+"""Runs seeds, and reports the one that fails."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.simulation.world import World
+
+
+class FailedSeedError(AssertionError):
+    """A run that did not end as the oracle says, or broke an invariant on its way. `lines`: what happened in it."""
+
+    def __init__(self, seed: int, problem: BaseException, lines: list[str]) -> None:
+        super().__init__(f"seed {seed}: {type(problem).__name__}: {problem}\nagain: make simulate SEED={seed}")
+        self.seed, self.lines = seed, lines
+
+
+def simulate(seed: int) -> World:
+    """One run. Returns the world as it is at its end. Raises FailedSeedError."""
+    world = World(seed)
+    with _without_logs():
+        try:
+            world.run()
+        except Exception as error:
+            raise FailedSeedError(seed, error, world.schedule.lines) from error
+    return world
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """What workers log is made of crashes here, and takes time."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

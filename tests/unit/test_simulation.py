@@ -1,0 +1,138 @@
+"""The matcher and the sink under faults from a seed, compared with the oracle; and bugs put in, each of which is found.
+
+A seed that fails is played again by `make simulate SEED=…`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from schemas.envelope import StoredRecord
+from schemas.events.pairs import PairEvent, Version
+from streams.checkpoint import progress
+from streams.checkpoint.state import State, state_of
+from streams.gallery.collection import Collection
+from streams.gallery.delta import DeltaRows
+from streams.gallery.gallery import Gallery
+from streams.gallery.segment import Segment
+from streams.matcher import partition, sealer
+from streams.matcher.partition import PartitionMatcher
+from tests.simulation.redis import SCRIPTS, MemoryRedis
+from tests.simulation.run import FailedSeedError, simulate
+
+ENOUGH_S, SEEDS = 10.0, 1000
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def test_the_tables_are_those_of_the_oracle_whatever_fails_on_the_way() -> None:
+    """For as many seeds as there is time for."""
+    begun, tried = time.monotonic(), 0
+    while tried < SEEDS and time.monotonic() - begun < ENOUGH_S:
+        simulate(tried)
+        tried += 1
+    print(f"{tried} seeds, {tried / (time.monotonic() - begun):.0f} a second")
+    assert tried >= 10, "so slow a machine finds nothing"
+
+
+def test_a_seed_plays_again_exactly() -> None:
+    for seed in range(5):
+        first, again = (without_ids(simulate(seed).schedule.lines) for _ in range(2))
+        assert first == again
+
+
+def without_ids(lines: list[str]) -> list[str]:
+    """Chunks have random names."""
+    return [line.partition(":chunk:")[0] for line in lines]
+
+
+def advances_before_it_publishes(patch: pytest.MonkeyPatch) -> None:
+    inner = PartitionMatcher._match
+
+    def match_early(self: PartitionMatcher, records: list[StoredRecord]) -> None:
+        if records:
+            self._context.progress.advance(0, records[-1].offset + 1)
+        inner(self, records)
+
+    patch.setattr(PartitionMatcher, "_match", match_early)
+
+
+def passes_over_what_the_stream_skipped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PartitionMatcher, "_catch_up", lambda self, offset: setattr(self, "position", offset))
+
+
+def saves_a_checkpoint_ahead_of_its_gallery(patch: pytest.MonkeyPatch) -> None:
+    def state_ahead(gallery: Gallery, offset: int) -> State:
+        return state_of(gallery, offset + 1)
+
+    patch.setattr(sealer, "state_of", state_ahead)
+
+
+def does_not_check_whose_the_partition_is(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PartitionMatcher, "_check_ownership", lambda _: None)
+
+
+def loses_what_came_while_it_sealed(patch: pytest.MonkeyPatch) -> None:
+    inner = Collection.adopt
+
+    def adopt_alone(self: Collection, encoder: str, sealed: DeltaRows, segment: Segment) -> None:
+        inner(self, encoder, sealed, segment)
+        since = self.scopes[encoder].delta.living_rows()
+        for individual_id in since.ids:
+            del self.in_delta[individual_id]
+        self.hold(encoder, since.chosen(np.empty(0, np.int64)))
+
+    patch.setattr(Collection, "adopt", adopt_alone)
+
+
+def seals_who_was_updated_meanwhile(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Segment, "remove_ids", lambda *_: None)
+
+
+def restores_the_checkpoint_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(partition, "restore", lambda *_: None)
+
+
+def does_not_publish_again_what_counts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PartitionMatcher, "_renewed", lambda *_: [])
+
+
+def lets_progress_go_back(patch: pytest.MonkeyPatch) -> None:
+    def set_it(redis: MemoryRedis, keys: Sequence[str], args: list[bytes]) -> None:
+        redis.values[keys[0]] = args[0]
+
+    patch.setitem(SCRIPTS, progress._ONLY_GROW, set_it)
+
+
+def keeps_the_lower_version_of_a_pair(patch: pytest.MonkeyPatch) -> None:
+    def lower(self: PairEvent, time: datetime) -> Version:
+        return Version(-self.a.revision - self.b.revision, time)
+
+    patch.setattr(PairEvent, "version", lower)
+
+
+BUGS: list[Break] = [
+    advances_before_it_publishes,
+    passes_over_what_the_stream_skipped,
+    saves_a_checkpoint_ahead_of_its_gallery,
+    does_not_check_whose_the_partition_is,
+    loses_what_came_while_it_sealed,
+    seals_who_was_updated_meanwhile,
+    restores_the_checkpoint_alone,
+    does_not_publish_again_what_counts,
+    lets_progress_go_back,
+    keeps_the_lower_version_of_a_pair,
+]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_a_bug_that_is_put_in_is_found(bug: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the seed that found it finds it again, in the same way."""
+    bug(monkeypatch)
+    with pytest.raises(FailedSeedError) as found:
+        list(map(simulate, range(SEEDS)))
+    with pytest.raises(FailedSeedError, match=f"make simulate SEED={found.value.seed}") as again:
+        simulate(found.value.seed)
+    assert without_ids(again.value.lines) == without_ids(found.value.lines)
