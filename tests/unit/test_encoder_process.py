@@ -11,6 +11,8 @@ import pytest
 from consumers.encoder import process as encoder_process
 from consumers.encoder.answers import Escalation, Result, Task
 from consumers.encoder.encoding import Encoding
+from consumers.encoder.pool.task_pool import OUT_OF_TIME
+from consumers.encoder.pool.worker_process import ProcessDiedError, Program, WorkerProcess
 from consumers.encoder.process import encode
 from consumers.photos.file import Guard, PhotoFile
 from schemas.envelope import Message, announce
@@ -84,3 +86,22 @@ def test_a_photo_has_its_own_processor_time_and_waiting_costs_none_of_it() -> No
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
     with guard():
         assert signal.getitimer(signal.ITIMER_PROF)[0] < 9.95
+
+
+def _begin() -> None:
+    pass
+
+
+def _read_for_ever(_tasks: list[str]) -> list[str]:
+    with encoder_process._guard(1, 0.05)():
+        while True:
+            pass
+
+
+def test_a_photo_that_used_up_its_processor_time_ends_the_process_which_says_of_which() -> None:
+    process: WorkerProcess[str, str] = WorkerProcess(Program(_begin, (), _read_for_ever))
+    process.wait_until_begun()
+    with pytest.raises(ProcessDiedError) as death:
+        process.do(["a", "b"], 60)
+    process.close()
+    assert (death.value.exit_code, death.value.task) == (OUT_OF_TIME, 1)
