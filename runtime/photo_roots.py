@@ -58,7 +58,8 @@ def submitted_roots(data_folder: Path) -> list[str]:
 
 def allow(data_folder: Path, roots: set[str]) -> None:
     """Add roots to those submitted from this machine."""
-    data_folder.mkdir(parents=True, exist_ok=True)
+    data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (data_folder / _FILE).touch(mode=0o600)
     with (data_folder / _FILE).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for root in sorted(roots - set(submitted_roots(data_folder))):

@@ -76,6 +76,7 @@ def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
     """Settings of a stack with workers: the one that runs in the folder, or one for the time of the demo."""
     try:
         with hold(folder):
+            (folder / "demo.log").touch(mode=0o600)
             log = (folder / "demo.log").open("a", buffering=1)
             stack = Stack(folder, lambda name, line: print(f"{name}: {line}", file=log))
             begun = time.monotonic()

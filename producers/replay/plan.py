@@ -47,7 +47,7 @@ def new_id() -> str:
 def keep(folder: Path, plan: ReplayPlan) -> None:
     """Write a plan below the data folder; once this returns it is there whatever happens."""
     path = _path(folder, plan.replay_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     with draft.open("w") as file:
         file.write(plan.model_dump_json())

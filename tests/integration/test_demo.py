@@ -30,6 +30,11 @@ def facematch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def readable_by_others(folder: Path) -> set[str]:
+    """The names in a folder that others may read, or look into."""
+    return {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077}
+
+
 @pytest.fixture
 def folder(photos: Path) -> Iterator[Path]:
     """An empty folder, but for the demo's photos, so that they are not fetched again. Not below pytest's: `servers`."""
@@ -115,6 +120,8 @@ def test_up_runs_until_it_is_stopped_and_its_data_stays(folder: Path, up: "subpr
     assert "stopping" in rest
     assert facematch(folder, "down").stdout.startswith("no stack is running")
     assert (folder / ".facematch" / "postgres" / "PG_VERSION").exists()
+    assert readable_by_others(folder / ".facematch") == {"lock", "photos", "targets.json"}, "public ones"
+    assert (folder / ".facematch").stat().st_mode & 0o066 == 0, "nor can others see what is in it"
     assert facematch(folder, "down", "--erase").returncode == 0
     assert not (folder / ".facematch").exists()
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from deploy.local import supervisor as supervisors
+from deploy.local.folders import private_folder, stack_folder
 from deploy.local.ports import free_ports, is_free
 from deploy.local.stack import Stack, StackBusyError, hold
 from deploy.local.supervisor import Child, Supervisor
+from runtime.photo_roots import allow
 
 
 def test_free_ports_are_different_and_free() -> None:
@@ -108,3 +110,34 @@ def test_stop_ends_a_child_that_is_being_started_again_at_that_moment(monkeypatc
         assert second.wait(20)
         stopper.join(20)
         assert not stopper.is_alive()
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_stacks_folder_is_closed_to_others_and_those_above_it_stay_as_they_are(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir(mode=0o750)
+    folder = above / "stack"
+    folder.mkdir(mode=0o755)  # as an earlier version left it
+    stack_folder(folder)
+    assert mode_of(folder) == (0o711 if os.geteuid() == 0 else 0o700), (
+        "nobody, whom Postgres runs as for root, may pass"
+    )
+    assert mode_of(private_folder(folder / "kafka")) == 0o700
+    assert mode_of(above) == 0o750
+
+
+def test_what_a_child_writes_is_its_owners_alone(tmp_path: Path) -> None:
+    written, file = threading.Event(), tmp_path / "file"
+    supervisor = Supervisor(lambda *_: written.set())
+    supervisor.start("w", [sys.executable, "-c", f"import pathlib; pathlib.Path({str(file)!r}).touch(); print('done')"])
+    assert written.wait(30)
+    supervisor.stop()
+    assert mode_of(file) == 0o600
+
+
+def test_what_commands_write_is_its_owners_alone(tmp_path: Path) -> None:
+    allow(tmp_path / "data", {"file:///home/somebody/"})
+    assert (mode_of(tmp_path / "data"), mode_of(tmp_path / "data" / "photo-roots")) == (0o700, 0o600)
