@@ -8,6 +8,9 @@ from sqlalchemy.exc import DBAPIError
 
 from schemas.settings import Settings
 
+_AWAY_CLASSES = {"08", "40", "53", "57"}  # connection, rollback (deadlocks), resources, operator
+_AWAY_STATES = {"25006", "55P03"}  # read-only (a standby, or set by an operator), lock_timeout
+
 
 def postgres_url(settings: Settings) -> URL:
     """The database's address, with the user and the password that are set by themselves."""
@@ -34,9 +37,9 @@ def engine_at(url: URL, **options: Any) -> Engine:
 
 
 def is_away(error: DBAPIError) -> bool:
-    """Whether the server is gone, starting, stopping, or broke off a deadlock; see SQLSTATE classes 08, 40, 53, 57.
+    """Whether waiting mends it: the server is gone, starting, stopping, full or read-only, or something is locked.
 
-    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    By the SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
     """
     state = getattr(error.orig, "pgcode", None)
-    return error.connection_invalidated or state is None or str(state)[:2] in {"08", "40", "53", "57"}
+    return error.connection_invalidated or state is None or state[:2] in _AWAY_CLASSES or state in _AWAY_STATES

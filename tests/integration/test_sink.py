@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -46,6 +47,7 @@ from tests.integration.conftest import MakeWorld
 from tests.integration.world import World
 
 PHOTO = Photo(uri="file:///nowhere/a.jpg")
+SINKS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 EMBEDDING = np.zeros(128, dtype=np.float32)
 
 
@@ -305,3 +307,27 @@ def test_no_record_stops_it(world: World) -> None:
     (letter,) = world.read(DEAD_LETTERS)
     assert world.restarts() == {}
     assert b"ce_id has 12000 characters" in (dict(letter.headers)["dead_letter_error"] or b"")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("default_transaction_read_only", "on"), ("lock_timeout", "50ms")],
+    ids=["read-only", "locked"],
+)
+def test_a_postgres_that_cannot_be_written_is_waited_for(world: World, setting: str, value: str) -> None:
+    """A standby that was promoted too late, say, or a table that somebody has locked."""
+    with world.engine.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE {world.name} SET {setting} = '{value}'"))
+    with world.connect() as blocking:
+        if setting == "lock_timeout":
+            blocking.execute(text("LOCK TABLE individuals IN ACCESS EXCLUSIVE MODE"))
+        world.start("sink")
+        world.publish([announce(IndividualCreated(**who("a", 1), photo=PHOTO), "test")])
+        world.wait(lambda: any("Postgres does not answer" in str(line) for line in world.said()), "it waits")
+    with world.engine.connect() as connection:
+        connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"))
+        connection.execute(text(f"ALTER DATABASE {world.name} RESET {setting}"))
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {SINKS}"))
+        connection.commit()
+    world.wait(lambda: world.states() == {"a": ("registered", None)}, "it is written")
+    assert world.restarts() == {}
