@@ -44,10 +44,10 @@ def ids(pairs: Iterable[Pair]) -> set[tuple[str, str, str]]:
 
 
 def latest(events: Iterable[EncodingComputed | EncodingErased]) -> dict[str, EncodingComputed | EncodingErased]:
-    """The event that counts of each individual, by key, in any order: the highest revision; of equals the erasure."""
+    """The event that counts of each individual, by key: the highest revision; of equals the erasure, or the later."""
     best: dict[str, EncodingComputed | EncodingErased] = {}
     for event in events:
-        if event.key not in best or rank(event) > rank(best[event.key]):
+        if event.key not in best or rank(event) >= rank(best[event.key]):
             best[event.key] = event
     return best
 

@@ -3,9 +3,14 @@
 When a member of a pair is updated or erased, the pair is found again at the next revision if that is near enough, else
 it is retracted. A batch has the same result as its records one by one: a revision that counted for only a part of this
 batch may have been found in pairs before, if the batch was cut differently then.
+
+Of two statements on a pair of revisions the later counts, by its time. The first is a finding; it has the time of the
+registration that it follows from, so that it can be repeated to the byte. Every statement after it must be later,
+whatever the times of registrations: it has the time at which its record is matched (`TimeAt`). These are retractions,
+and findings of an embedding that took the place of another one of its revision (`keys_replaced`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -14,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.envelope import Message, Source
-from schemas.events.base import Event, Member
+from schemas.events.base import Event, Member, individual_key
 from schemas.events.encodings import EncodingComputed, EncodingEvent
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason, in_order
 from streams.gallery.collection import Latest
@@ -29,6 +34,7 @@ from streams.gallery.segment import Segment
 _FINDINGS_LIMITS = 10
 
 EncodingAt = Callable[[int], EncodingComputed | None]
+TimeAt = Callable[[int], datetime]  # the time at which the record at an offset of the log is matched, ascending with it
 
 
 class Departed(NamedTuple):
@@ -65,15 +71,15 @@ def events_of_departed(
     threshold_for: Callable[[str], float],
     limit: int,
     encoding_at: EncodingAt,
-    now: datetime,
+    time_at: TimeAt,
 ) -> list[Message[Event]]:
     """For every pair of a revision that stopped counting: DuplicateFound at the next revision, or DuplicateRetracted.
 
     `departed` are the revisions that ended in a batch that the gallery has applied, in the order of the log. The vector
-    of one that another shard keeps is read by `encoding_at`. The time of a retraction is `now`, so that it counts as
-    later than the finding, whenever the individuals were registered.
+    of one that another shard keeps is read by `encoding_at`.
     """
-    events = []
+    events: list[Message[Event]] = []
+    replaced = keys_replaced(departed, encoding_at)
     for (collection, encoder), pasts in _by_scope(departed, encoding_at).items():
         threshold = threshold_for(collection)
         scope = gallery.collections[collection].scopes.get(encoder, Scope())
@@ -84,10 +90,39 @@ def events_of_departed(
         pairs.sort(key=lambda pair: (pair.past.end, pair.distance, pair.offset))
         distances = _distances_after(pairs, encoder)
         events += [
-            _event_of(pair, after, collection, encoder, threshold, now)
+            dated(_event_of(pair, after, collection, encoder, threshold, time), time, replaced)
             for pair, after in zip(pairs, distances, strict=True)
+            for time in [time_at(pair.past.end)]
         ]
     return events
+
+
+def keys_replaced(departed: Iterable[Departed], encoding_at: EncodingAt) -> set[str]:
+    """The keys of individuals whose embedding was replaced by another one, or another encoder's, of its revision.
+
+    The same embedding again is no replacement: nothing was retracted. One that Kafka has compacted away may have been.
+    """
+    replaced = set()
+    for one in departed:
+        event = one.message.event
+        if isinstance(event, EncodingComputed) and one.before.revision == event.revision:
+            ((encoder, vector),) = _vectors_of([one], encoding_at)
+            if vector is None or encoder != event.encoder or not np.array_equal(vector, event.embedding):
+                replaced.add(event.key)
+    return replaced
+
+
+def dated(message: Message[Event], time: datetime, replaced: Set[str]) -> Message[Event]:
+    """A finding of the record that is matched at `time`: later than what may have been retracted before it.
+
+    Of one member the embedding may have been replaced earlier in the same batch, and that of the other come again.
+    """
+    event = message.event
+    if isinstance(event, DuplicateFound) and not replaced.isdisjoint(
+        individual_key(event.collection, member.individual_id) for member in (event.a, event.b)
+    ):
+        return replace(message, time=max(message.time, time))
+    return message
 
 
 def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tuple[str, str], list[_Past]]:
@@ -163,7 +198,7 @@ def _distances_after(pairs: Sequence[_Pair], encoder: str) -> list[float]:
 
 
 def _event_of(
-    pair: _Pair, after: float, collection: str, encoder: str, threshold: float, now: datetime
+    pair: _Pair, after: float, collection: str, encoder: str, threshold: float, time: datetime
 ) -> Message[Event]:
     past, message = pair.past, pair.past.message
     event = message.event
@@ -177,7 +212,7 @@ def _event_of(
         collection=collection, encoder=encoder, a=a, b=b, reason=reason, distance=pair.distance, threshold=threshold
     )
     derived = message.derive(retracted, Source.MATCHER)
-    return replace(derived, time=max(derived.time, now))
+    return replace(derived, time=max(derived.time, time))
 
 
 def without_repetitions(messages: Iterable[Message[Event]]) -> list[Message[Event]]:

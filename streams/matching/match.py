@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from schemas.envelope import Headers, Message, Record, Source, StoredRecord, UnreadableError, decode, encode
@@ -15,7 +15,14 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS
 from streams.gallery.gallery import Applied, Gallery, Newcomer
 from streams.gallery.scope import CandidateList
-from streams.matching.departures import Departed, EncodingAt, events_of_departed, without_repetitions
+from streams.matching.departures import (
+    Departed,
+    EncodingAt,
+    dated,
+    events_of_departed,
+    keys_replaced,
+    without_repetitions,
+)
 
 ThresholdFor = Callable[[str], float]
 
@@ -109,8 +116,16 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
                 newcomers[event.key] = message, Newcomer(event, offset)
             if applied is Applied.NEW and before is not None and not before.erased:
                 departed.append(Departed(before, message, offset))
-    events = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, rules.now())
-    consequences.messages = without_repetitions(events + _compared(gallery, newcomers.values(), rules))
+    now, first = rules.now(), records[0].offset if records else 0
+
+    def time_at(offset: int) -> datetime:
+        return now + timedelta(microseconds=offset - first)
+
+    events = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, time_at)
+    replaced = keys_replaced(departed, rules.encoding_at)
+    compared = _compared(gallery, newcomers.values(), rules)
+    findings = [dated(message, time_at(offset), replaced) for message, offset in compared]
+    consequences.messages = without_repetitions(events + findings)
     consequences.publish = [
         *consequences.letters,
         *map(encode, consequences.tombstones),
@@ -120,17 +135,20 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 
 
 def _compared(
-    gallery: Gallery, newcomers: Iterable[tuple[Message[EncodingEvent], Newcomer]], rules: Rules
-) -> list[Message[Event]]:
-    """The findings and checks of newcomers."""
-    events: list[Message[Event]] = []
+    gallery: Gallery,
+    newcomers: Iterable[tuple[Message[EncodingEvent], Newcomer]],
+    rules: Rules,
+) -> list[tuple[Message[Event], int]]:
+    """The findings and checks of newcomers, with the newcomers' offsets."""
+    compared: list[tuple[Message[Event], int]] = []
     for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
         messages, encodings = zip(*group, strict=True)
         threshold = rules.threshold_for(collection)
         candidates = gallery.candidates(encodings, threshold, rules.limit)
         for message, one, found in zip(messages, encodings, candidates, strict=True):
-            events += _findings(message, one.encoding, found, threshold, gallery.shard)
-    return events
+            events = _findings(message, one.encoding, found, threshold, gallery.shard)
+            compared += [(event, one.offset) for event in events]
+    return compared
 
 
 def _erasure_of(message: Message[EncodingEvent], erased: Erased) -> Erasure | None:

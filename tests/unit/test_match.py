@@ -1,7 +1,7 @@
 """The matcher's core: a fold over the log, whose pairs are those of comparing all living with all."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from hypothesis import given, settings
@@ -203,6 +203,37 @@ def test_the_pairs_that_hold_are_those_of_comparing_all_living(
     after = run(log[data.draw(st.integers(0, matched)) :], data.draw(st.integers(1, 12)), gallery)
     assert gallery.living == len(oracle.living(logged))
     assert_as_the_oracle(logged, before.publish + after.publish)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 2), st.sampled_from([0, 1, 7])), max_size=12),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_a_finding_that_follows_a_retraction_is_the_later_statement(
+    changes: list[tuple[str, int, int]], batch: int, data: st.DataObject
+) -> None:
+    """Registration systems that send several photos of one revision: the last in the log counts, for every consumer."""
+    logged: list[Logged] = [computed(*change) for change in changes]
+    log = [
+        stored(encode(Message(event, id=f"id-{offset}", time=TIME - timedelta(days=offset), source="t")), offset)
+        for offset, event in enumerate(logged)
+    ]
+    crash = data.draw(st.integers(0, len(log)))
+    before = run(log[:crash], batch)
+    assert_as_the_oracle(logged[:crash], before.publish)
+    matched = data.draw(st.integers(0, crash))
+    gallery = Gallery()
+    restore(gallery, log[:matched])
+    after = run(log[matched:], data.draw(st.integers(1, 6)), gallery)
+    assert_as_the_oracle(logged, before.publish + after.publish)
+
+
+def test_the_same_embedding_once_more_is_no_later_statement() -> None:
+    log = log_of([computed("a", 1, 0), computed("b", 1, 0), computed("b", 1, 0)])
+    first, again = run(log[:2]), run(log, batch=1)
+    assert [record for record in again.publish if record not in first.publish] == []
 
 
 def assert_as_the_oracle(logged: list[Logged], published: list[Record]) -> None:
