@@ -1,11 +1,12 @@
 """`make simulate SEEDS=1000` tries as many seeds; `make simulate SEED=7` plays that one again, line by line."""
 
 import argparse
+import multiprocessing
 import sys
 import time
 
-from runtime.telemetry import logs
-from tests.simulation.run import FailedSeedError, simulate
+from runtime.process.cores import cores
+from tests.simulation.run import outcome_of, simulate
 
 
 def main() -> int:
@@ -15,18 +16,17 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone, and print what happens in it")
     options = parser.parse_args()
-    seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
-    logs.through_stdlib()
-    begun = time.monotonic()
-    try:
-        for seed in seeds:
-            world = simulate(seed)
-    except FailedSeedError as error:
-        print("\n".join([*error.lines, "", str(error)]))
-        return 1
     if options.seed is not None:
-        print("\n".join(world.schedule.lines))
-    print(f"{len(seeds)} seeds, {len(seeds) / (time.monotonic() - begun):.1f} a second: no difference from the oracle")
+        print(outcome_of(options.seed) or "\n".join(simulate(options.seed).schedule.lines))
+        return 0
+    begun = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+        for outcome in pool.imap_unordered(outcome_of, range(options.first, options.first + options.seeds), 10):
+            if outcome:
+                print(outcome)
+                return 1
+    rate = options.seeds / (time.monotonic() - begun)
+    print(f"{options.seeds} seeds, {rate:.0f} a second: no difference from the oracle")
     return 0
 
 

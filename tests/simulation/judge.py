@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from schemas.envelope import Source, decode
+from schemas.envelope import Source
 from schemas.events.base import individual_key
-from schemas.events.encodings import EncodingComputed
+from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, KeyErased, pair_id
-from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS
+from schemas.topics import DEAD_LETTERS, DUPLICATES
 from streams.checkpoint.manifest import Manifest
 from streams.gallery.gallery import Gallery
 from tests import oracle
@@ -62,14 +62,12 @@ class Invariants:
 
     def _check_published(self, matched: int) -> None:
         """Everybody who is the latest below that offset was said to be checked."""
-        history = self._world.topics[DUPLICATES.name].history
-        for record in history[self._findings :]:
-            event = decode(record).event
-            if isinstance(event, IndividualChecked):
-                self._checked.add((event.key, event.revision))
-        self._findings = len(history)
+        messages = self._world.topics[DUPLICATES.name].messages
+        events = (message.event for message in messages[self._findings :])
+        self._checked |= {(one.key, one.revision) for one in events if isinstance(one, IndividualChecked)}
+        self._findings = len(messages)
         changed = set()
-        for _, event in encodings(self._world.encodings, self.matched, matched):
+        for event in encodings(self._world.encodings)[self.matched : matched]:
             if event.key not in self._latest or oracle.rank(event) > oracle.rank(self._latest[event.key]):
                 self._latest[event.key] = event
                 changed.add(event.key)
@@ -81,15 +79,16 @@ class Invariants:
                 assert is_checked, f"progress is {matched}, and {event.key} of {event.revision} is not checked"
 
 
-def encodings(topic: MemoryTopic, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, EncodingEvent]]:
-    """All that ever stood on `encodings`, with offsets."""
-    for record in topic.history[begin:end]:
-        yield record.offset, decode(record, ENCODINGS).event
+def encodings(topic: MemoryTopic) -> list[EncodingEvent]:
+    """All that ever stood on `encodings`."""
+    return [
+        event for event in (m.event for m in topic.messages) if isinstance(event, EncodingComputed | EncodingErased)
+    ]
 
 
 def problems_of(world: "World", galleries: Iterable[Gallery]) -> Iterator[str]:
     """In what the tables, the topics and galleries differ from what the oracle says, at the end of a run."""
-    events = [event for _, event in encodings(world.encodings)]
+    events = encodings(world.encodings)
     latest, living = oracle.latest(events), oracle.living(events)
     pairs = oracle.pairs(living.values(), world.settings.threshold_for)
     revisions = {key: event.revision for key, event in living.items()}
@@ -100,8 +99,8 @@ def problems_of(world: "World", galleries: Iterable[Gallery]) -> Iterator[str]:
     yield from _differences("people checked in the tables", checked, revisions)
     encoded = {individual_key(*who): row.get("encoded_revision") for who, row in world.tables.individuals.items()}
     yield from _differences("people encoded in the tables", encoded, revisions)
-    for where, records in (("ever", duplicates.history), ("still", duplicates.records.values())):
-        messages = {record.key: decode(record) for record in records}
+    for where, offsets in (("ever", range(duplicates.end)), ("still", duplicates.records)):
+        messages = {duplicates.history[offset].key: duplicates.messages[offset] for offset in offsets}
         # What the sink restores behind a null value may be a finding that a retraction, unread yet, has ended already:
         # who goes by versions, as the tables do, is not misled; who keeps the last record is, until compaction.
         restored = {
@@ -116,7 +115,7 @@ def problems_of(world: "World", galleries: Iterable[Gallery]) -> Iterator[str]:
         said = {event.key: event.revision for event in last if isinstance(event, IndividualChecked)}
         expected = {key: revision for key, revision in revisions.items() if key not in nulls}
         yield from _differences(f"checks that `duplicates` {where} has", {k: said.get(k) for k in expected}, expected)
-    kept = {event.key: event for _, event in encodings(world.encodings)}
+    kept = {event.key: event for event in events}
     yield from _differences("last records of `encodings`", _ranks(kept), _ranks(latest))
     for gallery in galleries:
         yield from _differences("people in a gallery", {"living": gallery.living}, {"living": len(living)})

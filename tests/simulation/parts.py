@@ -10,8 +10,9 @@ from confluent_kafka import KafkaError
 
 from runtime.servers.kafka import SESSION_TIMEOUT_S
 from runtime.servers.log import Span
-from schemas.envelope import Record, StoredRecord
+from schemas.envelope import Message, Record, StoredRecord, decode
 from schemas.erased import Erased
+from schemas.events.base import Event
 from tests.simulation.actors import Schedule
 
 T = TypeVar("T")
@@ -25,12 +26,19 @@ class MemoryTopic:
 
     def __init__(self) -> None:
         self.history: list[StoredRecord] = []
+        self._messages: list[Message[Event]] = []
         self.records: dict[int, StoredRecord] = {}
 
     @property
     def end(self) -> int:
         """The offset that the next record will get."""
         return len(self.history)
+
+    @property
+    def messages(self) -> list[Message[Event]]:
+        """Those of `history`, each decoded once."""
+        self._messages += [decode(record) for record in self.history[len(self._messages) :]]
+        return self._messages
 
     def append(self, record: Record) -> None:
         """Give a record the next offset."""

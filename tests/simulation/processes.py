@@ -160,7 +160,7 @@ class MatcherProcess(Process):
         if schedule.chance(self.world.rates["repeated"]):
             self.next = max(0, self.next - schedule.random.randint(1, 5))
             schedule.note(f"the stream goes back to {self.next}")
-        records = log.between(self.next, log.end)[: schedule.random.randint(1, 8)]
+        records = log.between(self.next, log.end)[: 100 if schedule.is_calm else schedule.random.randint(1, 8)]
         if records:
             self.next = records[-1].offset + 1
             schedule.note(f"gets {[record.offset for record in records]}")
@@ -179,7 +179,7 @@ class SinkProcess(Process):
         ends, records = {}, []
         for name in random.sample((ENCODINGS.name, DUPLICATES.name), 2):
             topic, begin = self.world.topics[name], self.world.written[name]
-            some = topic.between(begin, topic.end)[: random.randint(0, 8)]
+            some = topic.between(begin, topic.end)[: 100 if self.world.schedule.is_calm else random.randint(0, 8)]
             if some:
                 ends[name] = some[-1].offset + 1
                 records += some

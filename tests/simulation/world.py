@@ -44,7 +44,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.schedule = Schedule(seed)
         random = self.schedule.random
-        self.settings = _SETTINGS.model_copy(update={"delta_limit": random.choice((2, 4, 8, 16))})
+        self.settings = _SETTINGS.model_copy(update={"delta_limit": random.choice((2, 5, 12))})
         self.clock = Clock()
         self.topics = {topic.name: MemoryTopic() for topic in (ENCODINGS, DUPLICATES, DEAD_LETTERS)}
         self.encodings = self.topics[ENCODINGS.name]
@@ -71,7 +71,7 @@ class World:
         }
         self.rates = {name: random.choice((0.0, 0.0, 0.03, 0.1)) for name in _FAULTS}
         self.rates["refused"] /= 10
-        self._to_come = events.records(random, random.randint(5, 60))
+        self._to_come = events.records(random, random.randint(5, 30))
         self._with_registry = random.random() < 0.5
         self._started = 0
         self._processes: list[Process] = []
@@ -106,9 +106,10 @@ class World:
             if random.random() < rate:
                 fault()
         self._start_what_is_missing()
-        actors = [(process, actor) for process in self._processes if not process.is_frozen for actor in process.actors]
-        if actors:
-            self._resume(*random.choice(actors))
+        for _ in range(random.randint(1, 4)):
+            running = [one for one in self._processes if not one.is_frozen]
+            if actors := [(process, actor) for process in running for actor in process.actors]:
+                self._resume(*random.choice(actors))
 
     def _resume(self, process: Process, actor: Actor) -> None:
         try:
@@ -234,8 +235,8 @@ class World:
             assert process.next > before, f"nothing comes any more, at {matcher.position} of {self.encodings.end}"
         while any(self.written[name] < topic.end for name, topic in self.topics.items() if name in self.written):
             sink.step()
-        for _ in range(60):  # until its checkpoint is written
-            self.clock.now += 1
+        for _ in range(16):  # until its checkpoint is written
+            self.clock.now += 4
             process.step()
         again = MatcherProcess(self, "the one after it").restored()
         problems = list(problems_of(self, [matcher.gallery, again.gallery]))
