@@ -110,7 +110,10 @@ class MatcherProcess(Process):
             # See `Matcher.take_over`: another may have matched more of it meanwhile.
             if self.matcher and (self._context.progress.matched(0) or 0) > self.matcher.position:
                 self.matcher = None
-        self._process(self.matcher or self.restored())
+        try:
+            self._process(self.matcher or self.restored())
+        except PartitionLostError:
+            self.matcher = None
 
     def restored(self) -> PartitionMatcher:
         """A new one, from the checkpoint and the log."""
@@ -140,12 +143,8 @@ class MatcherProcess(Process):
         if not records:
             matcher.tend()
             return
-        try:
-            self.ownership.check(0)
-            matcher.process(records)
-        except PartitionLostError:
-            self.matcher = None
-            return
+        self.ownership.check(0)
+        matcher.process(records)
         end = records[-1].offset + 1
         is_lazy = self.world.schedule.chance(0.5)  # Faust commits now and then
         if self.world.owner is self and not is_lazy:

@@ -102,6 +102,8 @@ class World:
         self._pass_time(random.random())
         if random.random() < 0.3:
             self._publish(self._to_come[: random.randint(1, 4)])
+        if random.random() < 0.1:
+            self._snapshot = self.redis.snapshot()
         for fault, rate in self.happens.items():
             if random.random() < rate:
                 fault()
@@ -204,7 +206,6 @@ class World:
         self.schedule.note("Redis loses all" if is_empty else "Redis comes back from an earlier state")
         self.redis.restore({} if is_empty else self._snapshot)
         self._guard.redis_was_lost()
-        self._snapshot = self.redis.snapshot()
 
     def _expire(self) -> None:
         self.schedule.note("an hour passes for Redis")
