@@ -8,7 +8,7 @@ as JSON in the value, so that any language reads them with a plain Kafka client.
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -16,14 +16,16 @@ from typing import Generic, Protocol, TypeGuard, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
+from schemas.clocks import at_the_latest_on_arrival, not_before_arrival
 from schemas.events.base import Event, individual_key
 from schemas.events.encodings import EncodingAsSent, EncodingComputed, EncodingErased
 from schemas.identity import uuid_of
-from schemas.topics import ENCODINGS, EVENT_TYPES, Topic, topic_named, topic_of
+from schemas.topics import DECISIONS, ENCODINGS, ESCALATIONS, EVENT_TYPES, INDIVIDUALS, Topic, topic_named, topic_of
 
 SPEC_VERSION = "1.0"
 _CONTENT_TYPE = b"application/json"
 REPLAY_ID = "replay_id"
+REDRIVE = b"redrive"  # the replay_id of a dead letter that is sent again, unless it had one
 # Headers that whatever follows from a message carries on: the trace that it belongs to (https://www.w3.org/TR/trace-context)
 # and the replay that sent it again.
 _CARRIED_ON = ("traceparent", "tracestate", REPLAY_ID)
@@ -32,6 +34,8 @@ LONGEST = {"ce_id": 255, "ce_source": 1024}  # characters: Postgres indexes ids,
 _QUOTED_LENGTH = 40  # of what the sender chose, which may be long, or a value in the place of a name
 _PROBLEMS = 5  # of one event: an error becomes a header
 _EARLIEST_MS, _LATEST_MS = 0, 253_402_214_400_000  # the years 1970 to 9999, but for the last day: time zones differ
+# Topics on which clocks speak that are not ours. What is derived from their events carries the bounded time on.
+_CLOCKS_OF_OTHERS = {topic.name for topic in (INDIVIDUALS, ESCALATIONS, ENCODINGS, DECISIONS)}
 _EVENT_NAMESPACE = uuid.UUID("0b5f6d0a-49d4-5f0c-8d52-0b2c3c5f7e21")
 _encoding_as_sent = TypeAdapter(EncodingAsSent).validator.validate_json
 
@@ -123,9 +127,9 @@ class StoredRecord:
 class Message(Generic[E_co]):
     """An event in its envelope.
 
-    `time` is when the individual was registered or the decision made; whatever is derived from an event
-    carries its time on, so that repeated work yields the same bytes. When a record was published is
-    Kafka's timestamp. `context` are headers that it carries on as well: `traceparent`, `tracestate`, `replay_id`.
+    `time` is when the individual was registered or the decision made, and never later than Kafka had that; whatever is
+    derived from an event carries its time on, so that repeated work yields the same bytes. When a record was published
+    is Kafka's timestamp. `context` are headers that it carries on as well: `traceparent`, `tracestate`, `replay_id`.
     """
 
     event: E_co
@@ -155,6 +159,17 @@ def of_replay(headers: Headers, context: Headers) -> Headers:
     if any(name == REPLAY_ID for name, _ in headers):
         return headers
     return (*headers, *(one for one in context if one[0] == REPLAY_ID))
+
+
+def as_erasure(message: Message[E], timestamp: int) -> Message[E]:
+    """The message of somebody who leaves, with the time up to which decisions about them end.
+
+    `timestamp` is that of its record. One that is replayed ends nothing that was decided since it came first; what was
+    a dead letter comes for the first time when it is sent again.
+    """
+    if message.is_replayed and (REPLAY_ID, REDRIVE) not in message.context:
+        return message
+    return replace(message, time=not_before_arrival(message.time, timestamp))
 
 
 def ages_of(messages: Iterable[Message[Event]], kind: type[Event]) -> list[float]:
@@ -207,8 +222,9 @@ def decode(record: Readable, topic: Topic[E]) -> Message[E]: ...
 def decode(record: Readable, topic: Topic[Event] | None = None) -> Message[Event]:
     """The message in a record; whoever knows which topic it is of gets the type of its events with it.
 
-    Raises UnreadableError, with what is wrong and no value of the record, and ValueError where the record is not of
-    that topic.
+    Its time is ce_time, or when Kafka had the record where that is earlier: see `schemas.clocks`. Raises
+    UnreadableError, with what is wrong and no value of the record, and ValueError where the record is not of that
+    topic.
     """
     attributes = _attributes(record.headers)
     event = _event_in(record, attributes, topic or topic_named(record.topic))
@@ -217,7 +233,7 @@ def decode(record: Readable, topic: Topic[Event] | None = None) -> Message[Event
     return Message(
         event,
         id=attributes["ce_id"],
-        time=_time(attributes["ce_time"]),
+        time=_time_of(record, attributes),
         source=attributes["ce_source"],
         context=tuple(
             (name, attributes[name].encode())
@@ -308,6 +324,13 @@ def _decode_null(event_type: type[E], record: Readable, attributes: Mapping[str,
 @lru_cache(maxsize=1024)  # all that follows from a message carries its time
 def _written(time: datetime) -> bytes:
     return time.astimezone(UTC).isoformat().encode()
+
+
+def _time_of(record: Readable, attributes: Mapping[str, str]) -> datetime:
+    time = _time(attributes["ce_time"])
+    if isinstance(record, StoredRecord) and record.topic in _CLOCKS_OF_OTHERS:
+        return at_the_latest_on_arrival(time, record.timestamp)
+    return time
 
 
 def _time(text: str) -> datetime:

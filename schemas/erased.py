@@ -46,7 +46,7 @@ class ErasureKey:
 
 
 class Erasure(NamedTuple):
-    """Up to which revision somebody is erased, and since when."""
+    """Up to which revision somebody is erased, and when Kafka had that: see `as_erasure`."""
 
     revision: int
     time: datetime
@@ -54,7 +54,7 @@ class Erasure(NamedTuple):
     def covers(self, message: Message[Event], revision: int | None) -> bool:
         """Whether what a message says of that revision of theirs does not count.
 
-        A decision, which has no revision (None), does not if it was made before the erasure.
+        A decision, which has no revision (None), does not if it was made, or Kafka had it, before the erasure.
         """
         return message.time <= self.time if revision is None else revision <= self.revision
 

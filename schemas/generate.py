@@ -173,7 +173,8 @@ def _message(name: str) -> dict[str, Any]:
         "ce_time": {
             "type": "string",
             "format": "date-time",
-            "description": "when the individual was registered; of what compaction says, when it did",
+            "description": "when the individual was registered; of what compaction says, when it did; "
+            "one later than Kafka had the record counts as that",
         },
     }
     headers |= event.NULL_HEADERS

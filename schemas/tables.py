@@ -157,7 +157,12 @@ decisions = Table(
     Column("verdict", String, nullable=False, comment="same or different"),
     Column("decided_by", String, nullable=False),
     Column("note", String, nullable=False),
-    Column("decided_at", DateTime(timezone=True), nullable=False, comment="ce_time of the PairDecided"),
+    Column(
+        "decided_at",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="ce_time of the PairDecided; at the latest when Kafka had it",
+    ),
     Index("decisions_a", "collection", "individual_a", "individual_b"),
     Index("decisions_b", "collection", "individual_b"),
     comment="every decision of a reviewer, for good; what counts stands in pair_verdicts",
@@ -169,7 +174,7 @@ erased = Table(
     Column("digest", String, primary_key=True, comment="HMAC-SHA-256 of collection/individual_id"),
     Column("collection", String, nullable=False),
     Column("revision", BigInteger, nullable=False, comment="what was said of revisions up to it is gone"),
-    Column("erased_at", DateTime(timezone=True), nullable=False, comment="ce_time of the IndividualDeleted"),
+    Column("erased_at", DateTime(timezone=True), nullable=False, comment="when Kafka had the erasure"),
     Column("receipt", JSONB, comment="what `facematch erase` saw"),
     comment="who was erased: nothing else is kept of them",
 )

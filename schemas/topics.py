@@ -77,6 +77,8 @@ COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
 # However little else is written: what was erased is gone from the log by then.
 _COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
 TOMBSTONES_KEPT = timedelta(days=14)
+# The broker's clock says when it had a record, not that of who sent it: see schemas.clocks.
+_DATED_BY_THE_BROKER = {"message.timestamp.type": "LogAppendTime"}
 
 INDIVIDUALS: Topic[Registration | IndividualDeleted] = Topic(
     name="individuals",
@@ -85,6 +87,7 @@ INDIVIDUALS: Topic[Registration | IndividualDeleted] = Topic(
     purpose="what registration systems say",
     letters_by="encoder-cpu",
     retention=timedelta(days=30),
+    extra_config=_DATED_BY_THE_BROKER,
 )
 ESCALATIONS: Topic[Registration] = Topic(
     name="escalations",
@@ -128,7 +131,7 @@ DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
     tombstones_kept=TOMBSTONES_KEPT,
-    extra_config=_COMPACTED_WITHIN,
+    extra_config=_COMPACTED_WITHIN | _DATED_BY_THE_BROKER,
 )
 ERASURES: Topic[IndividualErased] = Topic(
     name="erasures",

@@ -8,7 +8,7 @@ from consumers.encoder.answers import Answer, Task, erased, escalated, rejected,
 from consumers.encoder.pool.step import Preparation
 from consumers.photos.rejected import RejectedError
 from runtime.telemetry.log_fields import about, fields_of
-from schemas.envelope import Message, StoredRecord, UnreadableError, decode, has_event
+from schemas.envelope import Message, StoredRecord, UnreadableError, as_erasure, decode, has_event
 from schemas.erased import Erased, ErasureKey
 from schemas.events.base import Detector
 from schemas.events.registrations import IndividualDeleted, IndividualUpdated, Photo, Registration
@@ -43,13 +43,14 @@ class Intake:
             return Preparation([unreadable(record, error)])
         if has_event(message, Registration):
             return self._prepare(record, message)
-        return Preparation(erased(message, message.event.collection, self._key))
+        leaving = as_erasure(message, record.timestamp)
+        return Preparation(erased(leaving, message.event.collection, self._key))
 
     def _prepare(self, record: StoredRecord, message: Message[Registration]) -> Preparation[Task]:
         event = message.event
         left: list[Answer] = []
         if isinstance(event, IndividualUpdated) and event.moved_from is not None and self._pool is Detector.HOG:
-            left = erased(message, event.moved_from, self._key)
+            left = erased(as_erasure(message, record.timestamp), event.moved_from, self._key)
         if self._erased.forbids(message):
             log.info("erased: not encoded", **fields_of(message))
             return Preparation(left)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
 from consumers.sink.batch import Events, Remaining
-from schemas.envelope import Message, Source
+from schemas.envelope import Message, Source, as_erasure
 from schemas.erased import Erased, Erasure, ErasureKey
 from schemas.events.base import Event, IndividualEvent
 from schemas.events.encodings import EncodingErased
@@ -41,7 +41,11 @@ def apply_erasures(connection: Connection, events: Events, key: ErasureKey, regi
     Invariant: no transaction that writes about people runs beside one that erases: each sees what the other did.
     """
     messages = [message for message, _ in events]
-    erasures = [one for one in messages if isinstance(one.event, IndividualDeleted | EncodingErased | IndividualErased)]
+    erasures = [
+        as_erasure(message, timestamp) if isinstance(message.event, IndividualDeleted) else message
+        for message, timestamp in events
+        if isinstance(message.event, IndividualDeleted | EncodingErased | IndividualErased)
+    ]
     lock = func.pg_advisory_xact_lock if erasures else func.pg_advisory_xact_lock_shared
     connection.execute(select(lock(_LOCK)))
     nulls: dict[tuple[type[Event], str], Message[Event]] = {}  # a finding and a decision may have one key

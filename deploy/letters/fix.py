@@ -8,13 +8,13 @@ from typing import Any
 from jsonpatch import InvalidJsonPatch, JsonPatch, JsonPatchException, JsonPatchTestFailed
 from jsonpointer import JsonPointerException
 
-from schemas.envelope import REPLAY_ID, Headers, Record, UnreadableError, decode, key_of
+from schemas.clocks import at_the_latest_on_arrival
+from schemas.envelope import REDRIVE, REPLAY_ID, Headers, Record, UnreadableError, decode, key_of
 from schemas.erased import NOBODY, Erased
 from schemas.faults import UserFault
 from schemas.letters import REDRIVEN, Letter
 from schemas.topics import TOPICS, topic_named
 
-_REDRIVE = b"redrive"  # who is registered by a letter that is sent again has waited for days: that is no slowness
 _NAMES = {topic.name for topic in TOPICS}
 
 
@@ -42,14 +42,15 @@ class LetterFix:
     def message(self, letter: Letter, erased: Erased = NOBODY) -> Record:
         """What is sent: it can be read, and goes to where its event belongs on the topic that it came from.
 
-        Its header `redriven` says how often it was sent again, and it counts as a replay. Raises FixRefusedError.
+        Its header `redriven` says how often it was sent again, and it counts as a replay: who is registered by it has
+        waited for days, and that is no slowness. Raises FixRefusedError.
         """
         came = letter.record
         if came.topic not in _NAMES:
             raise FixRefusedError(f"{came.topic} is no topic of facematch")
         given = dict(self.headers) | {
             REDRIVEN: str(letter.redriven + 1).encode(),
-            REPLAY_ID: dict(came.headers).get(REPLAY_ID) or _REDRIVE,
+            REPLAY_ID: dict(came.headers).get(REPLAY_ID) or REDRIVE,
         }
         headers = tuple((name, value) for name, value in came.headers if name not in given)
         record = Record(came.topic, came.key, self._patched(came.value), (*headers, *given.items()))
@@ -59,7 +60,8 @@ class LetterFix:
             message = decode(record)
         except UnreadableError as error:
             raise FixRefusedError(str(error)) from None
-        if erased.forbids(message):
+        came_at = at_the_latest_on_arrival(message.time, came.timestamp)
+        if erased.forbids(replace(message, time=came_at)):
             raise FixRefusedError("it is about somebody who was erased: discard the letter")
         by_collection = topic_named(came.topic).partitioned_by_collection
         return replace(record, partition_by=message.event.collection if by_collection else None)

@@ -20,7 +20,7 @@ from schemas.erased import ErasureKey
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, PairDecided
-from schemas.events.registrations import IndividualCreated, IndividualUpdated, Photo
+from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
 from schemas.tables import decisions, erased, individual_duplicates, metadata, pair_verdicts
 from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, INDIVIDUALS, TOPICS, Topic
 from tests.conftest import Make
@@ -264,6 +264,28 @@ def test_a_decision_holds_in_any_order_through_replays_updates_and_for_every_enc
         (pair,) = current_pairs(connection, decided=True)
     assert (pair.verdict, pair.decided_by) == ("same", "late")
     assert_as_the_oracle(world)
+
+
+def test_what_was_decided_when_an_erasure_arrives_goes_whatever_a_clock_said(world: World, embedding: Make) -> None:
+    """The erasure comes from a tablet that was offline; one decision is of a clock that is years ahead."""
+    face = embedding()
+    world.publish([announce(computed(who, face), "test") for who in ("a", NAME)])
+    decided = PairDecided(collection="c", encoder="test", a="a", b=NAME, verdict="same", by="x", note="a sister")
+    world.publish([announce(decided, "test"), announce(decided, "test", datetime(2099, 1, 1, tzinfo=UTC))])
+    world.start("encode-cpu", "match", "sink")
+    world.wait(lambda: world.pairs() == {("a", NAME)}, "the pair is found")
+    world.wait(lambda: len(notes(world)) == 2, "both decisions are kept")
+    deleted = IndividualDeleted(collection="c", individual_id=NAME, revision=2)
+    world.publish([announce(deleted, "tablet", datetime.now(UTC) - timedelta(hours=1))])
+    world.wait(lambda: notes(world) == [], "the decisions are gone")
+    world.wait(world.settled, "null values are written")
+    assert set(last_of(world, DECISIONS).values()) == {None}
+    assert verdicts(world) == {}
+
+
+def notes(world: World) -> list[str]:
+    with world.connect() as connection:
+        return list(connection.scalars(select(decisions.c.note)))
 
 
 def test_what_cannot_be_decided_or_erased_is_said(world: World) -> None:

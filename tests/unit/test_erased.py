@@ -6,11 +6,13 @@ from typing import TypeVar
 import pytest
 from pydantic import SecretStr
 
-from schemas.envelope import Message
+from schemas.envelope import REDRIVE, REPLAY_ID, Headers, Message, StoredRecord, as_erasure, decode, encode
 from schemas.erased import Erased, ErasureKey, ErasureKeyError
 from schemas.events.base import Event, Member
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairDecided
 from schemas.events.registrations import IndividualDeleted
+from schemas.topics import INDIVIDUALS
+from tests.records import stored
 
 TIME = datetime(2026, 1, 31, tzinfo=UTC)
 KEY = ErasureKey(SecretStr("0123456789abcdef" * 2))
@@ -57,6 +59,34 @@ def test_a_decision_made_before_the_erasure_does_not_count() -> None:
     erased = registry(("a", 3, 1))
     assert [erased.forbids(decided("a", "b", hours)) for hours in (0, 1, 2)] == [True, True, False]
     assert erased.forbids(decided("0", "a", 0))
+
+
+def test_what_was_decided_when_the_erasure_arrives_is_erased_whatever_a_clock_said() -> None:
+    """The tablet's deletion of 9:00 arrives at 11:00; decisions were made meanwhile, one by a clock that is ahead."""
+
+    def read(event: Event, hours: float, arrived: float, context: Headers = ()) -> StoredRecord:
+        record = encode(Message(event, "id", TIME + timedelta(hours=hours), "test", context))
+        return stored(record, timestamp=int((TIME + timedelta(hours=arrived)).timestamp() * 1000))
+
+    deleted = IndividualDeleted(collection="c", individual_id="a", revision=3)
+
+    def erasing(context: Headers = ()) -> Erased:
+        record = read(deleted, 9, 11, context)
+        message = decode(record, INDIVIDUALS)
+        return registry(("a", 3, (as_erasure(message, record.timestamp).time - TIME) / timedelta(hours=1)))
+
+    pair = PairDecided(collection="c", encoder="e", a="a", b="b", verdict="same", by="someone")
+    decisions = [read(pair, 10, 10), read(pair, 24 * 365, 10.5), read(pair, 8, 12), read(pair, 11.5, 12)]
+    assert [erasing().forbids(decode(one)) for one in decisions] == [True, True, True, False]
+    assert decode(read(pair, 24 * 365, 12)).time < TIME + timedelta(hours=12.1), "no clock wins for ever"
+    assert [erasing(((REPLAY_ID, b"1"),)).forbids(decode(one)) for one in decisions] == [False, False, True, False]
+    assert erasing(((REPLAY_ID, REDRIVE),)).forbids(decode(decisions[0])), "it comes for the first time"
+
+
+def test_a_clock_that_lost_the_time_bounds_nothing() -> None:
+    record = encode(decided("a", "b", 0))
+    for timestamp in (0, 1_000, -1_000_000_000_000_000, 10**17):
+        assert decode(stored(record, timestamp=timestamp)).time == TIME
 
 
 def test_the_same_id_in_another_collection_is_another_person() -> None:
