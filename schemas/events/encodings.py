@@ -32,6 +32,9 @@ from schemas.events.base import (
 EMBEDDING_DIMENSIONS = 128
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
 _REFUSED = b"\xff" * _EMBEDDING_BYTES  # NaN
+# Encoders make vectors of length 1, or of a few tens. A vector of zeros is what a program has that found no face; that
+# of a length beyond 1e18 cannot be compared: half its square, by which rows are, is no float32 any more.
+LEAST_NORM, GREATEST_NORM = 1e-3, 1e3
 
 
 def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
@@ -44,7 +47,15 @@ def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
         raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
     if not np.isfinite(embedding).all():
         raise ValueError("an embedding holds finite numbers only")
+    if not _have_norms(embedding[np.newaxis])[0]:
+        raise ValueError(f"an embedding has a length of {LEAST_NORM:g} to {GREATEST_NORM:g}, as encoders make them")
     return embedding
+
+
+def _have_norms(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the Euclidean length of each is one that encoders make: (n, 128) float32 to (n,) bool."""
+    squares = np.einsum("ij,ij->i", embeddings, embeddings)  # infinite where it overflows, which is refused
+    return np.asarray((squares >= LEAST_NORM**2) & (squares <= GREATEST_NORM**2))
 
 
 def _bytes_of(text: Any) -> bytes:
@@ -71,7 +82,7 @@ Embedding = Annotated[
             "contentEncoding": "base64",
             "minLength": 684,
             "maxLength": 684,
-            "description": "128 little-endian float32 (512 bytes), base64",
+            "description": "128 little-endian float32 (512 bytes), base64; of a Euclidean length of 0.001 to 1000",
         }
     ),
 ]
@@ -173,7 +184,8 @@ def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
             raw.append(_bytes_of(text))
         except ValueError:
             raw.append(_REFUSED)
-    return np.frombuffer(b"".join(raw), dtype="<f4").reshape(-1, EMBEDDING_DIMENSIONS)
+    embeddings = np.frombuffer(b"".join(raw), dtype="<f4").reshape(-1, EMBEDDING_DIMENSIONS)
+    return np.where(_have_norms(embeddings)[:, np.newaxis], embeddings, np.float32(np.nan))
 
 
 class EncodingErased(IndividualEvent):

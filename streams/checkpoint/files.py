@@ -55,7 +55,7 @@ def pack_absent(absent: WithoutVector) -> dict[str, BinaryIO]:
 
 
 def unpack_absent(parts: Parts) -> WithoutVector:
-    """See `pack_absent`."""
+    """See `pack_absent`. Raises ValueError or EOFError if the file has none."""
     hashes, revisions, offsets, erased = _read(parts["absent"])
     return WithoutVector(IdTable(hashes, revisions, offsets), erased)
 
@@ -76,9 +76,15 @@ def pack_rest(rest: Rest) -> dict[str, BinaryIO]:
 
 
 def unpack_rest(parts: Parts) -> Rest:
-    """See `Rest`."""
+    """See `Rest`. Raises ValueError, EOFError or UnicodeDecodeError if the file has none."""
     vectors, text, ends, revisions, offsets, *alive = _read(parts["rest"])
+    if vectors.dtype != np.float32 or vectors.shape[1:] != (EMBEDDING_DIMENSIONS,):
+        raise ValueError(f"vectors of {vectors.dtype} and shape {vectors.shape}")
     ids = Ids(text, ends)
+    if not len(vectors) == len(ids) == len(revisions) == len(offsets):
+        raise ValueError("columns of different lengths")
+    if any(one.dtype != np.bool_ or one.ndim != 1 for one in alive):
+        raise ValueError("masks that are none")
     names = [ids[row] for row in range(len(vectors))]
     return Rest(VectorRows(vectors, names, revisions, offsets), alive)
 

@@ -3,8 +3,9 @@
 A checkpoint is a cache. Whatever is wrong with it is found when it is read; then the state comes from the log instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from weakref import WeakKeyDictionary
@@ -18,7 +19,15 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import TOMBSTONES_KEPT
 from streams.checkpoint.chunks import Chunks, NamingScript
-from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
+from streams.checkpoint.files import (
+    Rest,
+    pack_absent,
+    pack_rest,
+    pack_segment,
+    unpack_absent,
+    unpack_rest,
+    unpack_segment,
+)
 from streams.checkpoint.handover import Inbox, field_of
 from streams.checkpoint.manifest import (
     AbsentEntry,
@@ -207,27 +216,45 @@ class CheckpointStore:
         scopes = []
         for scope in manifest.scopes:
             segments = [self._segment(entry) for entry in scope.segments]
-            with self._chunks.files_of(scope.rest) as parts:
-                rest = unpack_rest(parts)
+            rest = self._rest(scope.rest, segments)
             scopes.append(ScopeState(scope.collection, scope.encoder, segments, rest, scope.compacted_at))
         return State(
             manifest.offset, scopes, [(entry.collection, self._absent(entry.blob)) for entry in manifest.absent]
         )
 
     def _segment(self, entry: SegmentEntry) -> Segment:
-        with self._chunks.files_of(entry.blob) as parts:
-            try:
-                segment = unpack_segment(parts, entry.quality)
-            except (RuntimeError, ValueError, EOFError) as error:
-                raise UnusableError(f"a segment cannot be read: {error}") from error
+        with self._chunks.files_of(entry.blob) as parts, _usable("a segment"):
+            segment = unpack_segment(parts, entry.quality)
         self._stored[segment] = entry.blob
         return segment
 
+    def _rest(self, blob: Blob, segments: Sequence[Segment]) -> Rest:
+        with self._chunks.files_of(blob) as parts, _usable("what is not sealed"):
+            rest = unpack_rest(parts)
+            if [len(alive) for alive in rest.alive] != [len(segment) for segment in segments]:
+                raise ValueError("it is of other segments")
+        return rest
+
     def _absent(self, blob: Blob) -> WithoutVector:
-        with self._chunks.files_of(blob) as parts:
+        with self._chunks.files_of(blob) as parts, _usable("who has no vector"):
             absent = unpack_absent(parts)
         self._stored[absent] = blob
         return absent
+
+
+@contextmanager
+def _usable(what: str) -> Iterator[None]:
+    """Turn whatever a file is refused with into UnusableError.
+
+    A chunk may have the right checksum and be damaged all the same, or of another version. A checkpoint is a cache:
+    whatever is wrong with it, the log is read.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnusableError(f"{what} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _checked(value: bytes, log_end: int) -> Manifest:

@@ -3,7 +3,6 @@
 Pure. Which record is an individual's latest does not depend on the order in which they come: see `Rank`.
 """
 
-import binascii
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from streams.gallery.id_table import IdTable, hashes_of, last_of_each
 
 _FIRST_LIMIT = 200_000  # records, 140 MB: reduced to the latest when there are more, or twice as many as the latest
 ERASED = -1
-_NO_VECTOR = binascii.b2a_base64(bytes(4 * EMBEDDING_DIMENSIONS), newline=False).decode()
+_NO_VECTOR = ""
 
 
 class Census(NamedTuple):
@@ -127,8 +126,10 @@ class Fold:
         if ids:
             vectors = embeddings_of(texts)
             part = _Part._make((ids, *np.array(numbers, dtype=np.int64).T, vectors))
-            if not np.isfinite(vectors).all():
-                part = part.chosen(np.flatnonzero(np.isfinite(vectors).all(axis=1)))
+            vectors[part.encoders == ERASED] = 0
+            taken = np.isfinite(vectors).all(axis=1)
+            if not taken.all():
+                part = part.chosen(np.flatnonzero(taken))
             self._parts.append(part)
             self._count += len(part.ids)
         if self._count >= self._limit:

@@ -1,5 +1,6 @@
 """Sealed segments and checkpoints on real servers: used where they are good, and never where they are not."""
 
+import hashlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from runtime.servers.redis import connect
 from schemas.events.encodings import EncodingErased
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, partition_of
-from streams.checkpoint.manifest import Manifest
+from streams.checkpoint.manifest import BlobPart, Manifest
 from streams.checkpoint.state import gallery_of, state_of
 from streams.checkpoint.store import CheckpointStore
 from streams.gallery.build import build_segment
@@ -134,6 +135,21 @@ def flip_a_bit(world: World) -> None:
     redis.set(key, bytes(value))
 
 
+def damage_with_the_right_checksum(world: World) -> None:
+    """As a defect would that wrote something wrong: the vectors of the rows that are not sealed are missing."""
+    redis = Redis.from_url(world.settings.redis)
+    kept = manifest(world)
+    assert kept is not None
+    (chunk,) = kept.scopes[0].rest.chunks()
+    name = next(key for key in chunk_keys(world) if key.endswith(f":chunk:{chunk}"))
+    damaged: bytes = redis.get(name)[1000:]  # type: ignore[index, assignment]
+    redis.set(name, damaged)
+    part = BlobPart(checksums=(hashlib.sha256(damaged).hexdigest(),))
+    rest = kept.scopes[0].rest.model_copy(update={"parts": {"rest": part}})
+    scopes = (kept.scopes[0].model_copy(update={"rest": rest}), *kept.scopes[1:])
+    redis.set(manifest_key(world), kept.model_copy(update={"scopes": scopes}).to_bytes())
+
+
 def truncate_the_manifest(world: World) -> None:
     redis = Redis.from_url(world.settings.redis)
     redis.set(manifest_key(world), redis.get(manifest_key(world))[:-10])  # type: ignore[index]
@@ -166,6 +182,7 @@ def belong_to_another_log(world: World) -> None:
         (break_nothing, None),
         (remove_a_chunk, "is missing"),
         (flip_a_bit, "is corrupt"),
+        (damage_with_the_right_checksum, "what is not sealed cannot be read"),
         (truncate_the_manifest, "its manifest is corrupt"),
         (write_an_older_format, "its manifest is of another format"),
         (age, "it is 15 days old, and Kafka keeps tombstones for 14"),

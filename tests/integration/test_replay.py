@@ -26,7 +26,7 @@ from tests.integration.conftest import MakeWorld
 from tests.integration.replays import Run, positions, publish_crowd, registered, runner_of, sent_by
 from tests.integration.world import ERASURE_KEY, World
 
-FACE = np.zeros(128, dtype=np.float32)
+FACE = np.ones(128, dtype=np.float32)
 UNAVAILABLE, NO_FACE = RejectionReason.PHOTO_UNAVAILABLE, RejectionReason.NO_FACE
 
 

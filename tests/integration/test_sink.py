@@ -48,7 +48,7 @@ from tests.integration.world import World
 
 PHOTO = Photo(uri="file:///nowhere/a.jpg")
 SINKS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-EMBEDDING = np.zeros(128, dtype=np.float32)
+EMBEDDING = np.ones(128, dtype=np.float32)
 
 
 def who(name: str, revision: int) -> dict[str, object]:

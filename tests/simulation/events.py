@@ -16,7 +16,7 @@ _BEGIN = datetime(2026, 1, 31, tzinfo=UTC)
 _PEOPLE = "abcdefghij"
 # Points on a line, 0.2 apart: neighbours are pairs at the threshold, others are not.
 _direction = np.random.default_rng(3).normal(size=128)
-_POINTS = [(0.2 * i * _direction / np.linalg.norm(_direction)).astype(np.float32) for i in range(8)]
+_POINTS = [(0.2 * (i + 1) * _direction / np.linalg.norm(_direction)).astype(np.float32) for i in range(8)]
 
 
 def records(random: random.Random, count: int) -> list[Record]:

@@ -85,3 +85,23 @@ def test_parts_that_do_not_belong_together_are_no_segment(lacking: str) -> None:
     }
     with pytest.raises(ValueError, match="200 rows"):
         Segment(*mixed[lacking], whole.quality)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_file_of_unsealed_rows_that_is_damaged_is_refused_or_read_never_anything_else(seed: int) -> None:
+    """What it may raise is what `CheckpointStore` takes for an unusable checkpoint: nothing ends the process."""
+    random = np.random.default_rng(seed)
+    rows = VectorRows(embeddings(20, seed=1), [f"名-{i}" for i in range(20)], np.arange(20), np.arange(20))
+    parts = pack_rest(Rest(rows, [np.ones(5, np.bool_)]))
+    whole = bytearray(parts["rest"].seek(0) or parts["rest"].read())
+    begin, end = sorted(random.integers(0, len(whole), 2).tolist())
+    damaged = whole[:begin] + whole[end:] if seed % 2 else whole[:begin] + random.bytes(end - begin) + whole[end:]
+    with parts["rest"] as file:
+        file.seek(0)
+        file.truncate()
+        file.write(damaged)
+        try:
+            rest = unpack_rest({"rest": file})
+        except Exception:  # noqa: BLE001 - whatever it is, but for what no Python can catch
+            return
+    assert len(rest.rows.ids) == len(rest.rows.vectors) == len(rest.rows.revisions) == len(rest.rows.offsets)

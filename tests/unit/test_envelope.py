@@ -215,6 +215,24 @@ def read_as_sent(record: Record) -> tuple[object, ...] | None:
     return event.collection, event.individual_id, event.revision, event.encoder, embedding.tobytes()
 
 
+@pytest.mark.parametrize("numbers", [(), (1e-4,), (1001.0,), (1e18,), (3e38, 3e38)])
+def test_an_embedding_of_a_length_that_no_encoder_makes_is_refused_by_every_reader(numbers: tuple[float, ...]) -> None:
+    """Half its squared length may be no float32; zeros are what a program has that found no face, and all alike."""
+    record = sent(of_numbers(*numbers))
+    with pytest.raises(UnreadableError, match=r"length of 0.001 to 1000"):
+        decode(record)
+    event = decode_as_sent(record)
+    assert isinstance(event, EncodingAsSent)
+    assert np.isnan(embeddings_of([event.embedding])).all()
+
+
+@pytest.mark.parametrize("numbers", [(2e-3,), (1.4,), (999.0,)])
+def test_an_embedding_of_a_length_that_an_encoder_makes_is_taken(numbers: tuple[float, ...]) -> None:
+    event = decode(sent(of_numbers(*numbers))).event
+    assert isinstance(event, EncodingComputed)
+    assert np.linalg.norm(event.embedding) == pytest.approx(numbers[0])
+
+
 def sent(fields: dict[str, Any]) -> Record:
     """An EncodingComputed of those fields, under its own key where it can have one."""
     key = f"{fields.get('collection')}/{fields.get('individual_id')}".encode(errors="replace")

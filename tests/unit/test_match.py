@@ -21,7 +21,7 @@ _random = np.random.default_rng(3)
 # Points on a line, 0.2 apart: neighbours are pairs at threshold 0.3, others are not.
 _direction = _random.normal(size=128)
 _direction /= np.linalg.norm(_direction)
-POINTS = [(0.2 * i * _direction).astype(np.float32) for i in range(8)]
+POINTS = [(0.2 * (i + 1) * _direction).astype(np.float32) for i in range(8)]
 LIMIT = 100
 Logged = EncodingComputed | EncodingErased
 

@@ -23,7 +23,7 @@ def test_pairs_are_those_of_a_double_loop() -> None:
 
 
 def test_the_highest_revision_counts_in_any_order_and_an_erasure_wins_over_its_own() -> None:
-    one, two = computed("a", np.zeros(128, np.float32), 1), computed("a", np.ones(128, np.float32), 2)
+    one, two = computed("a", -np.ones(128, np.float32), 1), computed("a", np.ones(128, np.float32), 2)
     erased = EncodingErased(collection="c", individual_id="a", revision=2)
     for encodings in itertools.permutations((one, two)):
         assert oracle.living(encodings) == {"c/a": two}
@@ -34,7 +34,7 @@ def test_the_highest_revision_counts_in_any_order_and_an_erasure_wins_over_its_o
 
 
 def test_a_revision_lives_from_where_it_is_the_latest_to_where_it_no_longer_is() -> None:
-    face = np.zeros(128, np.float32)
+    face = np.ones(128, np.float32)
     one, two, stale = (computed("a", face, revision) for revision in (1, 3, 2))
     erased = EncodingErased(collection="c", individual_id="a", revision=3)
     lives = oracle.lifetimes(enumerate([one, one, two, stale, one, erased, two]))

@@ -25,7 +25,7 @@ from tests.encodings import computed
 from tests.records import stored
 
 NO_FACE, UNAVAILABLE = RejectionReason.NO_FACE, RejectionReason.PHOTO_UNAVAILABLE
-FACE = np.zeros(128, dtype=np.float32)
+FACE = np.ones(128, dtype=np.float32)
 
 
 def registered(who: str, revision: int = 1, collection: str = "c") -> Message[Event]:
