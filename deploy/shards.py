@@ -2,7 +2,7 @@
 
 from confluent_kafka.admin import AdminClient
 
-from runtime.servers.kafka import client_config, groups_on
+from runtime.servers.kafka import client_config, groups_on, retry_while_away
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import shard_of
@@ -18,6 +18,7 @@ def shards_of(vitals: list[PartitionVitals], partition: int, counts: list[int]) 
 
 def shard_counts(settings: Settings) -> list[int]:
     """The counts of shards, ascending, of the matchers' consumer groups at the broker; [1] without any."""
-    names = groups_on(AdminClient(client_config(settings, "status")), settings.namespace)
+    admin = AdminClient(client_config(settings, "status"))
+    names = retry_while_away(lambda: groups_on(admin, settings.namespace), "groups")
     shards = {shard_of(name) for name in names}
     return sorted({shard.count for shard in shards if shard}) or [1]

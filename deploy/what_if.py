@@ -21,7 +21,7 @@ from schemas.envelope import StoredRecord
 from schemas.erased import Erased
 from schemas.faults import UserFault
 from schemas.settings import Settings
-from schemas.topics import ENCODINGS, partition_of
+from schemas.topics import ENCODINGS
 from streams.matching.match import Rules
 from streams.matching.what_if import LogSlice, PairChange, SupposedOutcome, SupposedRun, batches, changes
 
@@ -62,15 +62,14 @@ def compare(console: Console, settings: Settings, supposed: Supposed, part: LogS
 
     Raises NoSuchPartError, TooManyPairsError, ErasureKeyError, and what a broker raises that does not answer.
     """
-    partitions = range(ENCODINGS.partitions)
-    if part.collection is not None:
-        partitions = range(at := partition_of(part.collection, ENCODINGS.partitions), at + 1)
     with ErasureLog(settings, "what-if") as erasures:
         erased = erasures.catch_up().erased
     report, has_anyone, has_encoder = WhatIfReport(SupposedOutcome(), SupposedOutcome()), False, False
     with TopicLog(settings, ENCODINGS, "what-if") as log, Progress(console=console, transient=True) as bar:
-        for partition in partitions:
-            span = log.span(partition)
+        spans = log.spans()
+        if part.collection is not None:
+            spans = {(at := log.partition_of(part.collection)): spans[at]}
+        for partition, span in spans.items():
             _check(part, partition, span)
             now = SupposedRun(Supposed().rules(settings, erased))
             then = SupposedRun(supposed.rules(settings, erased), supposed.encoder)

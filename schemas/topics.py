@@ -62,6 +62,8 @@ class Topic(Generic[E_co]):
     def config(self) -> dict[str, str]:
         """The topic's configuration, in Kafka's names and units (milliseconds)."""
         config = {"cleanup.policy": self.cleanup.value, **self.extra_config}
+        if self.cleanup is Cleanup.DELETE:
+            config["retention.bytes"] = "-1"  # whatever the broker has for others: by time alone
         if self.retention:
             config["retention.ms"] = _milliseconds(self.retention)
         if self.tombstones_kept:
@@ -95,7 +97,10 @@ ESCALATIONS: Topic[Registration] = Topic(
     key="collection/individual_id",
     purpose="what the CPU pool hands to the GPU pool: the event as it came, and header escalation_reason",
     letters_by="encoder-gpu",
-    retention=timedelta(days=30),
+    # Kafka forgets the offsets of a group without members after 7 days (offsets.retention.minutes), and such a pool
+    # begins at the beginning. By then what it had encoded is gone: a record lives for a segment longer at most.
+    retention=timedelta(days=5),
+    extra_config={"segment.ms": _milliseconds(timedelta(days=1))},
 )
 ENCODINGS: Topic[EncodingEvent] = Topic(
     name="encodings",

@@ -14,7 +14,7 @@ from runtime.process.background import Background
 from runtime.servers.log import MissingTopicsError, Span, TopicLog
 from schemas.envelope import Record, StoredRecord
 from schemas.events.base import Event
-from schemas.topics import ENCODINGS, Topic
+from schemas.topics import ENCODINGS, ERASURES, Topic, partition_of
 
 TOPIC = ENCODINGS
 LIMIT_S = 60
@@ -73,6 +73,12 @@ class LogPromises:
             assert log.span(2) == Span(0, 2)
             assert log.span(3).size == 0
             assert log.spans() == {partition: log.span(partition) for partition in range(TOPIC.partitions)}
+
+    def test_a_collections_partition_follows_from_how_many_the_broker_has(self, broker: Broker) -> None:
+        with broker.open() as log:
+            assert log.partition_of("camp-a") == partition_of("camp-a", len(log.spans()))
+        with broker.open(topic=ERASURES) as log:
+            assert log.partition_of("camp-a") == 0
 
     def test_what_is_read_is_what_was_written_and_where_it_stands(self, broker: Broker) -> None:
         before = datetime.now(UTC) - timedelta(seconds=1)

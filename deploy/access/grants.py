@@ -27,7 +27,7 @@ class Acl:
 
 
 def acls(settings: Settings) -> Iterator[Acl]:
-    """All that roles need of Kafka; that a topic is there, everyone may know who uses one."""
+    """All that roles need of Kafka; that a topic is there, and how it is kept, everyone may know who uses one."""
     everything = (full_name("", settings.namespace),)
 
     def named(topics: Iterable[Topic[Event]]) -> tuple[str, ...]:
@@ -36,9 +36,10 @@ def acls(settings: Settings) -> Iterator[Acl]:
     for role in ROLES:
         user = user_of(settings, role)
         if role.creates:
-            yield Acl(user, ("Create", "Describe"), "topic", everything, prefixed=True)
+            setup = ("Create", "Describe", "DescribeConfigs", "AlterConfigs")
+            yield Acl(user, setup, "topic", everything, prefixed=True)
         else:
-            yield Acl(user, ("Describe",), "topic", everything, prefixed=True)
+            yield Acl(user, ("Describe", "DescribeConfigs"), "topic", everything, prefixed=True)
         if role.reads:
             yield Acl(user, ("Read",), "topic", named(role.reads))
         if role.writes:

@@ -156,6 +156,14 @@ def kafka_expected(found: Settings, may_be_away: bool = False) -> Settings:
     return found
 
 
+def topics_expected(found: Settings) -> Settings:
+    """The settings, if besides all topics are there as they must be. Within `servers_expected`."""
+    from deploy.setup.topics import check_topics
+
+    check_topics(kafka_expected(found))
+    return found
+
+
 def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
     """A worker's settings, once the topics are there, and for who needs them the tables, and Redis.
 

@@ -13,7 +13,6 @@ from deploy.commands.app import (
     WORK,
     Collection,
     app,
-    kafka_expected,
     parse_shard,
     read_settings,
     ready,
@@ -67,8 +66,12 @@ def compactor(
 
 
 def run_plan(console: Console, plan: "CompactionPlan", shard: Shard | None = None) -> None:
-    """Run a compaction at a low priority; SIGTERM ends it and gives its lease back. Exit status 1 where it failed."""
+    """Run a compaction at a low priority, once Kafka is there. Exit status 1 where it failed.
+
+    SIGTERM ends it and gives its lease back.
+    """
     from deploy.compaction.run import run_compaction
+    from deploy.setup.topics import wait_for_topics
     from runtime.process.stopping import exit_within
 
     os.nice(10)
@@ -79,8 +82,9 @@ def run_plan(console: Console, plan: "CompactionPlan", shard: Shard | None = Non
         stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
+    settings = settings_with_key()
+    wait_for_topics(settings)
     with servers_expected():
-        settings = kafka_expected(settings_with_key())
         is_done = run_compaction(console, settings, plan, shard, stopping)
     if not is_done:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ from deploy.commands.app import (
     read_settings,
     servers_expected,
     settings_with_key,
+    topics_expected,
 )
 from deploy.terminal import Terminal
 
@@ -24,13 +25,20 @@ def settings() -> None:
 
 
 @app.command(rich_help_panel=OPERATE)
-def setup() -> None:
-    """Create the topics and tables that are not there yet; workers wait for them."""
+def setup(
+    configure: Annotated[
+        bool, typer.Option("--configure", help="Set how topics that are there are kept, where they differ.")
+    ] = False,
+) -> None:
+    """Create the topics and tables that are not there yet; workers wait for them.
+
+    Refused where a topic that is there is not as it must be: see [bold]docs/operating.md[/].
+    """
     from deploy.setup.tables import create_tables
     from deploy.setup.topics import create_topics
 
     with servers_expected():
-        create_topics(kafka_expected(read_settings()))
+        create_topics(kafka_expected(read_settings()), configure)
         create_tables(read_settings())
     Terminal().plain("topics and tables are there")
 
@@ -53,7 +61,7 @@ def erase(
     console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).erase(
+            receipt = ErasureRun(topics_expected(settings_with_key()), collection, individual, status.update).erase(
                 revision, timeout
             )
     except StalledErasureError as error:

@@ -10,9 +10,9 @@ from deploy.commands.app import (
     Collection,
     UserError,
     app,
-    kafka_expected,
     servers_expected,
     settings_with_key,
+    topics_expected,
 )
 from deploy.commands.times import TIME_HELP, parse_period
 from deploy.terminal import Terminal
@@ -72,7 +72,7 @@ def replay(
             raise UserError("--resume goes on with what was chosen then: it goes with --rate and --at-once alone")
         plan = find(settings.data_folder, resume)
         with servers_expected():
-            done = run.resume(console, kafka_expected(settings), plan, speed)
+            done = run.resume(console, topics_expected(settings), plan, speed)
         raise typer.Exit(0 if done else 1)
     if write is not None and (yes or write.exists()):
         raise UserError("--write sends nothing: leave out --yes" if yes else f"{write} is there already")
@@ -89,7 +89,7 @@ def replay(
         encoder=encoder,
     )
     with servers_expected():
-        kafka_expected(settings)
+        topics_expected(settings)
         if write is not None:
             run.write(console, settings, selection, write)
         elif not yes:

@@ -15,6 +15,7 @@ from deploy.commands.app import (
     read_settings,
     servers_expected,
     settings_with_key,
+    topics_expected,
 )
 from deploy.terminal import Terminal
 
@@ -92,7 +93,7 @@ def erased(
     console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = ErasureRun(kafka_expected(settings_with_key()), collection, individual, status.update).again()
+            receipt = ErasureRun(topics_expected(settings_with_key()), collection, individual, status.update).again()
     except NotErasedError:
         Terminal().plain(f"nobody of id {individual} was erased from collection {collection}")
         raise typer.Exit(1) from None

@@ -14,12 +14,13 @@ from rich.progress import Progress, TimeRemainingColumn
 from deploy.compaction.certificates import certificate_table, problem_of
 from deploy.shards import shard_counts, shards_of
 from runtime.process.cores import cores
+from runtime.servers.log import TopicLog
 from runtime.servers.redis import connect_once
 from schemas.events.certificates import CompactionCertified
 from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.shard import Shard
-from schemas.topics import ENCODINGS, partition_of
+from schemas.topics import ENCODINGS
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import HeldError, LeaseLostError
 from streams.compaction.bootstrap import open_compactor
@@ -59,7 +60,7 @@ def run_compaction(
         vitals = list(read_vitals(redis, settings))
     counts = shard_counts(settings)
     with _bar_on(console, stopping) as progress:
-        for partition in _partitions(plan):
+        for partition in _partitions(settings, plan):
             for one in [shard] if shard is not None else shards_of(vitals, partition, counts):
                 with open_compactor(settings, one, partition, cores(), progress) as compactor:
                     records, findings = compactor.input.sizes()
@@ -83,11 +84,9 @@ def run_compaction(
     return not problems
 
 
-def _partitions(plan: CompactionPlan) -> range:
-    if plan.collection is None:
-        return range(ENCODINGS.partitions)
-    partition = partition_of(plan.collection, ENCODINGS.partitions)
-    return range(partition, partition + 1)
+def _partitions(settings: Settings, plan: CompactionPlan) -> list[int]:
+    with TopicLog(settings, ENCODINGS, "compactor") as log:
+        return list(log.spans()) if plan.collection is None else [log.partition_of(plan.collection)]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.tables import erased, individuals
-from schemas.topics import DUPLICATES, ENCODINGS, SINK, partition_of
+from schemas.topics import DUPLICATES, ENCODINGS, SINK
 from streams.checkpoint.progress import Progress
 from streams.matcher.vitals import read_vitals
 
@@ -79,7 +79,8 @@ class ErasureRun:
         )
         self._key = ErasureKey(settings.erasure_key)
         self._digest = self._key.digest(collection, individual_id)
-        self._partition = partition_of(collection, ENCODINGS.partitions)
+        with TopicLog(settings, ENCODINGS, "erase") as log:
+            self._partition = log.partition_of(collection)
         self._engine = postgres_engine(settings)
 
     def erase(self, revision: int | None, limit_s: float) -> Receipt:

@@ -10,7 +10,7 @@ from consumers.views.individuals import count_states
 from consumers.views.pairs import count_pairs
 from deploy.letters.report import print_open_letters
 from deploy.local.targets import ask_targets
-from deploy.setup.topics import check_topics
+from deploy.setup.topics import WrongTopicsError, check_topics
 from deploy.status.outbox import print_outbox
 from deploy.status.workers import GalleryStatus, galleries, lags
 from runtime.servers.postgres import postgres_engine
@@ -36,7 +36,7 @@ def print_status(console: Console, settings: Settings) -> None:
         numbers = [*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0))]
         collections.add_row(escape(collection), *(str(number) for number in numbers))
     console.print(collections)
-    check_topics(settings)
+    _print_topics(console, settings)
     _print_galleries(console, galleries(settings))
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
     for lag in lags(settings):
@@ -46,6 +46,14 @@ def print_status(console: Console, settings: Settings) -> None:
     print_open_letters(console, settings)
     print_outbox(console, settings)
     _print_workers(console, settings)
+
+
+def _print_topics(console: Console, settings: Settings) -> None:
+    """What is wrong with the topics, if anything. Raises MissingTopicsError."""
+    try:
+        check_topics(settings)
+    except WrongTopicsError as error:
+        console.print(f"[bold red]topics are wrong:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def _print_workers(console: Console, settings: Settings) -> None:

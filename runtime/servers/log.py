@@ -16,7 +16,7 @@ from schemas.envelope import StoredRecord, full_name
 from schemas.events.base import Event
 from schemas.faults import UserFault
 from schemas.settings import Settings
-from schemas.topics import Topic
+from schemas.topics import Topic, partition_of
 
 BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
 _WAIT_S = 0.5
@@ -83,6 +83,10 @@ class TopicLog:
     def spans(self) -> dict[int, Span]:
         """What each partition holds by now, by the partitions that the broker has."""
         return {partition: self.span(partition) for partition in self._partitions}
+
+    def partition_of(self, collection: str) -> int:
+        """The partition of a collection, by how many the broker has."""
+        return partition_of(collection, len(self._partitions))
 
     def span(self, partition: int) -> Span:
         """What a partition holds by now: from its first record on, below the offset that the next one will get."""

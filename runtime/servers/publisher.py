@@ -13,7 +13,7 @@ from runtime.servers.kafka import client_config, retry_while_away
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
-from schemas.topics import partition_of
+from schemas.topics import partition_of, topic_named
 
 log = structlog.stdlib.get_logger(__name__)
 OnDelivered = Callable[[KafkaError | None], None]
@@ -67,7 +67,7 @@ class Publisher:
         topic = full_name(record.topic, self._namespace)
         partition = record.partition
         if record.partition_by is not None:
-            partition = self._partition(topic, record.partition_by)
+            partition = self._partition(topic, record)
         place: dict[str, Any] = {} if partition is None else {"partition": partition}
 
         def delivered(error: KafkaError | None, _: ConsumedMessage) -> None:
@@ -153,13 +153,16 @@ class Publisher:
         """Wait up to `seconds` for what is under way; returns how many records still are."""
         return int(self._producer.flush(seconds))
 
-    def _partition(self, topic: str, collection: str) -> int:
+    def _partition(self, topic: str, record: Record) -> int:
+        """The partition of a record's collection, by how many the broker has. Raises PublishError where they grew."""
         if topic not in self._partitions:
             found = retry_while_away(lambda: self._producer.list_topics(topic, timeout=5).topics[topic], "publish")
             if not found.partitions:
                 raise PublishError(f"topic {topic} does not exist: `facematch setup` creates it")
-            self._partitions[topic] = len(found.partitions)
-        return partition_of(collection, self._partitions[topic])
+            if (count := len(found.partitions)) != (wanted := topic_named(record.topic).partitions):
+                raise PublishError(f"topic {topic} has {count} partitions in the place of {wanted}")
+            self._partitions[topic] = count
+        return partition_of(str(record.partition_by), self._partitions[topic])
 
 
 def _is_late(error: KafkaError) -> bool:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -281,7 +282,7 @@ def bindings_of(line: str) -> list[Any]:
             ResourcePatternType[pattern.upper()],
             user,
             "*",
-            AclOperation[operation.upper()],
+            AclOperation[re.sub("(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
             AclPermissionType.ALLOW,
         )
         for name in names

@@ -118,10 +118,10 @@ def test_kafka_allows_a_role_what_the_table_says_and_nothing_else(world: Secured
     names = {full_name(topic.name, world.name): topic for topic in TOPICS}
     found = admin.describe_topics(TopicCollection(list(names)), include_authorized_operations=True, request_timeout=10)
     for name, outcome in found.items():
-        expected = {AclOperation.DESCRIBE}
+        expected = {AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS}
         expected |= {AclOperation.READ} if names[name] in role.reads else set()
         expected |= {AclOperation.WRITE} if names[name] in role.writes else set()
-        expected |= {AclOperation.CREATE} if role.creates else set()
+        expected |= {AclOperation.CREATE, AclOperation.ALTER_CONFIGS} if role.creates else set()
         assert set(outcome.result().authorized_operations) == expected, name
 
 

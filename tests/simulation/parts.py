@@ -13,6 +13,7 @@ from runtime.servers.log import Span
 from schemas.envelope import Message, Record, StoredRecord, decode
 from schemas.erased import Erased
 from schemas.events.base import Event
+from schemas.topics import topic_named
 from tests.simulation.actors import Schedule
 
 T = TypeVar("T")
@@ -115,7 +116,8 @@ class MemoryProducer:
         self._waiting.clear()
 
     def list_topics(self, topic: str, timeout: float) -> Any:
-        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={0: None})})
+        numbers = range(topic_named(topic.partition(".")[2]).partitions)  # as many, though all is in one here
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions=dict.fromkeys(numbers))})
 
     def _send(self) -> None:
         for begun, record, on_delivery in self._waiting:

@@ -47,7 +47,7 @@ class TestMemoryLog(LogPromises):
 
 def test_nothing_of_the_real_log_is_left_that_would_ask_a_broker() -> None:
     inherited = {name for name in public_methods(TopicLog) if name not in vars(MemoryLog)}
-    assert inherited == {"spans"}  # which asks `span`
+    assert inherited == {"spans", "partition_of"}  # which ask `span` and `_partitions`
 
 
 def test_compaction_keeps_the_last_record_of_each_key() -> None:
