@@ -24,6 +24,7 @@ from schemas.settings import Settings
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _FLUSHED_WITHIN_S = 2.0
+LAST_SPANS = "last spans"  # the thread that exports what is left, which a deaf collector holds up
 
 E = TypeVar("E", bound=Event)
 Attribute = str | int | float
@@ -110,7 +111,7 @@ class Tracer:
     def close(self) -> None:
         """Export the spans that are left, within 2 s. Called at the end of the process too."""
         atexit.unregister(self.close)
-        flush = threading.Thread(target=self._provider.force_flush, name="last spans", daemon=True)
+        flush = threading.Thread(target=self._provider.force_flush, name=LAST_SPANS, daemon=True)
         flush.start()
         flush.join(_FLUSHED_WITHIN_S)
         self._exporter.shutdown()  # type: ignore[no-untyped-call] # the SDK's

@@ -227,8 +227,10 @@ def test_a_worker_that_crashes_says_so_in_a_line_as_its_threads_and_warnings_do(
 
 def test_processes_of_a_pool_log_as_the_one_that_started_them() -> None:
     (line,) = run(
-        "import logging; from consumers.encoder.pool.task_pool import process_pool\n"
+        "import logging; from consumers.encoder.pool.worker_process import Program, WorkerProcess\n"
         "if __name__ == '__main__':\n"
-        "    process_pool(1, logging.getLogger('consumers.anything').info, 'in a process of the pool').shutdown()"
+        "    log = logging.getLogger('consumers.anything').info\n"
+        "    process = WorkerProcess(Program(log, ('in a process of the pool',), list))\n"
+        "    process.wait_until_begun(); process.close()"
     )
     assert (line["event"], line["worker"], line["level"]) == ("in a process of the pool", "w", "info")
