@@ -3,10 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -26,6 +27,15 @@ IndividualId = Annotated[
     StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,256}$"),
     Field(description="The registration system's own id of the individual, unique within the collection."),
 ]
+_LARGEST_EXACT_FLOAT = 2.0**53  # above it not every whole number has a float
+
+
+def _whole_number(value: Any) -> Any:
+    """1 for 1.0, which is the same number in JSON; anything else as it is."""
+    is_whole = isinstance(value, float) and value.is_integer() and value <= _LARGEST_EXACT_FLOAT
+    return int(value) if is_whole else value
+
+
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres stores no NUL
 Revision = Annotated[
     int,
@@ -36,6 +46,7 @@ Revision = Annotated[
         description="Grows with every change to the individual. Wherever two revisions meet, the higher "
         "one wins, in any order of arrival.",
     ),
+    BeforeValidator(_whole_number),  # behind the bounds, whose names JSON Schema would not know otherwise
 ]
 EncoderId = Annotated[
     str,

@@ -1,15 +1,27 @@
 """Events about an individual's registration."""
 
-from typing import Self
+import json
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
 from schemas.events.base import CollectionName, Detector, Event, IndividualEvent, Revision, Subject, Text
+
+
+def _as_text(value: Any) -> Any:
+    """A number or a truth value as JSON writes it; anything else as it is."""
+    return json.dumps(value) if isinstance(value, bool | int | float) else value
+
+
+_WRITTEN_AS = ({"type": "string", "pattern": r"^[^\x00]*$"}, {"type": "number"}, {"type": "boolean"})
+AttributeValue = Annotated[Text, BeforeValidator(_as_text), WithJsonSchema({"anyOf": list(_WRITTEN_AS)})]
 
 
 class Photo(BaseModel):
@@ -30,7 +42,8 @@ class Photo(BaseModel):
     inline: str | None = Field(
         default=None,
         repr=False,
-        description="The photo file itself, base64, for small photos only (setting inline_photo_bytes).",
+        description="The photo file itself, base64, for small photos only (setting inline_photo_bytes). "
+        "Line breaks and blanks in it do not count.",
         json_schema_extra={"contentEncoding": "base64"},
     )
 
@@ -48,8 +61,9 @@ class Registration(IndividualEvent):
     detector: Detector | None = Field(
         default=None, description="Asks for a detector; 'cnn' sends the photo to the GPU pool at once."
     )
-    attributes: dict[Text, Text] = Field(
-        default_factory=dict, description="Anything else worth showing a reviewer. Kept, never interpreted."
+    attributes: dict[Text, AttributeValue] = Field(
+        default_factory=dict,
+        description="Anything else worth showing a reviewer. Kept as text, never interpreted.",
     )
 
 

@@ -1,14 +1,16 @@
 """Every event through its schema; generated files are as the code says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from schemas.envelope import Record, decode, encode
-from schemas.events.registrations import IndividualDeleted
+from schemas.envelope import Message, Record, UnreadableError, decode, encode
+from schemas.events.base import Event
+from schemas.events.registrations import IndividualCreated, IndividualDeleted
 from schemas.generate import FOLDER, asyncapi, examples, files, json_schema
 from schemas.topics import EVENT_TYPES, TOPICS, topic_of
 
@@ -75,3 +77,42 @@ def test_an_id_that_a_terminal_or_a_reader_would_obey_is_refused(who: str) -> No
 @pytest.mark.parametrize("who", ["A-1001", "José", "می\u200cخواهم", "क\u094d\u200dष", "部 屋"])
 def test_an_id_in_any_script_is_taken(who: str) -> None:
     assert IndividualDeleted(collection="c", individual_id=who, revision=1).individual_id == who
+
+
+def created(**fields: object) -> Message[Event]:
+    value = {"collection": "c", "individual_id": "a", "revision": 1, "photo": {"uri": "file:///a.jpg"}} | fields
+    example = examples()["IndividualCreated"]
+    return decode(replace(example, key=b"c/a", value=json.dumps(value).encode()))
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(7, "7"), (1.5, "1.5"), (True, "true"), ("seven", "seven"), (2**80, str(2**80))]
+)
+def test_a_number_among_the_attributes_is_kept_as_text(value: object, kept: str) -> None:
+    event = created(attributes={"age": value}).event
+    assert isinstance(event, IndividualCreated)
+    assert event.attributes == {"age": kept}
+    fields = json.loads(encode(created()).value or b"") | {"attributes": {"age": value}}
+    jsonschema.Draft202012Validator(json_schema(IndividualCreated)).validate(fields)
+
+
+@pytest.mark.parametrize("value", [None, ["a"], {"a": 1}, "a\x00b"])
+def test_an_attribute_that_is_no_single_value_is_refused(value: object) -> None:
+    with pytest.raises(UnreadableError):
+        created(attributes={"age": value})
+    fields = json.loads(encode(created()).value or b"") | {"attributes": {"age": value}}
+    assert not jsonschema.Draft202012Validator(json_schema(IndividualCreated)).is_valid(fields)
+
+
+@pytest.mark.parametrize(("value", "revision"), [(1.0, 1), (1e2, 100), (2.0**53, 2**53)])
+def test_a_revision_that_is_written_with_a_decimal_point_is_that_whole_number(value: float, revision: int) -> None:
+    event = created(revision=value).event
+    assert isinstance(event, IndividualCreated)
+    assert event.revision == revision
+    assert type(event.revision) is int
+
+
+@pytest.mark.parametrize("value", [1.5, 0.0, -1.0, 2.0**54, "1", True, None])
+def test_a_revision_that_is_no_whole_number_is_refused(value: object) -> None:
+    with pytest.raises(UnreadableError):
+        created(revision=value)
