@@ -1,7 +1,8 @@
 """The tables that the sink fills and downstream reads. Migrations in `deploy/migrations` create them.
 
-`individuals` has column groups: each belongs to one kind of event, and only a higher revision overwrites it, so that
-the rows come out the same in whatever order, and however often, events arrive. The `info` of a column names its group.
+`individuals` has column groups: each belongs to one kind of event, and only a higher revision overwrites it, or a later
+record of the same revision, so that the rows come out the same in whatever order revisions arrive, and however often
+the log is read. The `info` of a column names its group.
 The state of an individual follows from its groups: see the view `individual_duplicates`. Where several shards check an
 individual, `checks` collects their reports; once all of them are there, the sum goes to `individuals`.
 `duplicates` has the current statement on each pair. `retractions`, `decisions` and `certificates` only grow. An erasure
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Table,
     cast,
     func,
+    text,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
@@ -53,6 +55,8 @@ individuals = Table(
     Column("photo", String, comment="URI of the photo; 'inline' where it travelled in the event", info=_REGISTERED),
     Column("attributes", JSONB, comment="what else the registration system said", info=_REGISTERED),
     _time("registered_at", "when the registration system said so (ce_time)", _REGISTERED),
+    Column("content", String, comment="SHA-256 of the photo, the detector and the attributes", info=_REGISTERED),
+    Column("conflicting", Boolean, comment="true where the same revision came with another content", info=_REGISTERED),
     Column("encoded_revision", BigInteger, comment="latest EncodingComputed", info=_ENCODED),
     Column("encoder", String, comment="which encoder made the embedding", info=_ENCODED),
     _time("encoded_at", "when Kafka had the embedding", _ENCODED),
@@ -68,6 +72,7 @@ individuals = Table(
         comment="by the check, where it found more than it published; else NULL",
         info=_CHECKED,
     ),
+    Index("individuals_conflicting", "collection", "individual_id", postgresql_where=text("conflicting")),
     comment="every individual, and how far each got",
 )
 
@@ -227,6 +232,7 @@ individual_duplicates = Table(
     Column("duplicates_found", BigInteger),
     Column("truncated", Boolean),
     Column("confirmed", ARRAY(String)),
+    Column("conflicting", Boolean),
 )
 
 

@@ -35,7 +35,8 @@ SELECT
     coalesce(found.duplicates, '{}') AS duplicates,
     CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
     coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated,
-    coalesce(found.confirmed, '{}') AS confirmed
+    coalesce(found.confirmed, '{}') AS confirmed,
+    coalesce(conflicting, false) AS conflicting
 FROM individuals
 CROSS JOIN LATERAL (
     SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision) AS revision

@@ -15,6 +15,7 @@ from consumers.sink.statements import (
     add_decisions,
     add_retractions,
     merge_checks,
+    retract_past_pairs,
     upsert_duplicates,
     upsert_individuals,
 )
@@ -68,11 +69,15 @@ class PostgresTables:
 def _execute(connection: Connection, rows: TableRows) -> None:
     for guard, group in rows.individuals.items():
         _write_individuals(connection, guard, group)
+    checked = list(rows.individuals.get(CHECKED, []))
     if rows.checks:
         merged = connection.execute(merge_checks(), rows.checks).mappings()
-        _write_individuals(connection, CHECKED, completed(dict(row) for row in merged))
+        by_shards = completed(dict(row) for row in merged)
+        _write_individuals(connection, CHECKED, by_shards)
+        checked += by_shards
     if rows.duplicates:
         connection.execute(upsert_duplicates(rows.duplicates[0]), rows.duplicates)
+    _retract_past_pairs(connection, checked, rows.duplicates)
     for statement, group in (
         (add_retractions(), rows.retractions),
         (add_decisions(), rows.decisions),
@@ -80,6 +85,17 @@ def _execute(connection: Connection, rows: TableRows) -> None:
     ):
         if group:
             connection.execute(statement, group)
+
+
+def _retract_past_pairs(connection: Connection, checked: list[TableRow], pairs: list[TableRow]) -> None:
+    if checked or pairs:
+        parameters = {
+            "collections": [row["collection"] for row in checked],
+            "people": [row["individual_id"] for row in checked],
+            "pairs": [row["pair_id"] for row in pairs],
+        }
+        for statement in retract_past_pairs():
+            connection.execute(statement, parameters)
 
 
 def _write_individuals(connection: Connection, guard: str, rows: list[TableRow]) -> None:

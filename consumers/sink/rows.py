@@ -14,7 +14,7 @@ from schemas.events.pairs import DuplicateRetracted, IndividualChecked, KeyErase
 from schemas.events.registrations import IndividualDeleted, IndividualErased, Registration
 
 TableRow = Mapping[str, Any]
-CHECKED = "checked_revision"
+REGISTERED, CHECKED = "registered_revision", "checked_revision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class TableRows:
 
 
 def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
-    """The rows of messages with Kafka's timestamp in milliseconds. Of several with one key the latest is kept.
+    """The rows of messages in the order of the log, with Kafka's timestamps in milliseconds. Each key has one row.
 
-    Of erasures there are none here: see `consumers.erasing`.
+    Of erasures there are none here: see `consumers.sink.erasing`.
     """
     by_guard: dict[str, dict[tuple[str, str], TableRow]] = defaultdict(dict)
     reports: dict[tuple[str, str, int, int], TableRow] = {}
@@ -61,9 +61,7 @@ def rows_of(events: Iterable[tuple[Message[Event], int]]) -> TableRows:
         elif (guarded := _individual_row(message, published)) is not None:
             guard, row = guarded
             key = (row["collection"], row["individual_id"])
-            before = by_guard[guard].get(key)
-            if before is None or _individual_version(guard, row) > _individual_version(guard, before):
-                by_guard[guard][key] = row
+            by_guard[guard][key] = latest_row(guard, by_guard[guard].get(key), row)
     return TableRows(
         {guard: [row for _, row in sorted(rows.items())] for guard, rows in sorted(by_guard.items())},
         [row for _, row in sorted(reports.items())],
@@ -91,10 +89,24 @@ def completed(reports: Iterable[TableRow]) -> list[TableRow]:
             "duplicates_found": sum(report["duplicates"]) if report["truncated"] else None,
             "checked_at": report["checked_at"],
         }
-        before = latest.get(key)
-        if before is None or _individual_version(CHECKED, row) > _individual_version(CHECKED, before):
-            latest[key] = row
+        latest[key] = latest_row(CHECKED, latest.get(key), row)
     return [row for _, row in sorted(latest.items())]
+
+
+def latest_row(guard: str, before: TableRow | None, row: TableRow) -> TableRow:
+    """Of two rows of a column group the one that counts: of the higher revision, of equal ones `row`, the later.
+
+    Of two checks of one revision (by different numbers of shards, say) the one that found more than it published. A
+    registration is marked where its revision came before with another content.
+    """
+    if before is None or before.get(guard) is None:
+        return row
+    if _individual_version(guard, row) < _individual_version(guard, before):
+        return before
+    if guard == REGISTERED and row[guard] == before[guard]:
+        differs = None not in (before["content"], row["content"]) and before["content"] != row["content"]
+        return {**row, "conflicting": True if before["conflicting"] or differs else row["conflicting"]}
+    return row
 
 
 def _individual_row(message: Message[Event], published: datetime) -> tuple[str, TableRow] | None:
@@ -103,9 +115,14 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
     columns: TableRow
     match event:
         case Registration():
-            guard = "registered_revision"
-            photo = event.photo.uri or "inline"
-            columns = {"photo": photo, "attributes": event.attributes, "registered_at": message.time}
+            guard = REGISTERED
+            columns = {
+                "photo": event.photo.uri or "inline",
+                "attributes": event.attributes,
+                "registered_at": message.time,
+                "content": event.content,
+                "conflicting": None,
+            }
         case EncodingComputed():
             guard = "encoded_revision"
             columns = {"encoder": event.encoder, "encoded_at": published}
@@ -129,7 +146,8 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
 
 
 def _individual_version(guard: str, row: TableRow) -> tuple[int, int]:
-    return row[guard], row.get("duplicates_found") or -1
+    found = row.get("duplicates_found") if guard == CHECKED else None
+    return row[guard], -1 if found is None else found
 
 
 def _with_report(row: TableRow | None, event: IndividualChecked, published: datetime) -> TableRow:

@@ -11,7 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 from sqlalchemy.engine import Engine
 
 from consumers.sink.batch import LETTERS_OF, BatchWriter, WrittenBatch
-from consumers.sink.certificates import CertificateGauges
+from consumers.sink.gauges import TableGauges
 from consumers.sink.metering import count_written
 from consumers.sink.postgres import PostgresTables
 from runtime.process.stopping import on_stop_signal
@@ -58,7 +58,7 @@ def build_sink(settings: Settings, engine: Engine) -> "Sink":
         {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads},
         BatchWriter(tables, Publisher(settings, SINK.name).publish_all),
         erasures,
-        CertificateGauges(engine),
+        TableGauges(engine),
         Positions(settings, SINK.name),
         tracer_of(settings, SINK.name),
         settings.sink_batch,
@@ -74,7 +74,7 @@ class Sink:
         topics: Mapping[str, str],
         writer: BatchWriter,
         erasures: ErasureLog,
-        certificates: CertificateGauges,
+        gauges: TableGauges,
         positions: Positions,
         tracer: Tracer | None,
         batch: int,
@@ -82,7 +82,7 @@ class Sink:
         """`topics` has the topic table's names by the broker's; a step takes `batch` records at most."""
         self._consumer, self._topics, self._batch = consumer, topics, batch
         self._full_names = {name: full for full, name in topics.items()}
-        self._writer, self._erasures, self._certificates = writer, erasures, certificates
+        self._writer, self._erasures, self._gauges = writer, erasures, gauges
         self._positions, self._tracer = positions, tracer
         self._flow = Flow(lambda: is_behind(consumer))
         self._letters = {name: DEAD_LETTERS.labels(name) for name in LETTERS_OF}  # there before the first is counted
@@ -95,7 +95,7 @@ class Sink:
         Raises StalledError, PublishError, and what Postgres raises that waiting does not mend.
         """
         HEALTH.beat()
-        self._certificates.refresh()
+        self._gauges.refresh()
         messages = self._consume()
         if not messages:
             self._flow.check()
@@ -109,7 +109,7 @@ class Sink:
         self._store_offsets(records)
         count_written([message for message, _ in written.events])
         if any(record.topic == CERTIFICATES.name for record in records):
-            self._certificates.refresh(force=True)
+            self._gauges.refresh(force=True)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

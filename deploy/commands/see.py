@@ -44,6 +44,19 @@ def duplicates(
 
 
 @app.command(rich_help_panel=SEE)
+def conflicts(
+    collection: Collection = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Individuals who were registered with different contents at one revision: a mistake of the producer."""
+    from deploy.status.conflicts import print_conflicts
+
+    with servers_expected():
+        print_conflicts(Terminal(), read_settings(), collection, limit, as_json)
+
+
+@app.command(rich_help_panel=SEE)
 def certificates(
     collection: Collection = None,
     limit: Annotated[int, typer.Option(help="At most so many, the latest.", min=1)] = 10,

@@ -177,13 +177,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Servers asked again, a minute",
             "short",
             (("sum by (server) (increase(facematch_server_retries_total[1m]))", "{{server}}"),),
-            of=2,
         ),
         Panel(
             "Dead letters, an hour",
             "short",
             (("sum by (topic) (increase(facematch_dead_letters_total[1h]))", "{{topic}}"),),
-            of=2,
+        ),
+        Panel(
+            "Conflicting registrations",
+            "short",
+            (("max(facematch_conflicting_individuals)", "individuals"),),
+            help="Registered with different contents at one revision: `facematch conflicts` lists them.",
         ),
     ),
     "Processes": (

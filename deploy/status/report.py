@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumers.views.individuals import count_states
+from consumers.views.individuals import count_conflicting, count_states
 from consumers.views.pairs import count_pairs
 from deploy.letters.report import print_open_letters
 from deploy.local.targets import ask_targets
@@ -27,6 +27,7 @@ def print_status(console: Console, settings: Settings) -> None:
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)
+        conflicting = count_conflicting(connection)
     columns = (*_STATES, "to review", "decided")  # whole on a terminal of 80 columns
     collections = Table(title="individuals", title_justify="left", padding=(0, 0))
     collections.add_column("collection", overflow="fold")
@@ -36,6 +37,11 @@ def print_status(console: Console, settings: Settings) -> None:
         numbers = [*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0))]
         collections.add_row(escape(collection), *(str(number) for number in numbers))
     console.print(collections)
+    for collection, count in conflicting.items():
+        console.print(
+            f"[red]{escape(collection)}: {count} registered with different contents at one revision, "
+            "see `facematch conflicts`[/]"
+        )
     _print_topics(console, settings)
     _print_galleries(console, galleries(settings))
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")

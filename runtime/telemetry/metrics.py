@@ -209,6 +209,10 @@ DELTA_LIMIT = CallbackGauge("facematch_delta_limit_embeddings", "FACEMATCH_DELTA
 # The sink
 
 SINK_EVENTS = Counter("facematch_sink_events_total", "Events that the sink has written to Postgres.", ["event"])
+CONFLICTING = CallbackGauge(
+    "facematch_conflicting_individuals",
+    "Individuals who were registered with different contents at their latest revision: a mistake of the producer.",
+)
 CERTIFICATE_TIME = CallbackGauge(
     "facematch_certificate_timestamp_seconds", "When the last compaction was certified.", _GALLERY
 )

@@ -1,5 +1,6 @@
 """Events about an individual's registration."""
 
+import hashlib
 import json
 from typing import Annotated, Any, Self
 
@@ -65,6 +66,15 @@ class Registration(IndividualEvent):
         default_factory=dict,
         description="Anything else worth showing a reviewer. Kept as text, never interpreted.",
     )
+
+    @property
+    def content(self) -> str:
+        """SHA-256, in hexadecimal, of what is said of the individual: the photo, the detector and the attributes.
+
+        Two events with one revision of an individual have one content, or somebody has made a mistake.
+        """
+        said = self.model_dump(mode="json", include={"photo", "detector", "attributes"}, exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 class IndividualCreated(Registration):

@@ -23,7 +23,7 @@ from consumers.encoder.metering import AnswerCounter
 from consumers.encoder.process import Pool, load_encoding
 from consumers.sink import worker as sink_worker
 from consumers.sink.batch import BatchWriter, WrittenBatch
-from consumers.sink.certificates import CertificateGauges
+from consumers.sink.gauges import TableGauges
 from deploy.demo.photos import fetch_demo_photos
 from runtime.servers.lag import Positions
 from runtime.telemetry.health import Health
@@ -60,7 +60,7 @@ METRICS = (
     (Health, "beat"),
     (Health, "still_waiting"),
     (Positions, "processed"),
-    (CertificateGauges, "refresh"),
+    (TableGauges, "refresh"),
     (sink_worker, "count_written"),
     (partition, "count_matched"),
 )

@@ -116,8 +116,8 @@ def story() -> list[Record]:
         found("m", "o", (MOST - 2, MOST), at=5),
         # any text is an id
         found('"\\ \u00a0', "Åsa/李 🙂", distance=0.25),
-        # of checks nothing follows for pairs
-        checked("a", 2),
+        # of checks at no higher revision nothing follows for pairs
+        checked("a", 1),
         checked("a", 1),
         *(checked("Åsa/李 🙂", 1, shard, 8) for shard in range(1, 9)),
         # nor of what is not known yet

@@ -9,12 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 from consumers.sink.batch import Events, Publish, Remaining
-from consumers.sink.rows import CHECKED, TableRow, rows_of
+from consumers.sink.rows import CHECKED, TableRow, latest_row, rows_of
 from schemas.envelope import Message, Source, encode
 from schemas.erased import Erased, Erasure, ErasureKey
 from schemas.events.base import Event, IndividualEvent, Member
 from schemas.events.encodings import EncodingErased
-from schemas.events.pairs import DuplicateFound, FindingErased, IndividualChecked, KeyErased, PairEvent
+from schemas.events.pairs import (
+    DuplicateFound,
+    FindingErased,
+    IndividualChecked,
+    KeyErased,
+    PairEvent,
+    RetractionReason,
+)
 from schemas.events.registrations import IndividualDeleted, IndividualErased
 from schemas.tables import column_groups
 
@@ -53,14 +60,24 @@ class MemoryTables:
             for row in group:
                 place = row["collection"], row["individual_id"]
                 before = self.individuals.get(place)
-                if before is None or before.get(guard) is None or _version(guard, before) < _version(guard, row):
-                    self.individuals[place] = {**(before or {}), **row}
+                self.individuals[place] = {**(before or {}), **_group(guard, latest_row(guard, before, row))}
         for row in rows.duplicates:
             known = self.duplicates.get(row["pair_id"])
             if known is None or _pair_version(known) < _pair_version(row):
                 self.duplicates[row["pair_id"]] = dict(row)
+        for pair_id, pair in self.duplicates.items():
+            if pair["retracted"] is None and self._is_past(pair):
+                self.duplicates[pair_id] = {**pair, "retracted": RetractionReason.UPDATED.value}
         for row in rows.retractions:
             self.retractions.setdefault((row["pair_id"], row["event_id"]), dict(row))
+
+    def _is_past(self, pair: Row) -> bool:
+        """Whether a member was checked at a higher revision than that of the pair."""
+        members = {pair["individual_a"]: pair["revision_a"], pair["individual_b"]: pair["revision_b"]}
+        return any(
+            (self.individuals.get((pair["collection"], who), {}).get(CHECKED) or 0) > revision
+            for who, revision in members.items()
+        )
 
     # erasing
 
@@ -160,9 +177,9 @@ class MemoryTables:
         return sum(who in (row["individual_a"], row["individual_b"]) for row in rows)
 
 
-def _version(guard: str, row: TableRow) -> tuple[int, int]:
-    found = row.get("duplicates_found")
-    return row[guard], -1 if found is None or guard != CHECKED else found
+def _group(guard: str, row: TableRow) -> TableRow:
+    """A row with the columns of one group alone."""
+    return {name: row[name] for name in ("collection", "individual_id", *_COLUMN_GROUPS[guard])}
 
 
 def _pair_version(row: TableRow) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""Prometheus gauges of the latest certificates, read from Postgres by every sink: any of them may be scraped."""
+"""Prometheus gauges of what the tables have, read from Postgres by every sink: any of them may be scraped."""
 
 import time
 
@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
+from consumers.views.individuals import count_conflicting
 from runtime.servers.postgres import is_away
 from runtime.telemetry.health import server_is_away
 from runtime.telemetry.metrics import (
@@ -17,6 +18,7 @@ from runtime.telemetry.metrics import (
     CERTIFICATE_PEOPLE,
     CERTIFICATE_RECALL,
     CERTIFICATE_TIME,
+    CONFLICTING,
     Series,
 )
 from schemas.events.certificates import CompactionCertified
@@ -27,8 +29,11 @@ log = structlog.stdlib.get_logger(__name__)
 _REFRESH_S = 60.0
 
 
-class CertificateGauges:
-    """The latest certificate of each collection, encoder and shard. Postgres is asked once a minute at most."""
+class TableGauges:
+    """The latest certificate of each collection, encoder and shard, and how many registrations conflict.
+
+    Postgres is asked once a minute at most.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +49,7 @@ class CertificateGauges:
         CERTIFICATE_PAIRS.source = self._pairs
 
     def refresh(self, force: bool = False) -> None:
-        """Read the latest certificates from Postgres: every minute, or at once by `force`.
+        """Read them from Postgres: every minute, or at once by `force`.
 
         A Postgres that is away is not waited for: the gauges stay as they are until the next time.
         """
@@ -58,14 +63,16 @@ class CertificateGauges:
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(latest).all()
+                conflicting = sum(count_conflicting(connection).values())
         except DBAPIError as error:
             if not is_away(error):
                 raise
             log.debug(
-                "Postgres does not answer: the gauges of certificates stay as they are", error=type(error.orig).__name__
+                "Postgres does not answer: the gauges of the tables stay as they are", error=type(error.orig).__name__
             )
             server_is_away("postgres")
             return
+        CONFLICTING.set(conflicting)
         found = [(CompactionCertified.model_validate(one), float(when)) for one, when in rows]
         self._found = {
             (one.collection, one.encoder or "none", f"{one.shard}/{one.shards}"): (one, when) for one, when in found

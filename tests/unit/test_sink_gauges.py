@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from consumers.sink.certificates import CertificateGauges
+from consumers.sink.gauges import TableGauges
 from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 
@@ -16,7 +16,7 @@ def test_a_postgres_that_is_away_is_counted_though_nothing_is_to_be_written(monk
     said: list[None] = []
     monkeypatch.setattr("runtime.telemetry.health.HEALTH.still_waiting", lambda: said.append(None))
     before = retries()
-    certified = CertificateGauges(postgres_engine(Settings(_env_file=None, postgres="postgresql://u@127.0.0.1:1/none")))
+    certified = TableGauges(postgres_engine(Settings(_env_file=None, postgres="postgresql://u@127.0.0.1:1/none")))
     certified.refresh()
     certified.refresh()  # not again at once
     assert retries() - before == len(said) == 1
