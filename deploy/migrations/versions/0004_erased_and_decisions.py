@@ -125,7 +125,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String, primary_key=True, comment="HMAC-SHA-256 of collection/individual_id"),
         sa.Column("collection", sa.String, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False, comment="what was said of revisions up to it is gone"),
-        sa.Column("erased_at", sa.DateTime(timezone=True), nullable=False, comment="ce_time of the IndividualDeleted"),
+        sa.Column("erased_at", sa.DateTime(timezone=True), nullable=False, comment="when Kafka had the erasure"),
         sa.Column("receipt", postgresql.JSONB, comment="what `facematch erase` saw"),
         comment="who was erased: nothing else is kept of them",
     )
@@ -140,7 +140,12 @@ def upgrade() -> None:
         sa.Column("verdict", sa.String, nullable=False, comment="same or different"),
         sa.Column("decided_by", sa.String, nullable=False),
         sa.Column("note", sa.String, nullable=False),
-        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False, comment="ce_time of the PairDecided"),
+        sa.Column(
+            "decided_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="ce_time of the PairDecided; at the latest when Kafka had it",
+        ),
         comment="every decision of a reviewer, for good; what counts stands in pair_verdicts",
     )
     op.create_index("decisions_a", "decisions", [*COLUMNS_A, "individual_b"])
