@@ -23,6 +23,7 @@ from schemas.shard import Shard
 from schemas.topics import ENCODINGS
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import HeldError, LeaseLostError
+from streams.checkpoint.retired import remove_retired
 from streams.compaction.bootstrap import open_compactor
 from streams.compaction.compactor import (
     BYTES_OF_A_FINDING,
@@ -75,6 +76,9 @@ def run_compaction(
                                 problems.append(problem)
                     except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
                         problems.append(f"partition {partition}: {_explain(error)}")
+    if not plan.dry_run:
+        with closing(connect_once(settings)) as redis:
+            remove_retired(redis, settings)
     if plan.encoder is not None and not certificates and not problems:
         where = f"in collection {plan.collection}" if plan.collection else "anywhere"
         raise UnknownEncoderError(

@@ -130,6 +130,17 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "s",
             ((f"time() - ({_HELD.format('compacted_timestamp_seconds')} > 0)", _EACH),),
         ),
+        Panel(
+            "Never compacted, since the first embedding",
+            "s",
+            (
+                (
+                    f"time() - {_HELD.format('begun_timestamp_seconds')} "
+                    f"and {_HELD.format('compacted_timestamp_seconds')} == 0",
+                    _EACH,
+                ),
+            ),
+        ),
     ),
     "Compaction": (
         Panel("Since the last certificate", "s", ((f"time() - {_CERTIFIED.format('timestamp_seconds')}", _EACH),)),

@@ -203,6 +203,11 @@ GALLERY_COMPACTED = CallbackGauge(
     "When the compaction was made whose index the matcher uses; 0 where none has been.",
     _GALLERY,
 )
+GALLERY_BEGUN = CallbackGauge(
+    "facematch_gallery_begun_timestamp_seconds",
+    "When Kafka had the first embedding of a gallery that the matcher knows of; restarts do not change it.",
+    _GALLERY,
+)
 RECALL_FLOOR = CallbackGauge("facematch_recall_floor_ratio", "FACEMATCH_RECALL_FLOOR of this matcher.")
 DELTA_LIMIT = CallbackGauge("facematch_delta_limit_embeddings", "FACEMATCH_DELTA_LIMIT of this matcher.")
 

@@ -59,6 +59,7 @@ class ScopeEntry(_Model):
     segments: tuple[SegmentEntry, ...]
     rest: Blob
     compacted_at: datetime | None = None
+    begun_at: datetime | None = None
 
 
 class AbsentEntry(_Model):

@@ -23,6 +23,7 @@ class ScopeState:
     segments: list[Segment]
     rest: Rest
     compacted_at: datetime | None = None
+    begun_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def state_of(gallery: Gallery, offset: int) -> State:
             list(scope.segments),
             Rest(scope.delta.living_rows(), [segment.alive.copy() for segment in scope.segments]),
             scope.compacted_at,
+            scope.begun_at,
         )
         for collection, encoder, scope in gallery.scopes()
     ]
@@ -60,7 +62,8 @@ def gallery_of(state: State, shard: Shard) -> Gallery:
         gallery.collections.setdefault(name, Collection()).add_absent(absent)
     for kept in state.scopes:
         collection = gallery.collections.setdefault(kept.collection, Collection())
-        scope = collection.scopes.setdefault(kept.encoder, Scope(compacted_at=kept.compacted_at))
+        scope = Scope(compacted_at=kept.compacted_at, begun_at=kept.begun_at)
+        collection.scopes[kept.encoder] = scope
         for segment, alive in zip(kept.segments, kept.rest.alive, strict=True):
             segment.remove_rows(np.flatnonzero(~alive))
             scope.segments.append(segment)

@@ -183,6 +183,7 @@ class CheckpointStore:
                     segments=segments,
                     rest=rest,
                     compacted_at=scope.compacted_at,
+                    begun_at=scope.begun_at,
                 )
             )
         absent = tuple(AbsentEntry(collection=name, blob=stored(one)) for name, one in state.absent)
@@ -217,7 +218,9 @@ class CheckpointStore:
         for scope in manifest.scopes:
             segments = [self._segment(entry) for entry in scope.segments]
             rest = self._rest(scope.rest, segments)
-            scopes.append(ScopeState(scope.collection, scope.encoder, segments, rest, scope.compacted_at))
+            scopes.append(
+                ScopeState(scope.collection, scope.encoder, segments, rest, scope.compacted_at, scope.begun_at)
+            )
         return State(
             manifest.offset, scopes, [(entry.collection, self._absent(entry.blob)) for entry in manifest.absent]
         )

@@ -108,6 +108,13 @@ class Gallery:
                 found[position] = one
         return found
 
+    def note_begin(self, event: EncodingEvent, time: datetime) -> None:
+        """Kafka had the record of an event at that time: of the first one of a scope it is noted."""
+        if isinstance(event, EncodingComputed):
+            scope = self.collections[event.collection].scopes.get(event.encoder)
+            if scope is not None and scope.begun_at is None:
+                scope.begun_at = time
+
     # how it is kept: nothing below changes what is found
 
     def full(self, limit: int) -> tuple[str, str, DeltaRows] | None:

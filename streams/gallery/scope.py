@@ -30,11 +30,15 @@ class CandidateList(NamedTuple):
 
 @dataclass(slots=True)
 class Scope:
-    """A delta, searched exactly, and the segments that were sealed from it before."""
+    """A delta, searched exactly, and the segments that were sealed from it before.
+
+    `begun_at`: when Kafka had the first record that is known of it.
+    """
 
     delta: Delta = field(default_factory=Delta)
     segments: list[Segment] = field(default_factory=list)
     compacted_at: datetime | None = None
+    begun_at: datetime | None = None
 
     @property
     def living(self) -> int:

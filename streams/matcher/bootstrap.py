@@ -1,5 +1,9 @@
 """The one place where a matcher's real parts are made: clients of Kafka and Redis, background threads."""
 
+import time
+
+from redis import Redis
+
 from runtime.process.cores import cores
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.kafka import SESSION_TIMEOUT_S
@@ -11,11 +15,29 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 from schemas.topics import ENCODINGS, matcher_of
 from streams.checkpoint.progress import Progress
+from streams.checkpoint.retired import remove_retired
 from streams.checkpoint.store import CheckpointStore
 from streams.matcher.background import BackgroundThreads
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership
-from streams.matcher.vitals import write_vitals
+from streams.matcher.vitals import PartitionVitals, write_vitals
+
+_RETIRES_EVERY_S = 300.0
+
+
+class _Reports:
+    """Writes vitals, and now and then removes what matchers of an earlier number of shards left behind."""
+
+    def __init__(self, redis: Redis, settings: Settings, shard: Shard) -> None:
+        self._redis, self._settings, self._shard = redis, settings, shard
+        self._retire_not_before = 0.0
+
+    def show(self, vitals: PartitionVitals) -> None:
+        """Replace the vitals of a partition in Redis."""
+        write_vitals(self._redis, self._settings, self._shard, vitals)
+        if time.monotonic() >= self._retire_not_before:
+            remove_retired(self._redis, self._settings, vitals=True)
+            self._retire_not_before = time.monotonic() + _RETIRES_EVERY_S
 
 
 def context_of(settings: Settings, shard: Shard) -> MatcherContext:
@@ -35,6 +57,6 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
         erasures=ErasureLog(settings, group),
         checkpoints_of=lambda partition: CheckpointStore(settings, redis, shard, partition),
         background=BackgroundThreads(max(1, cores() - 1)),  # one core is left to matching
-        show=lambda vitals: write_vitals(patient_redis, settings, shard, vitals),
+        show=_Reports(patient_redis, settings, shard).show,
         tracer=tracer_of(settings, group),
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from runtime.telemetry.metrics import (
     DEAD_LETTERS,
     DELTA_LIMIT,
+    GALLERY_BEGUN,
     GALLERY_COMPACTED,
     GALLERY_DELTA,
     GALLERY_PEOPLE,
@@ -57,4 +58,5 @@ def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVi
     show(GALLERY_DELTA, lambda scope: scope.delta)
     show(GALLERY_SEGMENTS, lambda scope: len(scope.segments))
     show(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None))
+    show(GALLERY_BEGUN, lambda scope: scope.begun_at.timestamp() if scope.begun_at else None)
     show(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0)

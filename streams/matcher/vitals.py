@@ -34,6 +34,7 @@ class ScopeVitals(_Model):
     delta: int
     segments: tuple[SegmentVitals, ...]
     compacted_at: datetime | None
+    begun_at: datetime | None = None
 
 
 class PartitionVitals(_Model):
@@ -59,6 +60,7 @@ def vitals_of(gallery: Gallery, partition: int, matched: int, now: datetime) -> 
                 for segment in scope.segments
             ),
             compacted_at=scope.compacted_at,
+            begun_at=scope.begun_at,
         )
         for collection, encoder, scope in gallery.scopes()
     )

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from schemas.envelope import Headers, Message, Record, Source, StoredRecord, UnreadableError, decode, encode
+from schemas.envelope import (
+    Headers,
+    Message,
+    Record,
+    Source,
+    StoredRecord,
+    UnreadableError,
+    decode,
+    encode,
+    kafka_time,
+)
 from schemas.erased import NOBODY, Erased, Erasure
 from schemas.events.base import Event, Member
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent
@@ -79,6 +89,7 @@ def restore(gallery: Gallery, records: Sequence[StoredRecord], erased: Erased = 
             continue  # a dead letter already
         if _erasure_of(message, erased) is None:
             gallery.apply(message.event, record.offset)
+            gallery.note_begin(message.event, kafka_time(record.timestamp))
 
 
 def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Consequences:
@@ -105,6 +116,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
                 consequences.tombstones.append(_tombstone(message, erasure))
             continue
         applied, before = gallery.apply(event, offset)
+        gallery.note_begin(event, kafka_time(record.timestamp))
         if applied is Applied.STALE:
             if before is not None and gallery.owns(event.individual_id):
                 consequences.renew.append(before.offset)

@@ -23,11 +23,11 @@ from deploy.cli import app
 from deploy.compaction.certificates import latest_certificates, problem_of
 from deploy.status.workers import galleries
 from runtime.servers.kafka import consumer_config
-from runtime.servers.redis import connect, key
+from runtime.servers.redis import connect, key, value_of
 from schemas.envelope import announce, full_name
 from schemas.events.base import Member
 from schemas.events.certificates import CompactionCertified, PairCounts
-from schemas.events.encodings import EncodingErased
+from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason
 from schemas.shard import Shard
 from schemas.tables import duplicates, retractions
@@ -35,11 +35,12 @@ from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
 from streams.checkpoint import lease as leases
 from streams.checkpoint.handover import Inbox, LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
+from streams.checkpoint.retired import keys_of_counts, remove_retired
 from streams.compaction.bootstrap import open_compactor
 from streams.compaction.compactor import CompactionPlan
 from streams.gallery import build
 from streams.gallery.build import OnProgress
-from streams.matcher.vitals import ScopeVitals
+from streams.matcher.vitals import ScopeVitals, read_vitals, write_vitals
 from tests import oracle
 from tests.conftest import Make
 from tests.encodings import crowd, twins
@@ -47,7 +48,7 @@ from tests.integration.conftest import MakeWorld
 from tests.integration.faults import publish
 from tests.integration.judge import assert_as_the_oracle
 from tests.integration.test_checkpoints import PARTITION, chunk_keys, manifest, restart
-from tests.integration.test_matcher import checked, expected_pairs, found, people
+from tests.integration.test_matcher import checked, expected_pairs, found, messages, people
 from tests.integration.test_shards import SHARDS, start_shard
 from tests.integration.world import World
 from tests.oracle import Pair
@@ -619,3 +620,38 @@ def test_what_cannot_be_compacted_is_said(make_world: MakeWorld) -> None:
     assert world.ends(CERTIFICATES) == {0: 0}
     publish(world, [EncodingErased(collection="c", individual_id="a", revision=1)])
     assert "0: nobody is living in it" in compacted(world, "--collection", "c")
+
+
+def test_checkpoints_of_a_number_of_shards_out_of_use_go(make_world: MakeWorld, embedding: Make) -> None:
+    """They hold embeddings of people who were erased since."""
+    world = make_world(delta_limit=100)
+    redis = connect(world.settings)
+    gone = people(embedding, 1, "gone")
+
+    def keys(count: int) -> list[bytes]:
+        names = keys_of_counts(redis, world.settings).items()
+        return [name for (_, shards), found in names if shards == count for name in found]
+
+    def is_in_redis() -> bool:
+        assert isinstance(gone[0], EncodingComputed)
+        return any(gone[0].embedding.tobytes() in value_of(redis, name) for name in keys(2) if b":chunk:" in name)
+
+    for number in (1, 2):
+        start_shard(world, number, 2)
+    world.publish(messages([*people(embedding, 400), *gone]))
+    world.wait(is_in_redis, "a checkpoint of two shards has them")
+    for number in (1, 2):
+        world.workers.pop(f"match-{number}").stop()
+    world.publish(messages([EncodingErased(collection="c", individual_id="gone0", revision=2)]))
+    assert remove_retired(redis, world.settings) == 0, "no other number of shards is at work"
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    for vitals in read_vitals(redis, world.settings):
+        write_vitals(redis, world.settings, Shard.parse(vitals.shard), vitals.model_copy(update={"at": an_hour_ago}))
+    assert is_in_redis()
+    world.start("match")
+    world.wait(lambda: keys(2) == [], "the matcher of all shards has removed it")
+    assert keys(1)
+    redis.set(key(world.settings, "chunk:left", "3/3", 0), b"x")
+    compacted(world, "--collection", "c")
+    assert keys(3) == []
+    assert keys(1)

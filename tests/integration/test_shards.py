@@ -19,9 +19,9 @@ Make = Callable[[], NDArray[np.float32]]
 SHARDS = 3
 
 
-def start_shard(world: World, number: int) -> None:
+def start_shard(world: World, number: int, count: int = SHARDS) -> None:
     name = f"match-{number}"
-    world.workers[name] = world.stack.start_worker(name, "match", "--shard", f"{number}/{SHARDS}", env=world.env)
+    world.workers[name] = world.stack.start_worker(name, "match", "--shard", f"{number}/{count}", env=world.env)
 
 
 def reports(world: World) -> list[IndividualChecked]:
