@@ -12,6 +12,7 @@ from schemas.envelope import Record, StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.topics import ENCODINGS, MATCHER
 from streams.checkpoint.files import (
     Parts,
     pack_absent,
@@ -27,7 +28,7 @@ from streams.gallery.segment import Segment
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership
 from streams.matcher.vitals import PartitionVitals
-from tests.records import stored
+from tests.memory_kafka import MemoryKafka, MemoryLog
 
 PARTITION = 0
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -35,39 +36,34 @@ T = TypeVar("T")
 OnStep = Callable[[str], None]
 
 
-class MemoryLog:
-    """One partition. `records` may have gaps, as compaction leaves them. Refuses a read within a read."""
+class StepwiseLog(MemoryLog):
+    """The encodings, in small batches. Every call is a step, and so is every batch. Refuses a read within a read."""
 
-    def __init__(self, on_step: OnStep, batch: int = 3) -> None:
-        self.records: list[StoredRecord] = []
-        self.committed_offset: int | None = None
+    def __init__(self, kafka: MemoryKafka, on_step: OnStep) -> None:
+        super().__init__(kafka, ENCODINGS, MATCHER.name, batch=3)
         self.reads: list[Span] = []
-        self._on_step, self._batch = on_step, batch
+        self._on_step = on_step
         self._is_reading = False
 
     def span(self, partition: int) -> Span:
-        """All offsets of the partition."""
-        assert partition == PARTITION
+        """See TopicLog."""
         self._on_step("log.span")
-        return Span(0, 1 + max((record.offset for record in self.records), default=-1))
+        return super().span(partition)
 
     def committed(self, partition: int) -> int | None:
-        """What the test says that the group has committed."""
-        assert partition == PARTITION
+        """See TopicLog."""
         self._on_step("log.committed")
-        return self.committed_offset
+        return super().committed(partition)
 
     def read(self, spans: Mapping[int, Span]) -> Generator[list[StoredRecord], None, None]:
-        """In small batches; each is a step."""
-        (span,) = spans.values()
+        """See TopicLog."""
         assert not self._is_reading, "the log's one consumer is reading already"
         self._is_reading = True
-        self.reads.append(span)
+        self.reads += spans.values()
         try:
-            found = [record for record in self.records if span.begin <= record.offset < span.end]
-            for begin in range(0, len(found), self._batch):
+            for batch in super().read(spans):
                 self._on_step("log.read")
-                yield found[begin : begin + self._batch]
+                yield batch
         finally:
             self._is_reading = False
 
@@ -223,8 +219,8 @@ class MatcherParts:
         self.steps: list[str] = []
         self.on_step: OnStep = lambda _: None
         self.shown: list[PartitionVitals] = []
-        self.log, self.lookup = MemoryLog(self._step), MemoryLog(self._step)
-        self.lookup.records = self.log.records
+        self.kafka = MemoryKafka([ENCODINGS], now=lambda: 0)
+        self.log, self.lookup = (StepwiseLog(self.kafka, self._step) for _ in range(2))
         self.publisher = MemoryPublisher(self._step)
         self.progress = MemoryProgress(self._step)
         self.checkpoints = MemoryCheckpoints(self._step)
@@ -247,10 +243,23 @@ class MatcherParts:
             now=lambda: NOW,
         )
 
+    @property
+    def records(self) -> list[StoredRecord]:
+        """What the log has."""
+        return self.kafka.records(ENCODINGS.name)
+
     def append(self, records: Iterable[Record]) -> None:
         """Put records behind the end of the log."""
         for record in records:
-            self.log.records.append(stored(record, len(self.log.records), PARTITION))
+            self.kafka.append(replace(record, partition=PARTITION))
+
+    def leave_gap(self, size: int) -> None:
+        """Use up offsets, as records do that were compacted away."""
+        self.kafka.leave_gap(ENCODINGS.name, PARTITION, size)
+
+    def commit(self, offset: int) -> None:
+        """Commit an offset for the matcher's group."""
+        self.kafka.committed[MATCHER.name, ENCODINGS.name, PARTITION] = offset
 
     def _step(self, name: str) -> None:
         self.steps.append(name)

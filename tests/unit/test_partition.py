@@ -12,6 +12,7 @@ from runtime.servers.log import Span
 from runtime.servers.publisher import PublishError
 from schemas.envelope import Message, Record, StoredRecord, decode, encode
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairEvent
+from schemas.topics import ENCODINGS
 from streams.checkpoint.state import state_of
 from streams.gallery.gallery import Gallery
 from streams.matcher import reporting
@@ -59,7 +60,7 @@ def test_what_the_stream_skipped_is_read_from_the_log_and_matched_before_what_it
     parts.append(records_of([*(computed(f"p{number}", embedding()) for number in range(8)), computed("a", face)]))
     parts.append(records_of([computed("b", face)]))
     matcher = matcher_of(parts)
-    matcher.process([parts.log.records[0], *parts.log.records[9:]])
+    matcher.process([parts.records[0], *parts.records[9:]])
     assert parts.log.reads[-1] == Span(1, 9)
     assert checked(parts) == [*(f"p{number}" for number in range(8)), "a", "b"]
     assert found(parts) == {("a", "b")}
@@ -70,10 +71,12 @@ def test_what_the_stream_skipped_is_read_from_the_log_and_matched_before_what_it
 def test_a_gap_that_compaction_left_is_passed_over(
     parts: MatcherParts, embedding: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts.append(records_of(computed(f"p{number}", embedding()) for number in range(5)))
-    del parts.log.records[1:4]
+    first, last = records_of([computed("p0", embedding()), computed("p4", embedding())])
+    parts.append([first])
+    parts.leave_gap(3)
+    parts.append([last])
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records)
+    matcher.process(parts.records)
     assert checked(parts) == ["p0", "p4"]
     assert matcher.position == 5
     assert "skipped" not in caplog.text
@@ -82,12 +85,12 @@ def test_a_gap_that_compaction_left_is_passed_over(
 def test_records_that_come_again_publish_the_same_again_and_move_nothing_back(parts: MatcherParts) -> None:
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records)
+    matcher.process(parts.records)
     before, gallery = parts.publisher.last_of_each_key(), matcher.gallery.living
-    matcher.process(parts.log.records[10:20])
+    matcher.process(parts.records[10:20])
     assert parts.publisher.last_of_each_key() == before
     assert (matcher.gallery.living, matcher.position, parts.progress.offset) == (gallery, PEOPLE, PEOPLE)
-    matcher.process(parts.log.records[15:])
+    matcher.process(parts.records[15:])
     assert parts.log.reads == [Span(0, 0)]  # what comes again leaves no gap
 
 
@@ -104,7 +107,7 @@ def test_progress_is_advanced_after_the_findings_are_acknowledged_and_the_partit
 
     monkeypatch.setattr(parts.ownership, "check", noted_check)
     parts.steps.clear()
-    matcher.process(parts.log.records)
+    matcher.process(parts.records)
     assert parts.steps[:6] == [
         "publisher.publish",
         "ownership.check",
@@ -126,12 +129,12 @@ def test_nothing_advances_when_publishing_fails_and_the_matcher_is_of_no_use_any
 
     parts.on_step = fail
     with pytest.raises(PublishError):
-        matcher.process(parts.log.records)
+        matcher.process(parts.records)
     assert (matcher.position, parts.progress.offset) == (0, None)
     parts.on_step = lambda _: None
     published = len(parts.publisher.published)
     with pytest.raises(SpentError, match=f"partition {PARTITION} has failed"):
-        matcher.process(parts.log.records)
+        matcher.process(parts.records)
     with pytest.raises(SpentError):
         matcher.tend()
     assert len(parts.publisher.published) == published
@@ -150,7 +153,7 @@ def run_to_the_end(parts: MatcherParts) -> None:
     """Hand over what is not matched yet, in batches of ten of which the stream skips the first two."""
     matcher = matcher_of(parts)
     for begin in range(matcher.position // 10 * 10, PEOPLE, 10):
-        matcher.process(parts.log.records[begin + 2 : begin + 10])
+        matcher.process(parts.records[begin + 2 : begin + 10])
         while parts.background.step():
             matcher.tend()
 
@@ -199,7 +202,7 @@ def test_a_partition_lost_after_the_findings_are_acknowledged_is_not_advanced(
     matcher = matcher_of(parts)
     parts.on_step = lambda step: parts.ownership.set([]) if step == "publisher.published" else None
     with pytest.raises(PartitionLostError):
-        matcher.process(parts.log.records)
+        matcher.process(parts.records)
     assert parts.progress.offset is None
     with pytest.raises(SpentError):
         matcher.tend()
@@ -209,7 +212,7 @@ def test_a_checkpoint_is_not_written_of_a_partition_lost_meanwhile(clock: Clock)
     parts = MatcherParts(clock, delta_limit=5)
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records)
+    matcher.process(parts.records)
     parts.ownership.set([])
     assert parts.background.step()
     assert parts.checkpoints.state is None
@@ -221,7 +224,7 @@ def test_without_a_checkpoint_the_state_comes_from_the_whole_log_up_to_what_is_m
     matcher = matcher_of(parts)
     assert parts.log.reads == [Span(0, 30)]
     assert matcher.position == 30
-    assert matcher.gallery.living == living_after(parts.log.records[:30])
+    assert matcher.gallery.living == living_after(parts.records[:30])
     assert parts.publisher.published == []
 
 
@@ -235,10 +238,10 @@ def test_of_a_checkpoint_only_what_came_since_is_read(clock: Clock) -> None:
     parts = MatcherParts(clock, delta_limit=10)
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     first = matcher_of(parts)
-    first.process(parts.log.records[:25])
+    first.process(parts.records[:25])
     while parts.background.step():
         first.tend()
-    first.process(parts.log.records[25:30])
+    first.process(parts.records[25:30])
     assert parts.checkpoints.state is not None
     assert parts.checkpoints.state.offset == 25
     second = matcher_of(parts)
@@ -251,13 +254,14 @@ def test_a_checkpoint_ahead_of_what_redis_calls_matched_repeats_no_less_than_tha
     """Redis lost the matched offset: the group's committed one serves."""
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     first = matcher_of(parts)
-    first.process(parts.log.records)
+    first.process(parts.records)
     parts.checkpoints.state = state_of(first.gallery, PEOPLE)
-    parts.progress.offset, parts.log.committed_offset = None, 20
+    parts.progress.offset = None
+    parts.commit(20)
     second = matcher_of(parts)
     assert second.position == 20
     assert second.gallery.living == first.gallery.living
-    second.process(parts.log.records[20:])
+    second.process(parts.records[20:])
     assert second.gallery.living == first.gallery.living
 
 
@@ -284,7 +288,8 @@ def test_what_redis_forgot_of_committed_records_is_matched_though_nothing_comes(
 ) -> None:
     """Redis lost its last writes: the stream begins behind them, and would hand nothing over in a quiet partition."""
     parts.append(records_of(computed(f"p{number}", embedding()) for number in range(8)))
-    parts.progress.offset, parts.log.committed_offset = 3, 8
+    parts.progress.offset = 3
+    parts.commit(8)
     matcher = matcher_of(parts)
     assert (matcher.position, parts.progress.offset) == (8, 8)
     assert checked(parts) == [f"p{number}" for number in range(3, 8)]
@@ -295,14 +300,16 @@ def test_a_matched_offset_and_a_checkpoint_of_another_log_are_not_believed(
     parts: MatcherParts, caplog: pytest.LogCaptureFixture, committed: int | None
 ) -> None:
     parts.append(records_of(crowd(10, seed=1)))
-    parts.progress.offset, parts.log.committed_offset = 500, committed
+    parts.progress.offset = 500
+    if committed is not None:
+        parts.commit(committed)
     parts.checkpoints.state = state_of(Gallery(), 400)
     matcher = matcher_of(parts)
     assert "it is another log" in caplog.text
     assert matcher.position == (committed or 0)
     assert "progress.forget" in parts.steps
     assert parts.log.reads == [Span(0, committed or 0)]
-    matcher.process(parts.log.records[5:])
+    matcher.process(parts.records[5:])
     assert parts.progress.offset == 10
 
 
@@ -311,9 +318,9 @@ def test_behind_a_stale_record_what_counts_is_published_again_as_it_was(parts: M
     latest, stale = computed("a", embedding(), 5), computed("a", embedding(), 4)
     parts.append(records_of([latest, *newcomers[:3], stale, *newcomers[3:]]))
     parts.append(records_of([computed("z", embedding())]))
-    matcher_of(parts).process(parts.log.records[-1:])  # all others are caught up with: see `lookup`
+    matcher_of(parts).process(parts.records[-1:])  # all others are caught up with: see `lookup`
     (again,) = [record for record in parts.publisher.published if record.topic == "encodings"]
-    first = parts.log.records[0]
+    first = parts.records[0]
     assert (again.key, again.value, again.headers, again.partition) == (
         first.key,
         first.value,
@@ -327,9 +334,9 @@ def test_a_record_that_is_compacted_away_is_not_published_again_and_that_is_logg
 ) -> None:
     parts.append(records_of([computed("a", embedding(), 5), computed("a", embedding(), 4)]))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records[:1])
-    stale = parts.log.records.pop()
-    parts.log.records.clear()
+    matcher.process(parts.records[:1])
+    parts.kafka.compact(ENCODINGS.name)
+    (stale,) = parts.records
     matcher.process([stale])
     assert [record.topic for record in parts.publisher.published] == ["duplicates"]
     assert "compacted away and cannot be published again" in caplog.text
@@ -340,8 +347,8 @@ def test_matching_goes_on_while_a_segment_is_built(clock: Clock) -> None:
     parts = MatcherParts(clock, delta_limit=20)
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records[:25])
-    matcher.process(parts.log.records[25:])
+    matcher.process(parts.records[:25])
+    matcher.process(parts.records[25:])
     assert (matcher.position, len(checked(parts)) > 0) == (PEOPLE, True)
     assert "checkpoints.save" not in parts.steps
     while parts.background.step():
@@ -355,8 +362,8 @@ def test_a_retraction_is_of_now_and_a_finding_of_the_registration(parts: Matcher
     face = embedding()
     parts.append(records_of([computed("a", face), computed("b", face), computed("b", embedding(), 2)]))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records[:2])
-    matcher.process(parts.log.records[2:])
+    matcher.process(parts.records[:2])
+    matcher.process(parts.records[2:])
     times = {
         type(message.event): message.time
         for message in map(decode, parts.publisher.published)
@@ -368,10 +375,10 @@ def test_a_retraction_is_of_now_and_a_finding_of_the_registration(parts: Matcher
 def test_vitals_are_shown_every_two_seconds(parts: MatcherParts, clock: Clock) -> None:
     parts.append(records_of(crowd(PEOPLE, seed=1)))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records[:10])
-    matcher.process(parts.log.records[10:20])
+    matcher.process(parts.records[:10])
+    matcher.process(parts.records[10:20])
     clock.now += 2
-    matcher.process(parts.log.records[20:])
+    matcher.process(parts.records[20:])
     assert [(one.matched, one.at) for one in parts.shown] == [(10, NOW), (PEOPLE, NOW)]
     assert parts.shown[-1] == matcher.vitals
     assert np.sum([scope.people for scope in parts.shown[-1].scopes]) == matcher.gallery.living
@@ -387,7 +394,7 @@ def test_what_became_of_a_batch_is_logged_from_what_was_decided(
     matcher = matcher_of(parts)
     monkeypatch.setattr(reporting, "decode", lambda _: pytest.fail("decoded what was just made"))
     with caplog.at_level(logging.DEBUG, "streams.matcher.reporting"):
-        matcher.process(parts.log.records)
+        matcher.process(parts.records)
     lines = [vars(record)["msg"] for record in caplog.records if record.name == reporting.__name__]
     assert [line["event"] for line in lines] == [
         "dead letter",
