@@ -8,7 +8,7 @@ RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 	--python-version 3.11 --custom-compile-command "make lock"
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
-.PHONY: help demo test test-faults simulate test-tls bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
+.PHONY: help demo test test-faults simulate test-soak test-tls test-debezium bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
 	bench-metrics check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder
 	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: check ## every check and every test, on real servers that the tests start
-	@$(BIN)/pytest -m "not faults and not tls and not kustomize" $(ON_BOTH_CORES)
+	@$(BIN)/pytest -m "not faults and not tls and not debezium and not kustomize" $(ON_BOTH_CORES)
 
 test-faults: $(INSTALLED) ## the longer fault tests
 	@$(BIN)/pytest -m faults --timeout 1800 $(ON_BOTH_CORES)
@@ -27,8 +27,14 @@ test-faults: $(INSTALLED) ## the longer fault tests
 simulate: $(INSTALLED) ## the matcher and the sink in memory, with faults from seeds: SEEDS=1000, or SEED=7 for one, in full
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
+test-soak: $(INSTALLED) ## a load on real servers while everything is killed in turn, compared with the oracle: SECONDS=600
+	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600)
+
 test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get install postgresql redis-server
 	@$(BIN)/pytest -m tls
+
+test-debezium: $(INSTALLED) ## Debezium in the place of the outbox's relay; needs Debian's postgresql
+	@$(BIN)/pytest -m debezium
 
 bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics ## the figures of the documents again; SMALL=1: only whether they run
 

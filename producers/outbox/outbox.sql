@@ -18,6 +18,9 @@ CREATE TABLE IF NOT EXISTS facematch_outbox (
     problem     text                                       -- why it cannot be published
 );
 
+-- ce_specversion, for Debezium, which takes every header from a column. A table that was there before gets it too.
+ALTER TABLE facematch_outbox ADD COLUMN IF NOT EXISTS specversion text NOT NULL DEFAULT '1.0';
+
 CREATE INDEX IF NOT EXISTS facematch_outbox_waiting ON facematch_outbox (lane, position) WHERE problem IS NULL;
 CREATE INDEX IF NOT EXISTS facematch_outbox_problems ON facematch_outbox (position) WHERE problem IS NOT NULL;
 

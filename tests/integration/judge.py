@@ -36,13 +36,7 @@ def assert_as_the_oracle(
     """
     world.wait(world.settled, "every consumer group has processed its topics", limit_s)
     truth = Truth.of(world)
-    problems = [
-        *_problems_of_the_topic(world, truth, missing, untrue),
-        *_problems_of_the_tables(world, truth, missing),
-    ]
-    letters = len(world.read(DEAD_LETTERS))
-    if letters != dead_letters:
-        problems.append(f"{letters} dead letters, not {dead_letters}")
+    problems = problems_of(world, truth, missing=missing, untrue=untrue, dead_letters=dead_letters)
     assert not problems, "\n".join([f"{len(truth.living)} living, {len(truth.pairs)} pairs; but:", *problems])
 
 
@@ -105,6 +99,31 @@ class Truth:
         return together and distance <= threshold and abs(distance - event.distance) <= _SAME
 
 
+def problems_of(world: World, truth: Truth, *, missing: int = 0, untrue: int = 0, dead_letters: int = 0) -> list[str]:
+    """What is not as it must be, in words. See `assert_as_the_oracle`."""
+    letters = len(world.read(DEAD_LETTERS))
+    return [
+        *_problems_of_the_topic(world, truth, missing, untrue),
+        *_problems_of_the_tables(world, truth, missing),
+        *([f"{letters} dead letters, not {dead_letters}"] if letters != dead_letters else []),
+    ]
+
+
+def pairs_on_the_topic(world: World) -> dict[Pair, float]:
+    """The pairs, with their distances, of a consumer of `duplicates` that keeps the latest record of each key."""
+    latest = {event.key: event for _, event in _events(world, DUPLICATES)}
+    return {oracle.pair_of(e): e.distance for e in latest.values() if isinstance(e, DuplicateFound)}
+
+
+def pairs_in_postgres(world: World) -> dict[Pair, float]:
+    """The current pairs, with their distances."""
+    columns = duplicates.c
+    sides = (columns.individual_a, columns.revision_a, columns.individual_b, columns.revision_b)
+    query = select(columns.collection, columns.encoder, *sides, columns.distance).where(columns.retracted.is_(None))
+    with world.connect() as connection:
+        return {Pair(*row[:6]): row[6] for row in connection.execute(query)}
+
+
 def _problems_of_the_topic(world: World, truth: Truth, missing: int, untrue: int) -> list[str]:
     """A consumer that keeps the latest record of each key ends with the oracle's pairs, and everyone checked."""
     latest: dict[str, Event] = {}
@@ -114,14 +133,13 @@ def _problems_of_the_topic(world: World, truth: Truth, missing: int, untrue: int
         threshold = world.settings.threshold_for(event.collection)
         if isinstance(event, DuplicateFound) and not truth.was_ever(event, threshold):
             never.append(oracle.pair_of(event))
-    found = {oracle.pair_of(e): e.distance for e in latest.values() if isinstance(e, DuplicateFound)}
     checked = {key: e.revision for key, e in latest.items() if isinstance(e, IndividualChecked)}
     unchecked = [
         (key, e.revision, checked.get(key)) for key, e in truth.living.items() if checked.get(key) != e.revision
     ]
     return [
         *_listed("findings on the topic that were never true", never, allowed=untrue),
-        *_differences("the topic", found, truth, missing),
+        *_differences("the topic", pairs_on_the_topic(world), truth, missing),
         *_listed("(key, living revision, checked revision) not checked on the topic", unchecked),
         *_listed("registered and never answered", sorted(truth.unanswered)),
         *_listed("keys of which Kafka's compaction would keep a stale encoding", truth.left_stale),
@@ -130,13 +148,10 @@ def _problems_of_the_topic(world: World, truth: Truth, missing: int, untrue: int
 
 def _problems_of_the_tables(world: World, truth: Truth, missing: int) -> list[str]:
     """Postgres holds the same pairs, and everyone is in the right state."""
-    view, columns = individual_duplicates.c, duplicates.c
-    sides = (columns.individual_a, columns.revision_a, columns.individual_b, columns.revision_b)
-    pairs = select(columns.collection, columns.encoder, *sides, columns.distance).where(columns.retracted.is_(None))
+    view = individual_duplicates.c
     individuals = select(view.collection, view.individual_id, view.state)
     with world.connect() as connection:
         states = {individual_key(where, who): state for where, who, state in connection.execute(individuals)}
-        found = {Pair(*row[:6]): row[6] for row in connection.execute(pairs)}
         digests = set(connection.scalars(select(erased.c.digest)))
     assert world.settings.erasure_key is not None
     key_of_erased = ErasureKey(world.settings.erasure_key)
@@ -145,7 +160,7 @@ def _problems_of_the_tables(world: World, truth: Truth, missing: int) -> list[st
             states[key] = "erased"
     wrong = [(key, state, states.get(key)) for key, state in truth.states.items() if states.get(key) != state]
     return [
-        *_differences("Postgres", found, truth, missing),
+        *_differences("Postgres", pairs_in_postgres(world), truth, missing),
         *_listed("(key, state that it should have, state in Postgres)", wrong),
     ]
 

@@ -18,6 +18,7 @@ from deploy.local.ports import is_free
 from deploy.local.servers import Server
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.redis import connect_once
+from tests.integration import debian
 from tests.integration.secured import (
     SecuredStack,
     SecuredWorld,
@@ -28,8 +29,6 @@ from tests.integration.secured import (
 )
 
 pytestmark = [pytest.mark.tls, pytest.mark.xdist_group("tls")]
-_POSTGRES = max((one.parent for one in Path("/usr/lib/postgresql").glob("*/bin/postgres")), default=None)
-_REDIS = next(Path("/usr/bin").glob("redis-server"), None)
 BOTH = pytest.mark.parametrize(
     ("server", "role", "command"), [("Postgres", "operator", "status"), ("Redis", "matcher", "match")]
 )
@@ -38,8 +37,8 @@ BOTH = pytest.mark.parametrize(
 class DebiansStack(SecuredStack):
     """All three servers by TLS, and by nothing else."""
 
-    redis_program = _REDIS
-    postgres_programs = _POSTGRES
+    redis_program = debian.REDIS
+    postgres_programs = debian.POSTGRES
 
     def redis(self, port: int) -> Server:
         """See SecuredStack."""
@@ -85,8 +84,7 @@ class DebiansStack(SecuredStack):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredWorld]:
     """A tenant on servers of their own, which all tests of this module share."""
-    if _POSTGRES is None or _REDIS is None:
-        pytest.fail("Debian's servers are not on this machine: apt-get install postgresql redis-server")
+    debian.require_servers()
     with secured_world(tmp_path_factory.mktemp("world"), DebiansStack) as made:
         yield made
 
