@@ -219,7 +219,9 @@ class MatcherParts:
         self.steps: list[str] = []
         self.on_step: OnStep = lambda _: None
         self.shown: list[PartitionVitals] = []
-        self.kafka = MemoryKafka([ENCODINGS], now=lambda: 0)
+        self.written_at = datetime(1970, 1, 1, tzinfo=UTC)
+        """The time of the records that are appended."""
+        self.kafka = MemoryKafka([ENCODINGS], now=lambda: int(self.written_at.timestamp() * 1000))
         self.log, self.lookup = (StepwiseLog(self.kafka, self._step) for _ in range(2))
         self.publisher = MemoryPublisher(self._step)
         self.progress = MemoryProgress(self._step)
