@@ -212,6 +212,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Findings published of one newcomer: the nearest. How many there are stands in IndividualChecked.",
     )
+    max_collections: int = Field(
+        default=10_000,
+        ge=1,
+        description="Collections that a matcher takes in each partition of encodings. An embedding of one more becomes "
+        "a dead letter, to be sent again once this is raised and the matchers were started again.",
+    )
     recall_floor: float = Field(
         default=0.999,
         gt=0,

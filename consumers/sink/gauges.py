@@ -1,6 +1,7 @@
 """Prometheus gauges of what the tables have, read from Postgres by every sink: any of them may be scraped."""
 
 import time
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import func, select
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from consumers.views.individuals import count_conflicting
 from runtime.servers.postgres import is_away
 from runtime.telemetry.health import server_is_away
+from runtime.telemetry.largest import Combine, largest_and_others
 from runtime.telemetry.metrics import (
     CERTIFICATE_DURATION_S,
     CERTIFICATE_IN_SERVICE,
@@ -19,6 +21,7 @@ from runtime.telemetry.metrics import (
     CERTIFICATE_RECALL,
     CERTIFICATE_TIME,
     CONFLICTING,
+    CallbackGauge,
     Series,
 )
 from schemas.events.certificates import CompactionCertified
@@ -39,14 +42,16 @@ class TableGauges:
         self._engine = engine
         self._refresh_at = 0.0
         self._found: dict[tuple[str, ...], tuple[CompactionCertified, float]] = {}
-        CERTIFICATE_TIME.source = lambda: {key: at for key, (_, at) in self._found.items()}
-        CERTIFICATE_PEOPLE.source = lambda: {key: one.people for key, (one, _) in self._found.items()}
-        CERTIFICATE_IN_SERVICE.source = lambda: {key: one.in_service for key, (one, _) in self._found.items()}
-        CERTIFICATE_DURATION_S.source = lambda: {
-            key: sum(one.seconds.values()) for key, (one, _) in self._found.items()
-        }
-        CERTIFICATE_RECALL.source = self._recalls
-        CERTIFICATE_PAIRS.source = self._pairs
+
+        def show(gauge: CallbackGauge, value: Callable[[CompactionCertified], float], of_others: Combine) -> None:
+            gauge.source = lambda: self._of({key: value(one) for key, (one, _) in self._found.items()}, of_others)
+
+        CERTIFICATE_TIME.source = lambda: self._of({key: at for key, (_, at) in self._found.items()}, max)
+        show(CERTIFICATE_PEOPLE, lambda one: one.people, sum)
+        show(CERTIFICATE_IN_SERVICE, lambda one: one.in_service, min)
+        show(CERTIFICATE_DURATION_S, lambda one: sum(one.seconds.values()), sum)
+        CERTIFICATE_RECALL.source = lambda: self._of(self._recalls(), min)
+        CERTIFICATE_PAIRS.source = lambda: self._of(self._pairs(), sum)
 
     def refresh(self, force: bool = False) -> None:
         """Read them from Postgres: every minute, or at once by `force`.
@@ -77,6 +82,9 @@ class TableGauges:
         self._found = {
             (one.collection, one.encoder or "none", f"{one.shard}/{one.shards}"): (one, when) for one, when in found
         }
+
+    def _of(self, values: Series, of_others: Combine) -> Series:
+        return largest_and_others(values, {key: one.people for key, (one, _) in self._found.items()}, of_others)
 
     def _recalls(self) -> Series:
         return {key: one.recall.recall for key, (one, _) in self._found.items() if one.recall is not None}

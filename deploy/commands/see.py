@@ -21,12 +21,14 @@ from deploy.terminal import Terminal
 
 
 @app.command(rich_help_panel=SEE)
-def status() -> None:
+def status(
+    everything: Annotated[bool, typer.Option("--all", help="Every collection, and not the largest alone.")] = False,
+) -> None:
     """Individuals by state, pairs, what the matchers hold, each consumer group's lag, dead letters, and the outbox."""
     from deploy.status.report import print_status
 
     with servers_expected():
-        print_status(Terminal(), read_settings())
+        print_status(Terminal(), read_settings(), everything)
 
 
 @app.command(rich_help_panel=SEE)

@@ -133,13 +133,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Never compacted, since the first embedding",
             "s",
-            (
-                (
-                    f"time() - {_HELD.format('begun_timestamp_seconds')} "
-                    f"and {_HELD.format('compacted_timestamp_seconds')} == 0",
-                    _EACH,
-                ),
-            ),
+            ((f"time() - ({_HELD.format('begun_timestamp_seconds')} > 0)", _EACH),),
         ),
     ),
     "Compaction": (

@@ -1,6 +1,7 @@
 """What `facematch status` prints."""
 
 from datetime import UTC, datetime
+from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,32 +19,29 @@ from schemas.settings import Settings
 from schemas.shard import Shard
 
 _SILENT_S = 60  # a matcher writes its vitals every few seconds
+LARGEST = 20  # collections that are shown
 _STATES = ("registered", "encoded", "checked", "rejected", "erased")
 
 
-def print_status(console: Console, settings: Settings) -> None:
-    """Print individuals and pairs of each collection, galleries, the lag of each group, dead letters, the outbox."""
+def print_status(console: Console, settings: Settings, everything: bool = False) -> None:
+    """Print individuals and pairs of each collection, galleries, the lag of each group, dead letters, the outbox.
+
+    Of the LARGEST collections, and of the others the sums, unless `everything` is asked for.
+    """
+    largest = None if everything else LARGEST
     engine = postgres_engine(settings)
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)
         conflicting = count_conflicting(connection)
-    columns = (*_STATES, "to review", "decided")  # whole on a terminal of 80 columns
-    collections = Table(title="individuals", title_justify="left", padding=(0, 0))
-    collections.add_column("collection", overflow="fold")
-    for name in columns:
-        collections.add_column(name, no_wrap=name != "to review", justify="right")
-    for collection, by_state in counts.items():
-        numbers = [*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0))]
-        collections.add_row(escape(collection), *(str(number) for number in numbers))
-    console.print(collections)
-    for collection, count in conflicting.items():
+    _print_individuals(console, counts, pairs, largest)
+    for collection, count in islice(conflicting.items(), largest):
         console.print(
             f"[red]{escape(collection)}: {count} registered with different contents at one revision, "
             "see `facematch conflicts`[/]"
         )
     _print_topics(console, settings)
-    _print_galleries(console, galleries(settings))
+    _print_galleries(console, galleries(settings), largest)
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
     for lag in lags(settings):
         age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
@@ -52,6 +50,26 @@ def print_status(console: Console, settings: Settings) -> None:
     print_open_letters(console, settings)
     print_outbox(console, settings)
     _print_workers(console, settings)
+
+
+def _print_individuals(
+    console: Console, counts: dict[str, dict[str, int]], pairs: dict[str, tuple[int, int]], largest: int | None
+) -> None:
+    table = Table(title="individuals", title_justify="left", padding=(0, 0))
+    table.add_column("collection", overflow="fold")
+    for name in (*_STATES, "to review", "decided"):  # whole on a terminal of 80 columns
+        table.add_column(name, no_wrap=name != "to review", justify="right")
+    rows = {
+        collection: (*(by_state.get(state, 0) for state in _STATES), *pairs.get(collection, (0, 0)))
+        for collection, by_state in counts.items()
+    }
+    by_size = sorted(rows, key=lambda collection: sum(rows[collection]), reverse=True)
+    for collection in sorted(by_size[:largest]):
+        table.add_row(escape(collection), *map(str, rows[collection]))
+    if largest is not None and (others := by_size[largest:]):
+        sums = map(sum, zip(*(rows[collection] for collection in others), strict=True))
+        table.add_row(f"[dim]{len(others)} others: --all[/]", *map(str, sums))
+    console.print(table)
 
 
 def _print_topics(console: Console, settings: Settings) -> None:
@@ -70,7 +88,12 @@ def _print_workers(console: Console, settings: Settings) -> None:
         console.print(table)
 
 
-def _print_galleries(console: Console, found: list[GalleryStatus]) -> None:
+def _print_galleries(console: Console, found: list[GalleryStatus], largest: int | None) -> None:
+    if largest is not None and len(found) > largest:
+        shown = {id(one) for one in sorted(found, key=lambda one: one.vitals.people, reverse=True)[:largest]}
+        left_out, found = len(found) - largest, [one for one in found if id(one) in shown]
+    else:
+        left_out = 0
     table = Table(title="galleries", title_justify="left")
     segments = Table(title="segments", title_justify="left")
     for one in (table, segments):
@@ -103,3 +126,5 @@ def _print_galleries(console: Console, found: list[GalleryStatus]) -> None:
     console.print(table)
     if segments.row_count:
         console.print(segments)
+    if left_out:
+        console.print(f"and {left_out} smaller galleries: facematch status --all")

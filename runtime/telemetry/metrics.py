@@ -1,6 +1,7 @@
 """All metrics of the workers, in Prometheus' units and names.
 
-Labels have few values: never an individual's. Collections and encoders are labels of the galleries.
+Labels have few values: never an individual's. Collections and encoders are labels of the galleries: of the largest, and
+`(others)`.
 https://prometheus.io/docs/practices/naming/
 """
 
@@ -205,7 +206,7 @@ GALLERY_COMPACTED = CallbackGauge(
 )
 GALLERY_BEGUN = CallbackGauge(
     "facematch_gallery_begun_timestamp_seconds",
-    "When Kafka had the first embedding of a gallery that the matcher knows of; restarts do not change it.",
+    "When Kafka had the first embedding of a gallery that was never compacted, restarts or not; 0 where it was.",
     _GALLERY,
 )
 RECALL_FLOOR = CallbackGauge("facematch_recall_floor_ratio", "FACEMATCH_RECALL_FLOOR of this matcher.")

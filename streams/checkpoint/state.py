@@ -1,5 +1,6 @@
 """The state of a partition up to an offset, as a checkpoint has it. Taking it copies little."""
 
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,9 +56,9 @@ def state_of(gallery: Gallery, offset: int) -> State:
     return State(offset, scopes, absent)
 
 
-def gallery_of(state: State, shard: Shard) -> Gallery:
-    """The gallery of a state."""
-    gallery = Gallery(shard)
+def gallery_of(state: State, shard: Shard, most_collections: int = sys.maxsize) -> Gallery:
+    """The gallery of a state. See `Gallery`."""
+    gallery = Gallery(shard, most_collections)
     for name, absent in state.absent:
         gallery.collections.setdefault(name, Collection()).add_absent(absent)
     for kept in state.scopes:

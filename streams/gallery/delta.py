@@ -10,7 +10,7 @@ from schemas.events.base import Member
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from streams.gallery.exact import Hits, VectorRows, search_block
 
-_FIRST_CAPACITY = 1024
+_FIRST_CAPACITY = 4  # a deployment may have thousands of collections of a few people
 
 
 class DeltaRows(NamedTuple):

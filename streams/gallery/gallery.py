@@ -4,6 +4,7 @@ Pure: its content follows from the records applied, in the order of their offset
 vector is in the delta, searched exactly, or sealed does not change what is found.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import Enum, auto
@@ -32,6 +33,8 @@ class Applied(Enum):
     """It was the latest once; a later record has replaced it."""
     STALE = auto()
     """It came after a record of a higher revision, which stays the latest."""
+    REFUSED = auto()
+    """It is of a collection more than the gallery takes."""
 
 
 class AppliedRecord(NamedTuple):
@@ -49,11 +52,15 @@ class Newcomer(NamedTuple):
 
 
 class Gallery:
-    """The individuals of one partition, with the vectors of one shard. Not thread-safe."""
+    """The individuals of one partition, with the vectors of one shard. Not thread-safe.
 
-    def __init__(self, shard: Shard = Shard()) -> None:
+    It takes `most_collections` collections, the first ones; those that it has stay.
+    """
+
+    def __init__(self, shard: Shard = Shard(), most_collections: int = sys.maxsize) -> None:
         self.shard = shard
         self.collections: dict[str, Collection] = {}
+        self._most_collections = most_collections
 
     @property
     def living(self) -> int:
@@ -70,8 +77,14 @@ class Gallery:
         """Whether the individual's vector is kept in this shard."""
         return self.shard.count == 1 or hash_of(individual_id).falls_to(self.shard)
 
+    def takes(self, collection: str) -> bool:
+        """Whether it has a collection, or takes one more."""
+        return collection in self.collections or len(self.collections) < self._most_collections
+
     def apply(self, event: EncodingEvent, offset: int) -> AppliedRecord:
         """Apply the record at an offset of the log."""
+        if not self.takes(event.collection):
+            return AppliedRecord(Applied.REFUSED, None)
         collection = self.collections.setdefault(event.collection, Collection())
         latest = collection.find(event.individual_id)
         if latest is not None:
@@ -110,8 +123,9 @@ class Gallery:
 
     def note_begin(self, event: EncodingEvent, time: datetime) -> None:
         """Kafka had the record of an event at that time: of the first one of a scope it is noted."""
-        if isinstance(event, EncodingComputed):
-            scope = self.collections[event.collection].scopes.get(event.encoder)
+        collection = self.collections.get(event.collection)
+        if collection is not None and isinstance(event, EncodingComputed):
+            scope = collection.scopes.get(event.encoder)
             if scope is not None and scope.begun_at is None:
                 scope.begun_at = time
 

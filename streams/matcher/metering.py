@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from runtime.telemetry.largest import Combine, largest_and_others, least_but_zero
 from runtime.telemetry.metrics import (
     DEAD_LETTERS,
     DELTA_LIMIT,
@@ -42,21 +43,28 @@ def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVi
     RECALL_FLOOR.set(settings.recall_floor)
     DELTA_LIMIT.set(settings.delta_limit)
 
-    def show(gauge: CallbackGauge, value: Callable[[ScopeVitals], float | None]) -> None:
+    def show(gauge: CallbackGauge, value: Callable[[ScopeVitals], float | None], of_others: Combine) -> None:
         def series() -> Series:
             found = {
-                (scope.collection, scope.encoder, partition.shard): value(scope)
+                (scope.collection, scope.encoder, partition.shard): scope
                 for partition in vitals()
                 for scope in partition.scopes
                 if scope.people  # an encoder that nobody uses any more has no series
             }
-            return {labels: number for labels, number in found.items() if number is not None}
+            values = {labels: value(scope) for labels, scope in found.items()}
+            known: Series = {labels: number for labels, number in values.items() if number is not None}
+            sizes: Series = {labels: scope.people for labels, scope in found.items()}
+            return largest_and_others(known, sizes, of_others)
 
         gauge.source = series
 
-    show(GALLERY_PEOPLE, lambda scope: scope.people)
-    show(GALLERY_DELTA, lambda scope: scope.delta)
-    show(GALLERY_SEGMENTS, lambda scope: len(scope.segments))
-    show(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None))
-    show(GALLERY_BEGUN, lambda scope: scope.begun_at.timestamp() if scope.begun_at else None)
-    show(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0)
+    show(GALLERY_PEOPLE, lambda scope: scope.people, sum)
+    show(GALLERY_DELTA, lambda scope: scope.delta, max)
+    show(GALLERY_SEGMENTS, lambda scope: len(scope.segments), sum)
+    show(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None), min)
+    show(GALLERY_BEGUN, _begun_and_not_compacted, least_but_zero)
+    show(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0, least_but_zero)
+
+
+def _begun_and_not_compacted(scope: ScopeVitals) -> float:
+    return scope.begun_at.timestamp() if scope.begun_at and not scope.compacted_at else 0

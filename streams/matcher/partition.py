@@ -44,7 +44,7 @@ class PartitionMatcher:
 
     def __init__(self, partition: int, context: MatcherContext) -> None:
         self.partition = partition
-        self.gallery = Gallery(context.shard)
+        self.gallery = Gallery(context.shard, context.settings.max_collections)
         self.position = 0
         self.matched_at: int | None = None  # Kafka's timestamp of the last record matched, milliseconds since 1970
         self.vitals: PartitionVitals | None = None
@@ -73,7 +73,7 @@ class PartitionMatcher:
         state = self._checkpoints.load(log_end)
         begin = 0
         if state is not None:
-            self.gallery = gallery_of(state, context.shard)
+            self.gallery = gallery_of(state, context.shard, context.settings.max_collections)
             begin = state.offset
         in_checkpoint, loaded_s = self.gallery.living, context.clock() - begun
         self.position = matched = self._matched(known, log_end)

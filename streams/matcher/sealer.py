@@ -91,7 +91,7 @@ class Sealer:
         self._look_not_before = self._clock() + _LOOKS_EVERY_S
         for value, one in self._checkpoints.compacted().items():
             at = self._gallery.compacted_at(one.collection, one.encoder)
-            if one.offset <= position and at != one.made_at:
+            if one.offset <= position and at != one.made_at and self._gallery.takes(one.collection):
                 return value, one
         return None
 

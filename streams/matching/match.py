@@ -34,6 +34,11 @@ from streams.matching.departures import (
     without_repetitions,
 )
 
+_ONE_COLLECTION_MORE = UnreadableError(
+    "it is of a collection more than a matcher takes in a partition: raise FACEMATCH_MAX_COLLECTIONS, start the "
+    "matchers again, and send it again"
+)
+
 ThresholdFor = Callable[[str], float]
 
 
@@ -106,8 +111,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
         try:
             message = decode(record, ENCODINGS)
         except UnreadableError as error:
-            if gallery.shard.number == 1:  # all shards read it, one publishes the letter
-                consequences.letters.append(dead_letter(record, error, Source.MATCHER))
+            consequences.letters += _letter(gallery, record, error)
             continue
         consequences.read.append(message)
         event, offset = message.event, record.offset
@@ -116,6 +120,10 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
                 consequences.tombstones.append(_tombstone(message, erasure))
             continue
         applied, before = gallery.apply(event, offset)
+        if applied is Applied.REFUSED:
+            if isinstance(event, EncodingComputed):
+                consequences.letters += _letter(gallery, record, _ONE_COLLECTION_MORE)
+            continue
         gallery.note_begin(event, kafka_time(record.timestamp))
         if applied is Applied.STALE:
             if before is not None and gallery.owns(event.individual_id):
@@ -144,6 +152,11 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
         *map(encode, consequences.messages),
     ]
     return consequences
+
+
+def _letter(gallery: Gallery, record: StoredRecord, error: UnreadableError) -> list[Record]:
+    """The dead letter of a record. All shards read it, one publishes the letter."""
+    return [dead_letter(record, error, Source.MATCHER)] if gallery.shard.number == 1 else []
 
 
 def _compared(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -126,3 +126,30 @@ def test_galleries_are_those_that_the_matcher_holds_now() -> None:
     assert REGISTRY.get_sample_value("facematch_gallery_people", labels | {"encoder": "of before"}) is None
     held.clear()
     assert REGISTRY.get_sample_value("facematch_gallery_people", labels) is None
+
+
+def test_thousands_of_collections_are_the_largest_and_one_for_the_others() -> None:
+    def scope(number: int, **more: Any) -> ScopeVitals:
+        known = {"collection": f"c{number}", "encoder": "e", "people": number, "delta": 7, "segments": ()}
+        return ScopeVitals.model_validate({**known, "compacted_at": None, **more})
+
+    now, day = datetime.now(UTC), timedelta(days=1)
+    scopes = [
+        scope(1, begun_at=now - 3 * day, compacted_at=now - day),
+        scope(2, begun_at=now - 2 * day),
+        scope(3, begun_at=now, delta=90),
+        *(scope(number, begun_at=now) for number in range(4, 3001)),
+    ]
+    held = [PartitionVitals(partition=0, shard="1/1", matched=5, at=now, scopes=tuple(scopes))]
+    show_galleries(Settings(_env_file=None), lambda: held)
+
+    def value(name: str, collection: str) -> float | None:
+        labels = {"collection": collection, "encoder": "e", "shard": "1/1"}
+        return REGISTRY.get_sample_value(f"facematch_gallery_{name}", labels)
+
+    assert (value("people", "c3000"), value("people", "c2951"), value("people", "c2950")) == (3000, 2951, None)
+    assert value("people", "(others)") == sum(range(1, 2951))
+    assert value("delta_embeddings", "(others)") == 90
+    assert value("begun_timestamp_seconds", "(others)") == (now - 2 * day).timestamp(), "never compacted the longest"
+    assert value("compacted_timestamp_seconds", "(others)") == (now - day).timestamp()
+    held.clear()

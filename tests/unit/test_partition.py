@@ -11,6 +11,7 @@ import pytest
 from runtime.servers.log import Span
 from runtime.servers.publisher import PublishError
 from schemas.envelope import Message, Record, StoredRecord, decode, encode
+from schemas.events.encodings import EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairEvent
 from schemas.topics import ENCODINGS
 from streams.checkpoint.state import state_of
@@ -429,3 +430,32 @@ def test_a_restart_does_not_forget_since_when_a_gallery_is_there(clock: Clock, e
         (scope,) = vitals.scopes
         assert scope.begun_at is not None
         assert begun <= scope.begun_at <= begun + timedelta(hours=1)
+
+
+def test_a_collection_more_than_a_matcher_takes_is_answered_and_not_lost(clock: Clock, embedding: Make) -> None:
+    """A letter of each of its embeddings; whoever raises the bound sends them again."""
+    parts = MatcherParts(clock, max_collections=2, delta_limit=3)
+    face = embedding()
+    people = [computed(f"p{place}", face, collection=f"c{place % 3}") for place in range(6)]
+    parts.append(records_of([*people, EncodingErased(collection="c3", individual_id="x", revision=1)]))
+    matcher = matcher_of(parts)
+    matcher.process(parts.log.records)
+    for _ in range(5):
+        parts.background.step()
+        matcher.tend()
+
+    def letters() -> list[str]:
+        return [str(record.key) for record in parts.publisher.published if record.topic == "dead-letters"]
+
+    assert letters() == ["b'c2/p2'", "b'c2/p5'"]
+    assert found(parts) == {("p0", "p3"), ("p1", "p4")}
+    assert set(matcher_of(parts).gallery.collections) == {"c0", "c1"}, "a restart takes no more"
+    assert parts.checkpoints.state is not None
+    wider = replace(parts.context, settings=parts.context.settings.model_copy(update={"max_collections": 3}))
+    again = PartitionMatcher(PARTITION, wider)
+    again.restore()
+    sent_again = len(parts.log.records)
+    parts.append(records_of([people[2], people[5]]))
+    again.process(parts.log.records[sent_again:])
+    assert len(letters()) == 2
+    assert found(parts) == {("p0", "p3"), ("p1", "p4"), ("p2", "p5")}
