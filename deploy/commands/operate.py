@@ -1,11 +1,13 @@
 """Commands for who runs it."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.commands.app import (
     OPERATE,
+    UserError,
     app,
     kafka_expected,
     read_settings,
@@ -14,6 +16,9 @@ from deploy.commands.app import (
     topics_expected,
 )
 from deploy.terminal import Terminal
+
+if TYPE_CHECKING:
+    from deploy.erasure.file import Leaving
 
 
 @app.command(rich_help_panel=OPERATE)
@@ -45,26 +50,53 @@ def setup(
 
 @app.command(rich_help_panel=OPERATE)
 def erase(
-    individual: Annotated[str, typer.Argument(help="The individual's id.", metavar="ID")],
+    individual: Annotated[str | None, typer.Argument(help="The individual's id.", metavar="ID")] = None,
     collection: Annotated[str, typer.Option(help="The collection that the individual is in.")] = "default",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Erase everybody in a file: a line each, collection/individual or, as CSV, "
+            "collection,individual[,revision]."
+        ),
+    ] = None,
     revision: Annotated[
         int | None, typer.Option(help="Erase revisions up to this one. Default: one more than Postgres knows.", min=1)
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until what is not done yet has failed.")] = 120.0,
+    timeout: Annotated[float, typer.Option(help="Seconds without progress until it has failed.")] = 120.0,
 ) -> None:
     """Erase an individual, wait until it is so everywhere, and print a receipt: what was where, and what still is.
 
-    A registration under a higher revision is a new one, and welcome.
+    A registration under a higher revision is a new one, and welcome. Many people in one file take little longer than
+    one: topics and Redis are searched for all of them at once.
     """
-    from deploy.erasure.erase import ErasureRun, StalledErasureError, print_receipt
+    from deploy.erasure.erase import ErasureRun, print_receipts
+    from deploy.erasure.file import Leaving
+    from deploy.erasure.topics import Person
+    from deploy.erasure.waiting import StalledErasureError
 
+    if (individual is None) == (file is None) or (file is not None and revision is not None):
+        raise UserError("give the id of one individual, or --file, which names collections and revisions itself")
+    people = [Leaving(Person(collection, individual or ""), revision)] if file is None else _people_in(file)
     console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = ErasureRun(topics_expected(settings_with_key()), collection, individual, status.update).erase(
-                revision, timeout
-            )
+            receipts = ErasureRun(topics_expected(settings_with_key()), people, status.update).erase(timeout)
     except StalledErasureError as error:
         console.print(f"[bold red]not finished:[/] the erasure is published, but {error}; then `facematch erased`")
         raise typer.Exit(1) from None
-    print_receipt(console, receipt)
+    print_receipts(console, receipts)
+
+
+def _people_in(file: Path) -> "list[Leaving]":
+    from deploy.erasure.file import read_lines
+
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            found = read_lines(lines)
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    if not found:
+        raise UserError(f"{file} names nobody")
+    return found

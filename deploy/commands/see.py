@@ -103,13 +103,16 @@ def erased(
     collection: Annotated[str, typer.Option(help="The collection that the individual was in.")] = "default",
 ) -> None:
     """Whether an individual was erased: the receipt, with what is there now."""
-    from deploy.erasure.erase import ErasureRun, NotErasedError, print_receipt
+    from deploy.erasure.erase import ErasureRun, NotErasedError, print_receipts
+    from deploy.erasure.file import Leaving
+    from deploy.erasure.topics import Person
 
     console = Terminal()
     try:
         with servers_expected(), console.status("") as status:
-            receipt = ErasureRun(topics_expected(settings_with_key()), collection, individual, status.update).again()
+            people = [Leaving(Person(collection, individual))]
+            receipts = ErasureRun(topics_expected(settings_with_key()), people, status.update).again()
     except NotErasedError:
         Terminal().plain(f"nobody of id {individual} was erased from collection {collection}")
         raise typer.Exit(1) from None
-    print_receipt(console, receipt)
+    print_receipts(console, receipts)

@@ -1,36 +1,27 @@
-"""`facematch erase`: publishes an erasure, waits until every worker has applied it, and makes the receipt."""
+"""`facematch erase`: publishes erasures, waits until every worker has applied them, and makes the receipts."""
 
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.engine import Connection
 
-from deploy.erasure.places import Footprint, PlaceContent
-from deploy.shards import shard_counts, shards_of
-from runtime.servers.erasures import ErasureLog
-from runtime.servers.log import Span, TopicLog
+from deploy.erasure.file import BadLinesError, Leaving
+from deploy.erasure.places import Footprints
+from deploy.erasure.topics import Person, PlaceContent
+from deploy.erasure.waiting import ErasureWait
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
-from runtime.servers.redis import connect_once
-from schemas.envelope import Source, announce, decode, encode
+from schemas.envelope import Source, announce, encode
 from schemas.erased import ErasureKey
-from schemas.events.base import individual_key
 from schemas.events.registrations import IndividualDeleted
 from schemas.faults import UserFault
 from schemas.settings import Settings
-from schemas.shard import Shard
 from schemas.tables import erased, individuals
-from schemas.topics import DUPLICATES, ENCODINGS, SINK
-from streams.checkpoint.progress import Progress
-from streams.matcher.vitals import read_vitals
 
 REMARKS = (
     "Kept for good: a keyed hash, the collection, the revision and the time (topic erasures, table erased).",
@@ -40,9 +31,9 @@ REMARKS = (
     "Postgres' files keep rows that were removed until vacuum and until its log is recycled (VACUUM, CHECKPOINT).",
     "Backups, log lines, the photo in its own store, and what others copied from the topics are theirs to erase.",
 )
+_AT_ONCE = 500  # people in a query
 
 OnStep = Callable[[str], None]
-T = TypeVar("T")
 
 
 class UnknownIndividualError(UserFault):
@@ -53,14 +44,11 @@ class NotErasedError(Exception):
     """Nobody with that id was erased."""
 
 
-class StalledErasureError(Exception):
-    """A worker did not apply the erasure within the time. The text names the worker."""
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The places' content before the erasure and now. Every revision up to `revision` is erased."""
 
+    person: Person
     revision: int
     erased_at: datetime
     before: list[PlaceContent]
@@ -68,128 +56,120 @@ class Receipt:
 
 
 class ErasureRun:
-    """The erasure of one individual. Raises ErasureKeyError, and what clients raise where a server is away."""
+    """The erasure of people. Raises ErasureKeyError, and what clients raise where a server is away.
 
-    def __init__(self, settings: Settings, collection: str, individual_id: str, report: OnStep) -> None:
-        self._settings, self._collection, self._individual_id, self._report = (
-            settings,
-            collection,
-            individual_id,
-            report,
-        )
-        self._key = ErasureKey(settings.erasure_key)
-        self._digest = self._key.digest(collection, individual_id)
-        with TopicLog(settings, ENCODINGS, "erase") as log:
-            self._partition = log.partition_of(collection)
+    `report` is called with what is being done.
+    """
+
+    def __init__(self, settings: Settings, people: Sequence[Leaving], report: OnStep) -> None:
+        self._settings, self._leaving, self._report = settings, list(people), report
+        self._people = [one.person for one in self._leaving]
+        key = ErasureKey(settings.erasure_key)
+        self._digests = {person: key.digest(*person) for person in self._people}
         self._engine = postgres_engine(settings)
 
-    def erase(self, revision: int | None, limit_s: float) -> Receipt:
-        """Publish the erasure and wait for it. Raises UnknownIndividualError, StalledErasureError."""
+    def erase(self, limit_s: float) -> list[Receipt]:
+        """Publish the erasures and wait for them. Raises UnknownIndividualError, BadLinesError, StalledErasureError.
+
+        Nothing is published unless the revision of each is known, or given.
+        """
         with self._engine.connect() as connection:
-            revision = revision or self._next_revision(connection)
-            survey = Footprint(self._settings, self._collection, self._individual_id)
+            revisions = self._revisions(connection)
+            survey = Footprints(self._settings, self._people)
             before = survey.places(connection, self._report)
-        with TopicLog(self._settings, ENCODINGS, "erase") as log:
-            begin = log.span(self._partition).end
-        event = IndividualDeleted(collection=self._collection, individual_id=self._individual_id, revision=revision)
-        self._report("publishing IndividualDeleted")
-        Publisher(self._settings, "erase").publish_all([encode(announce(event, Source.ERASE))])
-        self._wait(begin, revision, time.monotonic() + limit_s)
+        events = [
+            IndividualDeleted(collection=who.collection, individual_id=who.individual_id, revision=revision)
+            for who, revision in revisions.items()
+        ]
+        with ErasureWait(self._settings, self._engine, revisions, self._report, limit_s) as wait:
+            self._report("publishing IndividualDeleted")
+            Publisher(self._settings, "erase").publish_all(encode(announce(event, Source.ERASE)) for event in events)
+            wait.run()
         with self._engine.begin() as connection:
-            row = update(erased).where(erased.c.digest == self._digest)
-            connection.execute(row.values(receipt=[asdict(place) for place in before]))
-        return self._receipt(before, survey)
-
-    def again(self) -> Receipt:
-        """The receipt of an earlier erasure, with the places as they are now. Raises NotErasedError."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(erased.c.receipt).where(erased.c.digest == self._digest)).one_or_none()
-        if row is None:
-            raise NotErasedError
-        before = [PlaceContent(**place) for place in row.receipt or []]
-        return self._receipt(before, Footprint(self._settings, self._collection, self._individual_id))
-
-    def _receipt(self, before: list[PlaceContent], survey: Footprint) -> Receipt:
-        with self._engine.connect() as connection:
-            row = connection.execute(select(erased).where(erased.c.digest == self._digest)).mappings().one()
-            return Receipt(row["revision"], row["erased_at"], before, survey.places(connection, self._report))
-
-    def _next_revision(self, connection: Connection) -> int:
-        columns = (column for name, column in individuals.c.items() if name.endswith("_revision"))
-        query = select(func.greatest(*columns)).where(
-            individuals.c.collection == self._collection, individuals.c.individual_id == self._individual_id
-        )
-        known = connection.scalar(query)
-        gone = connection.scalar(select(erased.c.revision).where(erased.c.digest == self._digest))
-        if known is None and gone is None:
-            raise UnknownIndividualError(
-                f"nobody of id {self._individual_id} is known in collection {self._collection}. If events about them "
-                "may be under way or come again, say up to which revision they are to be erased: --revision"
+            row = update(erased).where(erased.c.digest == bindparam("of")).values(receipt=bindparam("seen"))
+            connection.execute(
+                row,
+                [
+                    {"of": self._digests[person], "seen": [asdict(place) for place in places]}
+                    for person, places in before.items()
+                ],
             )
-        return int(max((known or 0) + 1, gone or 0))
+        return list(self._receipts(before, survey))
 
-    def _wait(self, begin: int, revision: int, deadline: float) -> None:
-        """Wait for the workers in the order of the flow: encoder, matchers, sink."""
-        partition = self._partition
-        with (
-            TopicLog(self._settings, ENCODINGS, "erase") as log,
-            TopicLog(self._settings, DUPLICATES, "erase", SINK.name) as findings,
-            ErasureLog(self._settings, "erase") as registry,
-        ):
-            tombstone = self._until(lambda: self._tombstone(log, begin, revision), "the encoder, CPU pool", deadline)
-            self._until(lambda: self._is_registered(registry, revision), "the encoder, CPU pool", deadline)
-            for shard in self._shards():
-                self._until(partial(self._is_matched, shard, tombstone), f"the matcher, shard {shard}", deadline)
-            end = findings.span(partition).end
-            self._until(lambda: (findings.committed(partition) or 0) >= end, "the sink", deadline)
-            self._until(lambda: self._is_in_table(revision), "the sink", deadline)
+    def again(self) -> list[Receipt]:
+        """The receipts of earlier erasures, with the places as they are now. Raises NotErasedError."""
+        with self._engine.connect() as connection:
+            rows = self._rows(connection)
+        if len(rows) < len(self._people):
+            raise NotErasedError
+        before = {
+            person: [PlaceContent(**place) for place in rows[self._digests[person]]["receipt"] or []]
+            for person in self._people
+        }
+        return list(self._receipts(before, Footprints(self._settings, self._people)))
 
-    def _shards(self) -> list[Shard]:
-        """The shards at work now: matchers of an earlier number of shards would never match it."""
-        with closing(connect_once(self._settings)) as redis:
-            vitals = list(read_vitals(redis, self._settings))
-        return shards_of(vitals, self._partition, shard_counts(self._settings))
+    def _receipts(self, before: dict[Person, list[PlaceContent]], survey: Footprints) -> Iterator[Receipt]:
+        with self._engine.connect() as connection:
+            rows, now = self._rows(connection), survey.places(connection, self._report)
+        for person in self._people:
+            row = rows[self._digests[person]]
+            yield Receipt(person, row["revision"], row["erased_at"], before[person], now[person])
 
-    def _until(self, seen: Callable[[], T | None], who: str, deadline: float) -> T:
-        self._report(f"waiting for {who}")
-        while not (found := seen()):
-            if time.monotonic() > deadline:
-                raise StalledErasureError(f"{who} has not done it yet; `facematch status` says whether it runs")
-            time.sleep(0.1)
+    def _rows(self, connection: Connection) -> dict[str, Any]:
+        """The rows of `erased`, by digest."""
+        found: dict[str, Any] = {}
+        digests = list(self._digests.values())
+        for begin in range(0, len(digests), _AT_ONCE):
+            query = select(erased).where(erased.c.digest.in_(digests[begin : begin + _AT_ONCE]))
+            found |= {row["digest"]: row for row in connection.execute(query).mappings()}
         return found
 
-    def _tombstone(self, log: TopicLog, begin: int, revision: int) -> int | None:
-        """The offset behind the individual's tombstone on `encodings`, None while there is none."""
-        key = individual_key(self._collection, self._individual_id).encode()
-        for batch in log.read({self._partition: Span(begin, log.span(self._partition).end)}):
-            for record in batch:
-                is_tombstone = record.key == key and record.value is None
-                if is_tombstone and decode(record, ENCODINGS).event.revision >= revision:
-                    return record.offset + 1
-        return None
+    def _revisions(self, connection: Connection) -> dict[Person, int]:
+        """Up to which revision each is erased: that which is given, or one more than is known."""
+        known, rows = self._known(connection), self._rows(connection)
+        found: dict[Person, int] = {}
+        unknown = []
+        for person, revision, line in self._leaving:
+            gone = rows.get(self._digests[person])
+            if revision is None and person not in known and gone is None:
+                unknown.append((person, line))
+            else:
+                found[person] = revision or max(known.get(person, 0) + 1, gone["revision"] if gone else 0)
+        if unknown and unknown[0][1]:
+            raise BadLinesError([f"line {line}: nobody is known as {who}" for who, line in unknown])
+        if unknown:
+            who = unknown[0][0]
+            raise UnknownIndividualError(
+                f"nobody of id {who.individual_id} is known in collection {who.collection}. If events about them "
+                "may be under way or come again, say up to which revision they are to be erased: --revision"
+            )
+        return found
 
-    def _is_registered(self, registry: ErasureLog, revision: int) -> bool:
-        found = registry.catch_up().erased.find(self._collection, self._individual_id)
-        return found is not None and found.revision >= revision
-
-    def _is_matched(self, shard: Shard, offset: int) -> bool:
-        with closing(Progress(self._settings, shard)) as progress:
-            return (progress.matched(self._partition) or 0) >= offset
-
-    def _is_in_table(self, revision: int) -> bool:
-        with self._engine.connect() as connection:
-            found = connection.scalar(select(erased.c.revision).where(erased.c.digest == self._digest))
-        return found is not None and found >= revision
+    def _known(self, connection: Connection) -> dict[Person, int]:
+        """The highest revision that Postgres knows of each."""
+        highest = func.greatest(*(column for name, column in individuals.c.items() if name.endswith("_revision")))
+        whose = tuple_(individuals.c.collection, individuals.c.individual_id)
+        found: dict[Person, int] = {}
+        for begin in range(0, len(self._people), _AT_ONCE):
+            query = select(individuals.c.collection, individuals.c.individual_id, highest)
+            some = query.where(whose.in_(self._people[begin : begin + _AT_ONCE]))
+            found |= {Person(*who): revision for *who, revision in connection.execute(some)}
+        return found
 
 
-def print_receipt(console: Console, receipt: Receipt) -> None:
-    """Print a row for each place that held or holds something, and remarks on what cannot be searched."""
-    console.print(f"erased at {receipt.erased_at:%Y-%m-%d %H:%M:%S %Z}, revisions up to {receipt.revision}")
-    was = {place.name: place.there for place in receipt.before}
-    table = Table("place", "before", "now", "the rest expires", title="receipt", title_justify="left")
-    for place in receipt.now:
-        if place.there or was.get(place.name):
-            table.add_row(place.name, was.get(place.name) or "-", place.there or "-", place.until)
-    console.print(table)
+def print_receipts(console: Console, receipts: Sequence[Receipt]) -> None:
+    """Print for each a row for each place that held or holds something, and remarks on what cannot be searched."""
+    for receipt in receipts:
+        name = f"{receipt.person}: " if len(receipts) > 1 else ""
+        console.print(
+            f"{name}erased at {receipt.erased_at:%Y-%m-%d %H:%M:%S %Z}, revisions up to {receipt.revision}",
+            markup=False,
+        )
+        was = {place.name: place.there for place in receipt.before}
+        table = Table("place", "before", "now", "the rest expires", title="receipt", title_justify="left")
+        for place in receipt.now:
+            if place.there or was.get(place.name):
+                table.add_row(place.name, was.get(place.name) or "-", place.there or "-", place.until)
+        console.print(table)
     for remark in REMARKS:
         console.print(f"· {remark}", soft_wrap=True)

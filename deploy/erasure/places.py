@@ -1,157 +1,119 @@
-"""Finds every place that holds something of an individual: topics, tables, Redis."""
+"""Finds every place that holds something of people: topics, tables, Redis. Many people take one pass."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from redis import Redis
-from sqlalchemy import Column, and_, func, or_, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import Table
 
 from deploy.compaction.schedule import Schedule
-from runtime.servers.log import TopicLog
+from deploy.erasure.needles import Needles
+from deploy.erasure.topics import OnPlace, Person, PlaceContent, TopicSearch
 from runtime.servers.redis import connect_once, value_of
-from schemas.envelope import StoredRecord, UnreadableError, decode, kafka_time
-from schemas.events.base import Event, individual_key
-from schemas.events.encodings import EncodingComputed
-from schemas.events.pairs import parse_check_key
-from schemas.events.registrations import Registration
 from schemas.settings import Settings
 from schemas.tables import checks, decisions, duplicates, individuals, retractions
-from schemas.topics import COMPACTED_WITHIN, TOPICS, Cleanup, Topic
+from schemas.topics import TOPICS
+from streams.checkpoint.retired import keys_of_counts, retired_keys
 
-OnPlace = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceContent:
-    """What a place holds of an individual, as text; empty: nothing. `until`: when the last of it expires, as text."""
-
-    name: str
-    there: str
-    until: str = ""
+_TABLES = (individuals, checks, duplicates, retractions, decisions)
+_AT_ONCE = 500  # people in a query
+_ANY_TIME = timedelta(microseconds=1)
+_OUT_OF_USE = "minutes after matchers of another number of shards began"
 
 
-@dataclass(slots=True)
-class _Seen:
-    records: int = 0
-    photos: int = 0
-    nulls: int = 0
-    last: int = 0  # milliseconds since 1970
-    vectors: list[bytes] = field(default_factory=list)
+class Footprints:
+    """Searches all places for some people. Redis is searched for the embeddings that were found in Kafka."""
 
-    def add(self, record: StoredRecord) -> None:
-        self.last = max(self.last, record.timestamp)
-        if record.value is None:
-            self.nulls += 1
-            return
-        self.records += 1
-        try:
-            event = decode(record).event
-        except UnreadableError:
-            return
-        if isinstance(event, Registration) and event.photo.inline is not None:
-            self.photos += 1
-        if isinstance(event, EncodingComputed):
-            self.vectors.append(event.embedding.tobytes())
+    def __init__(self, settings: Settings, people: Sequence[Person]) -> None:
+        self._settings, self._people = settings, list(people)
+        self._topics = [TopicSearch(settings, topic, self._people) for topic in TOPICS]
 
-    def __str__(self) -> str:
-        counts = (
-            (self.records, "record"),
-            (self.photos, "inline photo"),
-            (len(self.vectors), "embedding"),
-            (self.nulls, "null value"),
-        )
-        return ", ".join(f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count)
+    def places(self, connection: Connection, report: OnPlace) -> dict[Person, list[PlaceContent]]:
+        """The content of every place, for each of the people; `report` is called with what is being searched.
 
-
-class Footprint:
-    """Searches all places for one individual. Redis is searched for the embeddings that were found in Kafka."""
-
-    def __init__(self, settings: Settings, collection: str, individual_id: str) -> None:
-        self._settings, self._collection, self._individual_id = settings, collection, individual_id
-        self._key = individual_key(collection, individual_id).encode()
-        self._vectors: set[bytes] = set()
-        self._pairs: set[bytes] = set()  # keys of pairs: null values have nothing else
-
-    def places(self, connection: Connection, report: OnPlace) -> list[PlaceContent]:
-        """The content of every place; `report` is called with the name of each before it is searched.
-
-        Raises KafkaException, redis.ConnectionError, OperationalError.
+        Called again, it reads of the topics what came since. Raises KafkaException, redis.ConnectionError,
+        OperationalError.
         """
-        found = [self._topic(topic, report) for topic in TOPICS]
+        for topic in self._topics:
+            topic.search(report)
         report("Postgres")
-        found += [self._table(connection, table) for table in (individuals, checks, duplicates, retractions, decisions)]
+        tables = [(table.name, self._rows(connection, table)) for table in _TABLES]
         report("Redis")
-        return [*found, self._redis()]
+        in_use, out_of_use = self._in_redis()
+        schedule = Schedule.parse(self._settings.compact_at, self._settings.time_zone)
+        compaction = f"the compaction of {schedule.next_after(datetime.now(UTC)):%Y-%m-%d %H:%M}"
+        return {
+            person: [
+                *(topic.content(person) for topic in self._topics),
+                *(PlaceContent(f"table {name}", _counted(rows[person], "row")) for name, rows in tables),
+                _in_place("Redis", in_use[person], f"{compaction}, if facematch up runs it"),
+                _in_place("Redis, shards out of use", out_of_use[person], _OUT_OF_USE),
+            ]
+            for person in self._people
+        }
 
-    def _topic(self, topic: Topic[Event], report: OnPlace) -> PlaceContent:
-        seen = _Seen()
-        with TopicLog(self._settings, topic, "survey") as log:
-            report(f"topic {topic.name}")
-            for batch in log.read(log.spans()):
-                for record in batch:
-                    if self._is_about(record):
-                        seen.add(record)
-        self._vectors |= set(seen.vectors)
-        until = ""
-        if seen.last:
-            last = kafka_time(seen.last)
-            kept = topic.retention or (COMPACTED_WITHIN + (topic.tombstones_kept or timedelta()))
-            until = f"{last + kept:%Y-%m-%d}"
-            if topic.cleanup is Cleanup.COMPACT and seen.records:
-                until = f"{last + COMPACTED_WITHIN:%Y-%m-%d}, null values {until}"
-        return PlaceContent(f"topic {topic.name}", str(seen), until)
+    def _rows(self, connection: Connection, table: Table) -> Counter[Person]:
+        """How many rows of a table are about each of the people."""
+        found: Counter[Person] = Counter()
+        columns = [table.c[name] for name in ("individual_id", "individual_a", "individual_b") if name in table.c]
+        for begin in range(0, len(self._people), _AT_ONCE):
+            some = self._people[begin : begin + _AT_ONCE]
+            for column in columns:
+                whose = tuple_(table.c.collection, column)
+                query = select(table.c.collection, column, func.count()).where(whose.in_(some))
+                for collection, who, count in connection.execute(query.group_by(table.c.collection, column)):
+                    found[Person(collection, who)] += count
+        return found
 
-    def _is_about(self, record: StoredRecord) -> bool:
-        key = record.key or b""
-        if self._is_own(key) or (record.value is None and key in self._pairs):
-            return True
-        text = json.dumps(self._individual_id)[1:-1].encode()
-        if not any(one in (record.value or b"") for one in (text, self._individual_id.encode())):
-            return False
-        try:
-            event = decode(record).event
-        except UnreadableError:
-            return True
-        about = event.collection == self._collection and self._individual_id in {who for who, _ in event.subjects()}
-        if about:
-            self._pairs.add(key)
-        return about
-
-    def _is_own(self, key: bytes) -> bool:
-        """Whether a key is the individual's, or that of their check, by any shard."""
-        if not key.endswith(self._key):
-            return False
-        check = parse_check_key(key.decode(errors="replace"))
-        return check is not None and check[1].encode() == self._key
-
-    def _table(self, connection: Connection, table: Table) -> PlaceContent:
-        columns: list[Column[str]] = [
-            table.c[name] for name in ("individual_id", "individual_a", "individual_b") if name in table.c
-        ]
-        whose = or_(*(column == self._individual_id for column in columns))
-        query = select(func.count()).select_from(table).where(and_(table.c.collection == self._collection, whose))
-        count = connection.scalar(query) or 0
-        return PlaceContent(f"table {table.name}", f"{count} row{'s' * (count > 1)}" if count else "")
-
-    def _redis(self) -> PlaceContent:
-        # Kafka may have compacted the embeddings away: then the id is searched for.
-        needles = self._vectors or {self._individual_id.encode()}
-        count, overlap = 0, max(map(len, needles)) - 1
+    def _in_redis(self) -> tuple[Counter[Person], Counter[Person]]:
+        """How many embeddings of each there are: in checkpoints, and in those of numbers of shards out of use."""
+        needles = self._needles()
+        counts: tuple[Counter[Person], Counter[Person]] = (Counter(), Counter())
         with closing(connect_once(self._settings)) as redis:
+            old = retired_keys(redis, keys_of_counts(redis, self._settings), _ANY_TIME).values()
+            out_of_use = {name for names in old for name in names}
             for names in _files(redis, self._settings.namespace):
-                before = b""
-                for name in names:
-                    text = before + value_of(redis, name)
-                    count += sum(needle in text for needle in needles)
-                    before = text[len(text) - overlap :]
-        again = Schedule.parse(self._settings.compact_at, self._settings.time_zone).next_after(datetime.now(UTC))
-        until = f"the compaction of {again:%Y-%m-%d %H:%M}, if facematch up runs it" if count else ""
-        return PlaceContent("Redis", f"{count} embedding{'s' * (count > 1)}" if count else "", until)
+                found = _needles_in((value_of(redis, name) for name in names), needles)
+                for people in found.values():
+                    counts[names[0] in out_of_use].update(people)
+        return counts
+
+    def _needles(self) -> Needles[tuple[bytes, frozenset[Person]]]:
+        """Embeddings and whose they are. Where Kafka has compacted somebody's away, the id."""
+        owners: dict[bytes, set[Person]] = {}
+        for topic in self._topics:
+            for vector, person in topic.vectors():
+                owners.setdefault(vector, set()).add(person)
+        known = {person for people in owners.values() for person in people}
+        for person in self._people:
+            if person not in known:
+                owners.setdefault(person.individual_id.encode(), set()).add(person)
+        return Needles({needle: (needle, frozenset(people)) for needle, people in owners.items()})
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}" if count else ""
+
+
+def _in_place(name: str, count: int, until: str) -> PlaceContent:
+    return PlaceContent(name, _counted(count, "embedding"), until if count else "")
+
+
+def _needles_in(
+    texts: Iterable[bytes], needles: Needles[tuple[bytes, frozenset[Person]]]
+) -> dict[bytes, frozenset[Person]]:
+    """Those that are in a file, given in pieces, with whose they are."""
+    found: dict[bytes, frozenset[Person]] = {}
+    before, overlap = b"", max(needles.longest - 1, 0)
+    for piece in texts:
+        text = before + piece
+        found |= {needle: people for _, (needle, people) in needles.find(text)}
+        before = text[len(text) - overlap :]
+    return found
 
 
 def _files(redis: Redis, namespace: str) -> Iterator[list[bytes]]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import deploy.letters.fix
 import deploy.letters.redrive
 from deploy.cli import app
-from deploy.erasure.places import Footprint
+from deploy.erasure.topics import Person, TopicSearch
 from deploy.letters.report import print_open_letters
 from schemas.envelope import Record, announce, decode, encode
 from schemas.events.registrations import IndividualCreated, Photo
@@ -120,8 +120,10 @@ def test_a_letter_is_shown_put_right_sent_again_or_laid_aside(
     assert "by Ana: nobody-knows-whose" in shown.output
     assert "2 times" in shown.output
     assert run("show", again["letter"], "--raw").stdout_bytes == garbage
-    survey = Footprint(world.settings, "c", "nobody-knows-whose")
-    assert survey._topic(DEAD_LETTERS, lambda _: None).there == "1 record"
+    nobody = Person("c", "nobody-knows-whose")
+    survey = TopicSearch(world.settings, DEAD_LETTERS, [nobody])
+    survey.search(lambda _: None)
+    assert survey.content(nobody).there == "1 record"
     assert world.restarts() == {}
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import select
 
 from consumers.views.pairs import CurrentPair, current_pairs
 from deploy.erasure.erase import ErasureRun
-from deploy.erasure.places import PlaceContent
+from deploy.erasure.file import Leaving
+from deploy.erasure.topics import Person, PlaceContent
 from schemas.envelope import Message, StoredRecord, announce
 from schemas.erased import ErasureKey
 from schemas.events.base import Event
@@ -110,7 +111,7 @@ def test_nothing_of_an_erased_person_is_anywhere_but_where_the_receipt_says(
     assert "2 records, 1 inline photo" in done.stdout
 
     def assert_gone() -> None:
-        receipt = ErasureRun(world.settings, "c", NAME, lambda _: None).again()
+        (receipt,) = ErasureRun(world.settings, [Leaving(Person("c", NAME))], lambda _: None).again()
         places = named(receipt.now)
         texts = everything(world)
         assert places_of(NAME.encode(), texts) <= places
@@ -281,6 +282,38 @@ def test_what_was_decided_when_an_erasure_arrives_goes_whatever_a_clock_said(wor
     world.wait(world.settled, "null values are written")
     assert set(last_of(world, DECISIONS).values()) == {None}
     assert verdicts(world) == {}
+
+
+def test_many_people_of_a_file_are_erased_in_one_pass(world: World, embedding: Make, tmp_path: Path) -> None:
+    """Each has a receipt. Nobody is erased while a line is wrong. No date is promised where no null value stands."""
+    face = embedding()
+    people = [computed(who, face) for who in ("a", "b", "b, too")]
+    world.publish([announce(event, "test") for event in (*people, computed("b", face, collection="d"))])
+    world.start("encode-cpu", "match", "sink")
+    world.wait(lambda: len(world.pairs()) == 3 and world.count("checked") == 4, "all are compared")
+    ends = world.ends(INDIVIDUALS)
+    file = tmp_path / "people.csv"
+    for lines, problem in (
+        ("c/b\nnonsense\nc,b,0\n", ("line 2", "line 3")),
+        ("c/b\nc/never seen\n", ("line 2: nobody is known as c/never seen",)),
+    ):
+        file.write_text(lines)
+        done = run(world, "erase", "--file", str(file))
+        assert done.returncode == 2
+        assert all(one in " ".join(done.stderr.replace("│", " ").split()) for one in problem), done.stderr
+    assert world.ends(INDIVIDUALS) == ends
+    file.write_text('c/b\nc,"b, too",5\nd/b\n')
+    done = run(world, "erase", "--file", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for receipt in ("c/b: erased at", "c/b, too: erased at", "revisions up to 5", "d/b: erased at"):
+        assert receipt in done.stdout
+    assert world.states() == {"a": ("checked", None)}
+    assert "table" not in done.stdout.rpartition("d/b: erased at")[2].partition("before")[0]
+    decided = PairDecided(collection="c", encoder="test", a="a", b="b", verdict="same", by="x")
+    world.publish([announce(decided, "test")])
+    world.wait(world.settled, "a reviewer said it afterwards")
+    shown = run(world, "erased", "b", "--collection", "c").stdout
+    assert "never: no null value stands behind 1 key" in shown, shown
 
 
 def notes(world: World) -> list[str]:

@@ -439,7 +439,7 @@ def test_a_collection_more_than_a_matcher_takes_is_answered_and_not_lost(clock: 
     people = [computed(f"p{place}", face, collection=f"c{place % 3}") for place in range(6)]
     parts.append(records_of([*people, EncodingErased(collection="c3", individual_id="x", revision=1)]))
     matcher = matcher_of(parts)
-    matcher.process(parts.log.records)
+    matcher.process(parts.records)
     for _ in range(5):
         parts.background.step()
         matcher.tend()
@@ -454,8 +454,8 @@ def test_a_collection_more_than_a_matcher_takes_is_answered_and_not_lost(clock: 
     wider = replace(parts.context, settings=parts.context.settings.model_copy(update={"max_collections": 3}))
     again = PartitionMatcher(PARTITION, wider)
     again.restore()
-    sent_again = len(parts.log.records)
+    sent_again = len(parts.records)
     parts.append(records_of([people[2], people[5]]))
-    again.process(parts.log.records[sent_again:])
+    again.process(parts.records[sent_again:])
     assert len(letters()) == 2
     assert found(parts) == {("p0", "p3"), ("p1", "p4"), ("p2", "p5")}
