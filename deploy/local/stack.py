@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exp
     ConsumerGroupDescription,
 )
 
+from deploy.local.faults import LocalStackError
 from deploy.local.folders import stack_folder
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
@@ -28,7 +29,6 @@ from producers.outbox.table import create_outbox
 from runtime.servers.kafka import client_config, is_transient
 from runtime.telemetry import logs
 from schemas.envelope import full_name
-from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import CONSUMER_GROUPS
 
@@ -45,7 +45,7 @@ _SERVERS = ("kafka", "kafka_controller", "postgres", "redis")
 _PORTS = (*_SERVERS, *WORKERS)
 
 
-class StackBusyError(UserFault):
+class StackBusyError(LocalStackError):
     """Another process runs the stack of this folder."""
 
 
@@ -105,11 +105,11 @@ class Stack:
         return {**self.addresses, "FACEMATCH_ERASURE_KEY": self._erasure_key}
 
     def wait_for_server(self, name: str, limit_s: float = 120) -> None:
-        """Return once a server answers. Raises TimeoutError."""
+        """Return once a server answers. Raises LocalStackError."""
         deadline = time.monotonic() + limit_s
         while not self._servers[name].ready():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{name} did not answer within {limit_s:.0f} s; its log lines say why")
+                raise LocalStackError(f"{name} did not answer within {limit_s:.0f} s; its log lines say why")
             time.sleep(0.05)
 
     def start_worker(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
@@ -136,7 +136,7 @@ class Stack:
         ]
 
     def wait_for_workers(self, settings: Settings, limit_s: float = 120) -> None:
-        """Return once every consumer group has its partitions. Raises TimeoutError."""
+        """Return once every consumer group has its partitions. Raises LocalStackError."""
         admin = AdminClient(client_config(settings, "stack"))
         deadline = time.monotonic() + limit_s
         waiting = {full_name(group.name, settings.namespace) for group in CONSUMER_GROUPS}
@@ -148,7 +148,9 @@ class Stack:
                 elif error is not None and not is_transient(error.args[0]):
                     raise error
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not at work within {limit_s:.0f} s: {', '.join(sorted(waiting))}; see their lines")
+                raise LocalStackError(
+                    f"not at work within {limit_s:.0f} s: {', '.join(sorted(waiting))}; see their lines"
+                )
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -196,7 +198,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def stop_running(folder: Path, limit_s: float = 60) -> bool:
-    """Stop the process that runs a stack in the folder; returns whether there was one. Raises TimeoutError."""
+    """Stop the process that runs a stack in the folder; returns whether there was one. Raises LocalStackError."""
     try:
         with hold(folder):
             return False
@@ -208,4 +210,4 @@ def stop_running(folder: Path, limit_s: float = 60) -> bool:
         with contextlib.suppress(StackBusyError), hold(folder):
             return True
         time.sleep(0.1)
-    raise TimeoutError(f"the stack in {folder} did not stop within {limit_s:.0f} s")
+    raise LocalStackError(f"the stack in {folder} did not stop within {limit_s:.0f} s")

@@ -135,7 +135,8 @@ class Child:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                self.on_line(self.name, line.rstrip("\n"))
+                with contextlib.suppress(OSError):  # a full disk takes no line; the child, whose pipe is read, goes on
+                    self.on_line(self.name, line.rstrip("\n"))
 
 
 class Supervisor:

@@ -12,13 +12,18 @@ import onnx
 
 from consumers.faces.networks.graphs import VERSION
 from consumers.faces.networks.weights import file_digest
+from schemas.faults import UserFault
+
+
+class CacheError(UserFault):
+    """The cache's folder cannot be read or written to. The text says why, and which setting names it."""
 
 
 def cached_graph(folder: Path, weights: Path, build: Callable[[Path], onnx.ModelProto]) -> Path:
     """The file of the graph that `build` makes of `weights`.
 
     Its name carries the weights and the builder's version, so a graph of other weights or of an older builder is never
-    taken for it. Raises WeightsError, and OSError where the folder cannot be written to.
+    taken for it. Raises WeightsError and CacheError.
     """
     key = hashlib.sha256(f"version {VERSION} of {file_digest(weights)}".encode()).hexdigest()[:16]
     return cached_file(
@@ -31,14 +36,19 @@ def cached_file(folder: Path, name: str, make: Callable[[], bytes]) -> Path:
 
     Any number of processes may call it at once: each sees no file, or a whole one. Those that see none make it
     themselves, and as all make the same, it does not matter whose stays.
-    Raises OSError where the folder cannot be written to.
+    Raises CacheError.
     """
     path = folder / name
-    if not _is_whole(path):
-        content = make()
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, content)
-        _write(_digest_file(path), _digest_line(path, hashlib.sha256(content).hexdigest()))
+    try:
+        if not _is_whole(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            content = make()
+            _write(path, content)
+            _write(_digest_file(path), _digest_line(path, hashlib.sha256(content).hexdigest()))
+    except OSError as error:
+        raise CacheError(
+            f"{path} cannot be read or written ({error.strerror}): let FACEMATCH_MODEL_CACHE name another"
+        ) from None
     return path
 
 

@@ -23,7 +23,7 @@ class Embedder:
     def __init__(self, weights: Path, cache: Path, threads: int = 1) -> None:
         """Opens dlib_face_recognition_resnet_model_v1.dat; `cache` is the folder of built graphs.
 
-        Raises WeightsError, and OSError where the cache cannot be written to.
+        Raises WeightsError and CacheError.
         """
         self._session = Session(cached_graph(cache, weights, build_resnet), threads)
         self.provider = self._session.provider

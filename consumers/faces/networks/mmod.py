@@ -41,7 +41,7 @@ class MmodDetector:
 
         `batch`: how many photos of one size run at once. A GPU wants several; on a processor it is no faster, and
         each takes 150 bytes a pixel while it runs.
-        Raises WeightsError, and OSError where the cache cannot be written to.
+        Raises WeightsError and CacheError.
         """
         self._suppression = read_suppression(weights)
         self._session = Session(cached_graph(cache, weights, build_mmod), threads)
