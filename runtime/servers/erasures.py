@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from runtime.process.background import Background
-from runtime.servers.log import Span, TopicLog
+from runtime.servers.log import FOLLOWING_WAIT_MS, Span, TopicLog
 from schemas.envelope import StoredRecord, UnreadableError, decode
 from schemas.erased import Erased, ErasureKey
 from schemas.settings import Settings
@@ -23,7 +23,7 @@ class ErasureLog:
         """Raises ErasureKeyError where no key is set, MissingTopicsError."""
         self.key = ErasureKey(settings.erasure_key)
         self.erased = Erased(self.key)
-        self._log = TopicLog(settings, ERASURES, f"{client}-erasures")
+        self._log = TopicLog(settings, ERASURES, f"{client}-erasures", idle_wait_ms=FOLLOWING_WAIT_MS)
         self._next = 0
         self._following: Background | None = None
 

@@ -21,6 +21,10 @@ from schemas.topics import Topic, partition_of
 BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
 _WAIT_S = 0.5
 _TIMEOUT_S = 10
+# How long the broker waits for a next record where there is none yet. A client has one such request at a time: a read
+# that begins while the request before it waits at the end of the log waits as long.
+_IDLE_WAIT_MS = 5
+FOLLOWING_WAIT_MS = 500
 _READING = {
     "enable.auto.commit": False,
     "enable.partition.eof": True,
@@ -61,13 +65,24 @@ class TopicLog:
     is not there, or has not that partition, everything raises MissingTopicsError: it would be waited for without end.
     """
 
-    def __init__(self, settings: Settings, topic: Topic[Event], client: str, group: str | None = None) -> None:
-        """`client` names it in the broker's logs; `group` is whose offsets `committed` tells."""
+    def __init__(
+        self,
+        settings: Settings,
+        topic: Topic[Event],
+        client: str,
+        group: str | None = None,
+        idle_wait_ms: int = _IDLE_WAIT_MS,
+    ) -> None:
+        """`client` names it in the broker's logs; `committed` returns offsets of `group`.
+
+        The broker waits `idle_wait_ms` for a next record before it answers that there is none: FOLLOWING_WAIT_MS for a
+        topic that is followed, which would else be asked for hundreds of times a second.
+        """
         self._topic = topic.name
         self._full_name = full_name(topic.name, settings.namespace)
         self._client = client
-        name = {"client.id": full_name(client, settings.namespace)}
-        self._consumer = Consumer(consumer_config(settings, group or client) | _READING | name)
+        own = {"client.id": full_name(client, settings.namespace), "fetch.wait.max.ms": idle_wait_ms}
+        self._consumer = Consumer(consumer_config(settings, group or client) | _READING | own)
         self._reading: _Reading | None = None  # whose partitions are assigned
 
     def __enter__(self) -> Self:
