@@ -1,1 +1,1 @@
-"""How a process talks to its servers, and says how it is."""
+"""How a process talks to its servers, and shows its health, metrics, logs and traces."""

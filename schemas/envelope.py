@@ -220,7 +220,7 @@ def decode(record: Readable) -> Message[Event]: ...
 @overload
 def decode(record: Readable, topic: Topic[E]) -> Message[E]: ...
 def decode(record: Readable, topic: Topic[Event] | None = None) -> Message[Event]:
-    """The message in a record; whoever knows which topic it is of gets the type of its events with it.
+    """The message in a record. With `topic`, its event has the type that the topic carries.
 
     Its time is ce_time, or when Kafka had the record where that is earlier: see `schemas.clocks`. Raises
     UnreadableError, with what is wrong and no value of the record, and ValueError where the record is not of that
@@ -251,7 +251,7 @@ def key_of(record: Readable) -> bytes:
 def decode_as_sent(record: Readable) -> EncodingAsSent | EncodingErased:
     """The event in a record of `encodings`, refused where `decode` refuses it; of an EncodingComputed what was sent.
 
-    Half the work, for whoever reads millions; `embeddings_of` does the rest for many at once. Raises UnreadableError.
+    Half the work of `decode`, to read millions; `embeddings_of` does the rest for many at once. Raises UnreadableError.
     """
     if record.topic != ENCODINGS.name:
         raise UnreadableError(f"{record.topic} does not carry encodings")

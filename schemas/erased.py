@@ -52,7 +52,7 @@ class Erasure(NamedTuple):
     time: datetime
 
     def covers(self, message: Message[Event], revision: int | None) -> bool:
-        """Whether what a message says of that revision of theirs does not count.
+        """Whether a revision of an individual does not count any more.
 
         A decision, which has no revision (None), does not if it was made, or Kafka had it, before the erasure.
         """
@@ -60,7 +60,7 @@ class Erasure(NamedTuple):
 
 
 class Erased:
-    """The registry of the erased. Whatever is said of a revision up to that of the erasure does not count."""
+    """The registry of the erased. No event about a revision up to that of the erasure counts."""
 
     def __init__(self, key: ErasureKey | None = None, erasures: Mapping[str, Erasure] = MappingProxyType({})) -> None:
         """Of those `erasures`, by their digests, to begin with."""
@@ -90,7 +90,7 @@ class Erased:
         return erasure is not None and revision <= erasure.revision
 
     def forbids(self, message: Message[Event]) -> bool:
-        """Whether a message says something of an erased revision of an individual, or of a pair with one."""
+        """Whether a message is about an erased revision of an individual, or about a pair with one."""
         for individual_id, revision in message.event.subjects() if self._erasures else ():
             erasure = self.find(message.event.collection, individual_id)
             if erasure is not None and erasure.covers(message, revision):

@@ -134,8 +134,8 @@ def asyncapi() -> dict[str, Any]:
         },
         "channels": {topic.name: _channel(topic) for topic in TOPICS},
         "operations": {
-            "register": _operation("send", "individuals", "A registration system says who was registered."),
-            "decide": _operation("send", "decisions", "A review tool says what a reviewer decided."),
+            "register": _operation("send", "individuals", "A registration system publishes who was registered."),
+            "decide": _operation("send", "decisions", "A review tool publishes what a reviewer decided."),
             "readDuplicates": _operation("receive", "duplicates", "Downstream reads the candidates."),
             "readCertificates": _operation("receive", "certificates", "Downstream reads what each compaction found."),
             "readErasures": _operation("receive", "erasures", "Whoever holds the key learns who was erased."),
@@ -169,11 +169,11 @@ def _message(name: str) -> dict[str, Any]:
         "ce_specversion": {"const": "1.0"},
         "ce_type": {"const": name},
         "ce_id": {"type": "string", "maxLength": LONGEST["ce_id"], "description": "unique with ce_source"},
-        "ce_source": {"type": "string", "maxLength": LONGEST["ce_source"], "description": "who says so"},
+        "ce_source": {"type": "string", "maxLength": LONGEST["ce_source"], "description": "who published it"},
         "ce_time": {
             "type": "string",
             "format": "date-time",
-            "description": "when the individual was registered; of what compaction says, when it did; "
+            "description": "when the individual was registered; of an event of compaction, when it was published; "
             "one later than Kafka had the record counts as that",
         },
     }

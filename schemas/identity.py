@@ -1,4 +1,4 @@
-"""Ids that follow from what they name, so that whoever says something again says it under the same id."""
+"""Ids that follow from what they name: what is published again has the same id."""
 
 from hashlib import sha1
 from uuid import UUID

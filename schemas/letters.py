@@ -41,7 +41,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def split(cls, headers: Headers) -> "tuple[Origin, Headers] | None":
-        """What the headers of a letter say, and those that the message came with; None where one is missing.
+        """What the headers of a letter hold, and the headers of the message itself; None where one is missing.
 
         Of several with one name the last is the letter's: the message may have come with headers of such names.
         """
@@ -118,7 +118,7 @@ def settled_record(settled: Settled) -> Record:
 
 
 def read_letter(record: StoredRecord) -> Letter | Settled | None:
-    """What a record of `dead-letters` says; None where others wrote it."""
+    """The letter in a record of `dead-letters`; None where it was not written by facematch."""
     if [name for name, _ in record.headers] == [_SETTLED_HEADER]:
         return Settled.model_validate_json(record.value or b"")
     found = Origin.split(record.headers)

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     redis_ca: FilePath | None = Field(
         default=None, description="PEM file of who signed Redis' certificate. Unset: those whom the system trusts."
     )
-    redis_user: str | None = Field(default=None, description="Who this is to Redis. Unset: who the URL says.")
+    redis_user: str | None = Field(default=None, description="User name at Redis. Unset: that of the URL.")
     redis_password: SecretStr | None = Field(
         default=None, description="Password of redis_user. Unset: that of the URL."
     )
@@ -107,9 +107,9 @@ class Settings(BaseSettings):
     postgres_ca: FilePath | None = Field(
         default=None,
         description="PEM file of who signed Postgres' certificate: by TLS alone, and it must be the one that the URL "
-        "names (sslmode=verify-full). Unset: as the URL's sslmode says.",
+        "names (sslmode=verify-full). Unset: as in the URL's sslmode.",
     )
-    postgres_user: str | None = Field(default=None, description="Who this is to Postgres. Unset: who the URL says.")
+    postgres_user: str | None = Field(default=None, description="User name at Postgres. Unset: that of the URL.")
     postgres_password: SecretStr | None = Field(
         default=None, description="Password of postgres_user. Unset: that of the URL."
     )
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     http: str | None = Field(
         default=None,
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:/\s]+):[0-9]{1,5}$",
-        description="host:port where a worker says how it is: /metrics (for Prometheus), /healthz and /readyz. Port 0: "
+        description="host:port where a worker serves /metrics (for Prometheus), /healthz and /readyz. Port 0: "
         "any that is free. Unset: nowhere. Who reads it learns the names of collections, and nothing of individuals.",
     )
 

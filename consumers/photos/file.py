@@ -98,7 +98,7 @@ def _register_formats() -> None:
 def _rejecting(max_pixels: int) -> Iterator[None]:
     """Turns what decoders raise into a RejectedError: on hostile bytes they raise anything, and it is not our fault.
 
-    All but MemoryError, which may be due to what else the process holds.
+    All but MemoryError, which the rest of the process may have caused.
     """
     try:
         yield

@@ -140,7 +140,7 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
         case IndividualDeleted() | EncodingErased() | IndividualErased() | KeyErased():
             return None  # what they ask for is done by `apply_erasures`
         case _:
-            raise TypeError(f"nobody has said which rows a {type(event).__name__} has, or that it has none")
+            raise TypeError(f"no rows are defined for a {type(event).__name__}")
     key = {"collection": event.collection, "individual_id": event.individual_id}
     return guard, {**key, guard: event.revision, **columns}
 
@@ -151,7 +151,7 @@ def _individual_version(guard: str, row: TableRow) -> tuple[int, int]:
 
 
 def _with_report(row: TableRow | None, event: IndividualChecked, published: datetime) -> TableRow:
-    """The row of `checks` with this report in it too; what one shard says twice counts once, the larger number."""
+    """The row of `checks` with this report in it too; what one shard reports twice counts once, the larger number."""
     found: list[int | None] = [None] * event.shards if row is None else list(row["duplicates"])
     found[event.shard - 1] = max(found[event.shard - 1] or 0, event.duplicates)
     return {

@@ -53,7 +53,7 @@ def merge_checks() -> ReturningInsert[Any]:
 
 
 def upsert_duplicates(columns: Iterable[str]) -> Insert:
-    """Writes pairs, where what is stored was said of lower revisions, or earlier of the same."""
+    """Writes pairs over those stored of a lower version: of lower revisions, or of the same and earlier."""
     statement = insert(duplicates)
     new = statement.excluded
     return statement.on_conflict_do_update(

@@ -79,7 +79,7 @@ def _chosen_format() -> LogFormat | None:
     try:
         return Settings().log
     except (ValidationError, SettingsError, UserFault):
-        return None  # whatever is wrong with the settings, the command says so
+        return None  # whatever is wrong with the settings, the command reports it
 
 
 def read_settings() -> Settings:
@@ -100,7 +100,7 @@ def _problem(where: tuple[int | str, ...], what: str) -> str:
 
 
 def settings_with_key() -> Settings:
-    """Those of whoever must not let an erased person come back."""
+    """Settings with the erasure key: without it erased people would come back."""
     from schemas.erased import ErasureKey
 
     found = read_settings()
@@ -170,9 +170,10 @@ def topics_expected(found: Settings) -> Settings:
 
 
 def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
-    """A worker's settings, once the topics are there, and for who needs them the tables, and Redis.
+    """Settings of a worker, once the topics are there, and the tables and Redis where it needs them.
 
-    From the first moment on it says how it is, where it is told to, and ends itself when its loop hangs.
+    Before it waits, the worker begins to serve health and metrics, if FACEMATCH_METRICS is set, and to watch its loop:
+    one that hangs ends the process.
     """
     from deploy.setup.tables import wait_for_tables
     from deploy.setup.topics import wait_for_topics

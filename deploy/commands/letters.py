@@ -141,7 +141,7 @@ def redrive(
 
 @letters.command()
 def discard(
-    by: Annotated[str, typer.Option(help="Who says so.", metavar="WHO")],
+    by: Annotated[str, typer.Option(help="Who decides it.", metavar="WHO")],
     note: Annotated[str, typer.Option(help="Why.")],
     names: Letters = None,
     reason: Reason = None,
@@ -176,7 +176,7 @@ def discard(
 def _chosen_for(
     names: list[str] | None, reason: str | None, topic: str | None, since: str | None, until: str | None
 ) -> "list[FiledLetter]":
-    """Those of which something is to be done. Raises UserError where it is not said which."""
+    """The letters to act on. Raises UserError where neither names nor filters choose them."""
     from deploy.letters.box import LetterFilter
 
     choice = LetterFilter(reason, topic, *parse_period(since, until))

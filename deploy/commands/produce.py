@@ -18,7 +18,7 @@ def submit(
     inline: Annotated[bool, typer.Option("--inline", help="Send the photos inside the events.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds until what is not acknowledged has failed.")] = 60.0,
 ) -> None:
-    """Register individuals: publish each with its photo, and say what Kafka acknowledged.
+    """Register individuals: publish each with its photo, and print what Kafka acknowledged.
 
     Lists have the columns individual_id and photo (a URI, or a path from where the list is), and may have
     collection, revision (1) and detector (hog, cnn); any further column is kept as an attribute.

@@ -81,7 +81,7 @@ def _parse_offsets(text: str | None, collection: str | None) -> tuple[int, int |
     if text is None:
         return 0, None
     if collection is None:
-        raise UserError("--offsets are those of one partition: say with --collection of whose")
+        raise UserError("--offsets are those of one partition: name it with --collection")
     parts = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
     if parts is None or int(parts[1]) >= int(parts[2]):
         raise UserError(f"--offsets {text}: write the first and the one behind the last, as 100:200")

@@ -49,7 +49,7 @@ class ScheduledWork:
         if planned > begun:
             return planned - begun
         if begun - planned > _LATE:
-            log.warning("a compaction was missed: it is made up for now", due=planned.isoformat(" ", "minutes"))
+            log.warning("a compaction was missed: it begins now", due=planned.isoformat(" ", "minutes"))
         self.attempts += 1
         if not self.work() and self.attempts < _MAX_ATTEMPTS:
             return _RETRY_AFTER
@@ -97,7 +97,7 @@ def _compact(stopped: threading.Event) -> bool:
                 process.terminate()
                 process.wait()
     if process.returncode:
-        log.error("the compaction went wrong: its lines say why", status=process.returncode)
+        log.error("the compaction failed: its own log lines have the reason", status=process.returncode)
     outcome = "done" if not process.returncode else "failed" if process.returncode > 0 else "killed"
     COMPACTIONS.labels(outcome).inc()
     return process.returncode >= 0

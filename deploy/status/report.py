@@ -81,7 +81,7 @@ def _print_topics(console: Console, settings: Settings) -> None:
 
 
 def _print_workers(console: Console, settings: Settings) -> None:
-    table = Table("worker", "says", "metrics at", title="on this machine", title_justify="left")
+    table = Table("worker", "state", "metrics at", title="on this machine", title_justify="left")
     for one in ask_targets(settings.data_folder):
         table.add_row(one.worker, one.answer, f"{one.url}/metrics")
     if table.row_count:

@@ -99,7 +99,7 @@ class Comparison:
 def _face_recognition() -> Any:
     from PIL import ImageFile
 
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # it speaks of its own use of pkg_resources
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # about its own use of pkg_resources
         import face_recognition
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing face_recognition sets it, for the whole process
@@ -119,7 +119,7 @@ def pair_distances(embeddings: list[Vector]) -> Vector:
 
 
 def verify(console: Console, settings: Settings, folder: Path) -> bool:
-    """Compare, print, and say whether the encoder keeps to its limits. Who is who: see Identities."""
+    """Compare and print. Returns whether the encoder keeps to its limits. Who is who: see Identities."""
     comparison = Comparison(settings)
     compared: list[Compared] = []
     with console.status("") as status:

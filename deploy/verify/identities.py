@@ -23,7 +23,7 @@ class Identities:
                     }
 
     def same(self, a: Path, b: Path) -> bool | None:
-        """Whether two photos show one person; None where nobody says."""
+        """Whether two photos show one person; None where it is not known."""
         if a.parent != b.parent:
             return False
         if a.parent not in self._listed:

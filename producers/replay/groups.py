@@ -109,12 +109,12 @@ class Groups:
 class Watch:
     """Looks at groups ten times a second, within `with`, in a thread of its own.
 
-    It tells by how many seconds each is behind.
+    `report` is called with the delay of each, in seconds.
     """
 
-    def __init__(self, groups: Groups, tell: Callable[[dict[str, float]], None]) -> None:
+    def __init__(self, groups: Groups, report: Callable[[dict[str, float]], None]) -> None:
         self._groups = groups
-        self._tell = tell
+        self._report = report
         self._stopping = threading.Event()
         self._background = Background(self._run, "groups")
 
@@ -142,11 +142,11 @@ class Watch:
             if not is_transient(error.args[0]):
                 raise
             delays = {"Kafka": float("inf")}  # it does not answer: nobody knows how far anybody is behind
-        self._tell(delays)
+        self._report(delays)
 
 
 def _escalates(settings: Settings) -> bool:
-    """Whether photos go to the GPU pool, as far as settings say: an event may ask for it all the same."""
+    """Whether photos go to the GPU pool by the settings: an event may ask for it all the same."""
     own = {one.routing or settings.routing for one in settings.collections.values()}
     return own | {settings.routing} != {"cpu"}
 

@@ -40,7 +40,7 @@ class ReplayPlan(BaseModel):
 
 
 def new_id() -> str:
-    """An id that says when the replay began, and is no other's."""
+    """An id of its own, which begins with the time at which the replay began."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 

@@ -17,7 +17,7 @@ _OFFSETS = re.compile(r"(\d+):(\d+)(?:-(\d*))?")
 
 
 class SelectionError(UserFault):
-    """A selection that cannot be meant. The text says what to do."""
+    """A selection that contradicts itself. The text says what to do."""
 
 
 class Offsets(NamedTuple):
@@ -68,7 +68,7 @@ class Selection(BaseModel):
         if self.file and self.offsets:
             raise SelectionError("--offsets are of a topic; a file has none")
         if self.file and not self.has_outcome and (self.since or self.until):
-            raise SelectionError("--since and --until: a file does not say when its records were published")
+            raise SelectionError("--since and --until: a file does not hold when its records were published")
         if self.since and self.until and self.until <= self.since:
             raise SelectionError("--until is not after --since: nothing lies between")
         return self

@@ -56,7 +56,7 @@ class Sent:
     before: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     stopped: bool = False
-    unknown: int = 0  # handed over and neither acknowledged nor refused by the time that it was told to stop
+    unknown: int = 0  # handed over and neither acknowledged nor refused when it was stopped
     seconds: float = 0.0
 
 

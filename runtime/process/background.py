@@ -53,7 +53,7 @@ class Background:
         self._failure.check()
 
     def join(self, seconds: float | None = None) -> None:
-        """Return once the function has returned or failed, which `check` tells; or after so many seconds."""
+        """Return once the function has returned or failed (see `check`), or after so many seconds."""
         self._thread.join(seconds)
 
     def _run(self) -> None:

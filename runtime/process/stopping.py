@@ -1,4 +1,4 @@
-"""How a worker that is told to stop, or is in the wrong, does stop, whatever it waits for."""
+"""How a worker stops, on a signal or after a fault, whatever it waits for."""
 
 import signal
 import threading
@@ -11,12 +11,12 @@ STOP_WITHIN_S = 15
 def on_stop_signal(stop: Callable[[], object]) -> None:
     """Have SIGTERM and SIGINT call `stop`, which lets the process end by itself; soon after it ends in any case."""
 
-    def told(_number: int, _frame: FrameType | None) -> None:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         exit_within()
         stop()
 
-    signal.signal(signal.SIGTERM, told)
-    signal.signal(signal.SIGINT, told)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
 
 
 def exit_within() -> None:

@@ -48,7 +48,7 @@ _AWAY = (
     KafkaError._UNKNOWN_PARTITION,  # the client has forgotten it while the broker was away
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # every worker begins by waiting for its topics: a broker that comes back
 )
-_COMPLAINT_EVERY_S = 10.0
+_ERROR_EVERY_S = 10.0
 SASL_MECHANISM = "SCRAM-SHA-512"
 COMMIT_EVERY_S = 0.2  # a replay sees by the committed offsets whether it delays anybody
 SESSION_TIMEOUT_S = 10  # until the work of a consumer that was killed goes to another
@@ -85,7 +85,7 @@ def _access(settings: Settings) -> dict[str, Any]:
 def consumer_config(settings: Settings, group: str) -> dict[str, Any]:
     """A consumer that begins at the beginning where its group has not been.
 
-    It commits the offsets that it is told to store, and no others: every COMMIT_EVERY_S, when partitions go to another
+    It commits the offsets that are stored with it, and no others: every COMMIT_EVERY_S, when partitions go to another
     consumer, and when it is closed. librdkafka does so beside the loop that reads. A commit that waits in that loop
     for a broker that is away may wait for ever.
     """
@@ -143,7 +143,7 @@ def record_of(message: ConsumedMessage, topic: str) -> StoredRecord:
     """The record in a message without error, as a consumer without deserializers hands it over."""
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None:
-        raise ValueError("a message without error says where it stands")
+        raise ValueError("a message without error has a partition and an offset")
     return StoredRecord(
         topic=topic,
         key=message.key(),
@@ -165,6 +165,6 @@ class _ErrorLog:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             server_is_away("kafka")
         if error.fatal() or time.monotonic() > self._quiet_until:
-            self._quiet_until = time.monotonic() + _COMPLAINT_EVERY_S
+            self._quiet_until = time.monotonic() + _ERROR_EVERY_S
             level = logging.ERROR if error.fatal() else logging.WARNING
-            log.log(level, "Kafka complains", error=error.name(), detail=error.str())
+            log.log(level, "an error of the Kafka client", error=error.name(), detail=error.str())

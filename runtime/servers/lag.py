@@ -67,7 +67,7 @@ class Ends:
 class Lag:
     """The lag of a group's partitions in this process.
 
-    What waits has come behind the last that is processed, and since all was: the later of the two says how long it
+    What waits has come behind the last that is processed, and since all was: the later of the two shows how long it
     waits at most. Where neither is known it has waited since it was first asked for, at least.
     """
 
@@ -119,7 +119,7 @@ class Lag:
 
 
 class Positions:
-    """Where a consumer stands in its partitions: its loop tells, whoever is scraped asks. Thread-safe."""
+    """Positions of a consumer in its partitions: its loop sets them, scrapes read them. Thread-safe."""
 
     def __init__(self, settings: Settings, group: str) -> None:
         self._prefix = full_name("", settings.namespace)
@@ -160,7 +160,7 @@ class Positions:
 def begins(consumer: Consumer, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
     """Where the group of a consumer goes on in partitions that it has just been given: 0 where it has not been yet.
 
-    -1 where the broker does not answer: whoever does the work must not wait for it.
+    -1 where the broker does not answer: the work must not wait for it.
     """
     try:
         found = consumer.committed(places, timeout=5) if places else []

@@ -24,13 +24,13 @@ _AWAY = (ConnectionError, TimeoutError, BusyLoadingError)
 class _LoggedBackoff(ExponentialBackoff):
     """Growing pauses, each logged."""
 
-    def __init__(self, complaint: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(cap=LONGEST_PAUSE_S, base=FIRST_PAUSE_S / 2)  # the first failure is number 1
-        self._complaint = complaint
+        self._message = message
 
     def compute(self, failures: int) -> float:
         pause = super().compute(failures)
-        log.warning(self._complaint, again_in_s=round(pause, 1))
+        log.warning(self._message, again_in_s=round(pause, 1))
         server_is_away("redis")
         return pause
 

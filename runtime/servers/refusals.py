@@ -1,7 +1,7 @@
 """Servers that refuse, or are refused: a certificate, a password or a right is wrong, and waiting does not mend it.
 
-Asked for at the start of every worker and command. What is refused later on is waited for like an outage, and said: the
-new password or certificate may be on its way.
+Asked for at the start of every worker and command. What is refused later on is logged, and waited for like an outage:
+the new password or certificate may be on its way.
 """
 
 import re
@@ -30,8 +30,8 @@ _RIGHTS = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 )
 _CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # by a server that is starting or stopping, say
-_TLS_OF_POSTGRES = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # SSLRequest: what a client says first; the answer is S
-# What libpq says of a connection that is refused, where the server speaks English; it has no code for it.
+_TLS_OF_POSTGRES = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # SSLRequest: a client's first bytes; the answer is S
+# libpq's texts for a connection that is refused, where the server speaks English; it has no code for it.
 _REFUSALS_OF_POSTGRES = re.compile(
     "authentication failed|no password supplied|no pg_hba.conf entry|permission denied|is not permitted to log in"
     '|role ".*" does not exist|certificate|does not support SSL'
@@ -46,7 +46,7 @@ _REMEDIES = {
 
 
 class AccessRefusedError(UserFault):
-    """The text says who refuses whom, why, and what to do."""
+    """The text names who refuses whom, why, and what to do."""
 
 
 def ask_kafka(settings: Settings, times: int = 5) -> None:
@@ -56,18 +56,18 @@ def ask_kafka(settings: Settings, times: int = 5) -> None:
             host, _, port = address.strip().rpartition(":")
             if problem := _certificate_problem(host.strip("[]"), int(port), settings.kafka_ca, "FACEMATCH_KAFKA_CA"):
                 raise AccessRefusedError(f"Kafka at {address.strip()} is not trusted: {problem}")
-    complaints: list[KafkaError] = []
-    admin = AdminClient(client_config(settings, "ask") | {"error_cb": complaints.append})
+    reported: list[KafkaError] = []
+    admin = AdminClient(client_config(settings, "ask") | {"error_cb": reported.append})
     for number in range(times):
         try:
             admin.list_topics(timeout=_ASKED_S)
             return
         except KafkaException as error:
             admin.poll(0)
-            if any(complaint.code() in _LOGIN for complaint in complaints):
+            if any(one.code() in _LOGIN for one in reported):
                 raise _wrong_login("Kafka", settings.kafka_user, "KAFKA") from None
             if number == times - 1:
-                raise KafkaException(complaints[0] if complaints else error.args[0]) from None
+                raise KafkaException(reported[0] if reported else error.args[0]) from None
 
 
 def refused_by_kafka(settings: Settings, error: KafkaError) -> AccessRefusedError | None:
@@ -111,29 +111,29 @@ def refused_by_redis(settings: Settings, error: RedisError) -> AccessRefusedErro
 
 def refused_by_postgres(url: URL, error: DBAPIError, ca: Path | None = None) -> AccessRefusedError | None:
     """Why what Postgres at an address was asked for failed, None where it does not refuse."""
-    said = str(error.orig).strip().partition("\n")[0]
+    text = str(error.orig).strip().partition("\n")[0]
     if getattr(error.orig, "pgcode", None) == "42501":  # insufficient_privilege
         return AccessRefusedError(
-            f"Postgres refuses {url.username}: {said}. `facematch grants postgres` prints what each must be allowed"
+            f"Postgres refuses {url.username}: {text}. `facematch grants postgres` prints what each must be allowed"
         )
-    if not _REFUSALS_OF_POSTGRES.search(said):
+    if not _REFUSALS_OF_POSTGRES.search(text):
         return None
-    if "certificate" in said and url.host:
+    if "certificate" in text and url.host:
         named = ca or url.query.get("sslrootcert")
         where = (url.host, url.port or 5432)
         problem = _certificate_problem(*where, named, "FACEMATCH_POSTGRES_CA", _TLS_OF_POSTGRES)
-        return AccessRefusedError(f"Postgres at {url.host} is not trusted: {problem or said}")
-    if re.search("SSL|no encryption", said):
-        wanted = "it wants TLS: set FACEMATCH_POSTGRES_CA" if "no encryption" in said else "it has no TLS"
-        return AccessRefusedError(f"Postgres at {url.host} does not let us in: {said}; {wanted}")
-    return _wrong_login("Postgres", url.username, "POSTGRES", said)
+        return AccessRefusedError(f"Postgres at {url.host} is not trusted: {problem or text}")
+    if re.search("SSL|no encryption", text):
+        wanted = "it wants TLS: set FACEMATCH_POSTGRES_CA" if "no encryption" in text else "it has no TLS"
+        return AccessRefusedError(f"Postgres at {url.host} does not let us in: {text}; {wanted}")
+    return _wrong_login("Postgres", url.username, "POSTGRES", text)
 
 
-def _wrong_login(server: str, user: str | None, setting: str, said: str = "") -> AccessRefusedError:
+def _wrong_login(server: str, user: str | None, setting: str, text: str = "") -> AccessRefusedError:
     who = f"user {user}" if user else "who gives no user"
-    detail = f" ({said.rpartition('FATAL: ')[2].strip()})" if said else ""
+    quoted = f" ({text.rpartition('FATAL: ')[2].strip()})" if text else ""
     return AccessRefusedError(
-        f"{server} refuses {who}{detail}: set FACEMATCH_{setting}_USER and FACEMATCH_{setting}_PASSWORD to a user that "
+        f"{server} refuses {who}{quoted}: set FACEMATCH_{setting}_USER and FACEMATCH_{setting}_PASSWORD to a user that "
         "it knows. `facematch grants` lists the users"
     )
 

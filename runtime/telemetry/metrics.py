@@ -30,7 +30,7 @@ def _nothing() -> Series:
 
 
 class CallbackGauge(Collector):
-    """A gauge whose series come and go: `ask` says at each scrape which there are. In other workers there are none."""
+    """A gauge whose series come and go: `source` returns them at each scrape. A gauge without a source has none."""
 
     def __init__(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> None:
         self.source: Callable[[], Series] = _nothing
@@ -97,7 +97,7 @@ READY = Gauge(
 )
 LOOP_SILENT_S = Gauge(
     "facematch_loop_silent_seconds",
-    "Since the worker's loop last moved, or was seen waiting for a server. Beyond 300, /healthz says that it hangs.",
+    "Since the worker's loop last moved, or was seen waiting for a server. Beyond 300, /healthz answers that it hangs.",
     ["worker"],
 )
 SERVER_RETRIES = Counter(

@@ -74,7 +74,7 @@ def serve(address: str, worker: str, health: Health = HEALTH) -> str:
     """Listen in a thread of its own until the process ends; returns the URL. Raises AddressError."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
-    disable_created_metrics()  # type: ignore[no-untyped-call] # they double what is scraped, and say nothing new
+    disable_created_metrics()  # type: ignore[no-untyped-call] # they double what is scraped, and hold nothing new
     READY.labels(worker).set_function(lambda: float(health.is_ready))
     LOOP_SILENT_S.labels(worker).set_function(lambda: health.silent_s)
     kind = _Server6 if ":" in host else _Server

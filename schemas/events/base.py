@@ -1,4 +1,4 @@
-"""What is said on the topics. Every event is immutable; its key and its meaning stand here and nowhere else."""
+"""The base of all events. Every event is immutable; its key and its meaning stand with its class and nowhere else."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ class Event(BaseModel):
     """What all events share: they are immutable, unknown fields are ignored, and they know their key.
 
     An event whose record has a null value stands in the key and the headers alone: it names these `NULL_HEADERS`, with
-    a JSON Schema of each, and says what it needs in words, `NULL_NEEDS`; `null_headers` and `from_null` write and read
+    a JSON Schema of each, and what it needs in words, `NULL_NEEDS`; `null_headers` and `from_null` write and read
     them.
     """
 

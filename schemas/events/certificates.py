@@ -68,7 +68,7 @@ class CompactionCertified(Event):
     recall: MeasuredRecall | None = Field(default=None, description="Absent where nobody is living.")
     pairs: PairCounts = Field(description="What was known of pairs, and what was put right.")
     checked: Count = Field(
-        description="Of whom nobody had said that they were compared: published as IndividualChecked."
+        description="How many individuals had no IndividualChecked of their revision: it was published."
     )
     in_service: bool = Field(
         description="Whether matchers were handed the index. One below the recall floor is not: the one before stays."

@@ -156,9 +156,9 @@ class EncodingComputed(IndividualEvent):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EncodingAsSent:
-    """What is sent as an EncodingComputed, and judged as that is but for its embedding, which is text still.
+    """An EncodingComputed as it was sent: checked as that is, but for its embedding, which still is text.
 
-    For whoever reads them by the million: `embeddings_of` reads and judges the embeddings of many at once.
+    To read millions: `embeddings_of` decodes and checks the embeddings of many at once.
     """
 
     collection: CollectionName

@@ -153,7 +153,7 @@ PairStatement = DuplicateFound | DuplicateRetracted
 class IndividualChecked(IndividualEvent):
     """An individual was compared with everyone registered before, or with the share of them that one shard keeps.
 
-    Where several shards share the work, everyone was compared once each of them has said so of the same revision.
+    Where several shards share the work, everyone was compared once each of them has published it for this revision.
     """
 
     encoder: EncoderId
@@ -166,7 +166,7 @@ class IndividualChecked(IndividualEvent):
         default=False,
         description="Whether more were found than there are DuplicateFound of them: those are of the nearest.",
     )
-    shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards says so, from 1.")
+    shard: int = Field(default=1, ge=1, le=MOST_SHARDS, description="Which of the shards compared, from 1.")
     shards: int = Field(default=1, ge=1, le=MOST_SHARDS, description="How many shards share the work.")
 
     @model_validator(mode="after")
@@ -189,7 +189,7 @@ class IndividualChecked(IndividualEvent):
 
 
 class PairDecided(Event):
-    """What a reviewer said of a pair of individuals; `a` has the smaller id.
+    """A reviewer's decision about a pair of individuals; `a` has the smaller id.
 
     It holds whatever becomes of their photos: of whichever revisions, by whichever encoder they are found.
     """
@@ -219,7 +219,7 @@ class PairDecided(Event):
 
 
 class KeyErased(Event):
-    """A null value: what was said under its key was about somebody who was erased. Forget it.
+    """A null value: what was published under its key was about somebody who was erased. Forget it.
 
     Headers: its collection.
     """

@@ -56,7 +56,7 @@ class Photo(BaseModel):
 
 
 class Registration(IndividualEvent):
-    """What a registration system says of an individual: the whole of it, not what changed."""
+    """An individual as the registration system knows it: the whole of it, not what changed."""
 
     photo: Photo = Field(description="The registration photo. It has one subject.")
     detector: Detector | None = Field(
@@ -109,7 +109,7 @@ class IndividualErased(Event):
         description="HMAC-SHA-256 of collection/individual_id, in hexadecimal: who has the key can ask for somebody, "
         "nobody can read from it who it is.",
     )
-    key_id: str = Field(pattern=r"^[0-9a-f]{8}$", description="Which key made the digest; it says nothing about it.")
+    key_id: str = Field(pattern=r"^[0-9a-f]{8}$", description="Which key made the digest; it reveals nothing of it.")
     revision: Revision
 
     @property

@@ -12,7 +12,7 @@ class BackgroundThreads:
     """Runs each piece of work in a thread of its own, one at a time over all partitions of the process.
 
     Two at once would each get half of the cores and need twice the memory. The threads are daemons: a process that is
-    told to stop does not wait for an index.
+    stopped does not wait for an index.
     """
 
     def __init__(self, threads: int) -> None:

@@ -211,7 +211,7 @@ class PartitionMatcher:
         """The offset below which everything is matched, as Redis knows it, else the group's committed one."""
         if matched is not None and matched > log_end:
             log.warning(
-                "Redis says that more is matched than the log has: it is another log",
+                "more is matched, by Redis, than the log has: it is another log",
                 partition=self.partition,
                 matched=matched,
                 log_end=log_end,
