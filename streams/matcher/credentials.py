@@ -3,13 +3,12 @@
 import ssl
 
 from faust import SASLCredentials, SSLCredentials
-from faust.types.auth import CredentialsT
 
 from runtime.servers.kafka import SASL_MECHANISM
 from schemas.settings import Settings
 
 
-def credentials(settings: Settings) -> CredentialsT | None:
+def credentials(settings: Settings) -> SASLCredentials | SSLCredentials | None:
     """The credentials, None where the broker wants neither TLS nor a password."""
     tls = ssl.create_default_context(cafile=settings.kafka_ca) if settings.kafka_tls else None
     if settings.kafka_user is not None and settings.kafka_password is not None:

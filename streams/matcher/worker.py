@@ -1,7 +1,7 @@
 """The matcher: Faust hands over `encodings`, a thread matches them, and only then are they acknowledged."""
 
 import asyncio
-from typing import Any
+import signal
 
 import faust
 import mode
@@ -22,10 +22,44 @@ from streams.matcher.partitions import Matcher
 log = structlog.stdlib.get_logger(__name__)
 
 
-def build_app(settings: Settings, shard: Shard) -> "faust.App":
+def build_app(settings: Settings, shard: Shard) -> faust.App:
     """The Faust application: one topic in, one agent, one batch at a time."""
     settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
-    app = faust.App(
+    app = _app(settings, shard)
+    matcher = _start_matcher(settings, shard)
+    _follow_assignments(app, matcher)
+    # The events that arrive while a batch is matched are the next batch: one if there is little to do, else many.
+    arrived: asyncio.Queue[faust.Event] = asyncio.Queue(settings.match_batch)
+
+    @app.agent(_encodings(app, settings), concurrency=1, name="match")
+    async def match(stream: faust.Stream) -> None:
+        async for event in stream.noack().events():
+            await arrived.put(event)
+
+    @app.task
+    async def work() -> None:
+        while True:
+            events = [await arrived.get()]
+            while len(events) < settings.match_batch and not arrived.empty():
+                events.append(arrived.get_nowait())
+            lost = await matcher.process([_record(event.message) for event in events])
+            for event in events:
+                if event.message.partition not in lost:
+                    event.ack()
+
+    @app.timer(interval=2.0, name="look after")
+    async def look_after(*_: object) -> None:
+        try:
+            await matcher.look_after()
+        except Exception as error:
+            await app.crash(error)
+            raise
+
+    return app
+
+
+def _app(settings: Settings, shard: Shard) -> faust.App:
+    return faust.App(
         full_name(matcher_of(shard).name, settings.namespace),
         broker=";".join(f"kafka://{address.strip()}" for address in settings.kafka.split(",")),
         broker_credentials=credentials(settings),
@@ -42,52 +76,29 @@ def build_app(settings: Settings, shard: Shard) -> "faust.App":
         agent_supervisor=mode.CrashingSupervisor,
         worker_redirect_stdouts=False,
     )
-    topic = app.topic(
+
+
+def _encodings(app: faust.App, settings: Settings) -> faust.Topic:
+    return app.topic(
         full_name(ENCODINGS.name, settings.namespace),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",
         value_serializer="raw",
     )
-    matcher = _start_matcher(settings, shard)
 
-    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+
+def _follow_assignments(app: faust.App, matcher: Matcher) -> None:
+    """Let the matcher have the partitions that Kafka assigns to this process, and no others."""
+
+    async def on_partitions_revoked(*_: object, **__: object) -> None:
         await matcher.give_up()
 
-    async def on_rebalance_complete(*_: Any, **__: Any) -> None:
+    async def on_rebalance_complete(*_: object, **__: object) -> None:
         await matcher.take_over({place.partition for place in app.consumer.assignment()})
 
     app.on_partitions_revoked.connect(on_partitions_revoked, weak=False)
     app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
-
-    # The events that arrive while a batch is matched are the next batch: one if there is little to do, else many.
-    arrived: asyncio.Queue[Any] = asyncio.Queue(settings.match_batch)
-
-    @app.agent(topic, concurrency=1, name="match")
-    async def match(stream: Any) -> None:
-        async for event in stream.noack().events():
-            await arrived.put(event)
-
-    @app.task  # type: ignore[untyped-decorator] # Faust's
-    async def work() -> None:
-        while True:
-            events = [await arrived.get()]
-            while len(events) < settings.match_batch and not arrived.empty():
-                events.append(arrived.get_nowait())
-            lost = await matcher.process([_record(event.message) for event in events])
-            for event in events:
-                if event.message.partition not in lost:
-                    event.ack()
-
-    @app.timer(interval=2.0, name="look after")  # type: ignore[untyped-decorator] # Faust's
-    async def look_after(*_: Any) -> None:
-        try:
-            await matcher.look_after()
-        except Exception as error:
-            await app.crash(error)
-            raise
-
-    return app
 
 
 def _start_matcher(settings: Settings, shard: Shard) -> Matcher:
@@ -102,7 +113,7 @@ def _start_matcher(settings: Settings, shard: Shard) -> Matcher:
 
 
 class _Worker(faust.Worker):
-    def _schedule_shutdown(self, number: Any) -> None:
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
         exit_within()
         super()._schedule_shutdown(number)
 
@@ -119,7 +130,7 @@ def run(settings: Settings, shard: Shard = Shard()) -> None:
     worker.execute_from_commandline()
 
 
-def _record(message: Any) -> StoredRecord:
+def _record(message: faust.Message) -> StoredRecord:
     return StoredRecord(
         topic=ENCODINGS.name,
         key=message.key,

@@ -1,0 +1,3 @@
+"""The part of mode-streaming 0.7 that is used here: https://github.com/faust-streaming/mode."""
+
+class CrashingSupervisor: ...
