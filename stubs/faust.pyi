@@ -23,7 +23,7 @@ class SASLCredentials:
 class SSLCredentials:
     def __init__(self, context: ssl.SSLContext | None = None) -> None: ...
 
-class Message:
+class _Message:
     """A record of Kafka. `timestamp` is in seconds since 1970."""
 
     key: bytes | None
@@ -33,30 +33,30 @@ class Message:
     offset: int
     timestamp: float
 
-class Event:
-    message: Message
+class EventT:
+    message: _Message
     def ack(self) -> bool: ...
 
 class Stream:
     def noack(self) -> Stream: ...
-    def events(self) -> AsyncIterator[Event]: ...
+    def events(self) -> AsyncIterator[EventT]: ...
 
-class Topic: ...
+class TopicT: ...
 
-class TopicPartition:
+class _TopicPartition:
     topic: str
     partition: int
 
-class Consumer:
-    def assignment(self) -> set[TopicPartition]: ...
+class _Consumer:
+    def assignment(self) -> set[_TopicPartition]: ...
 
-class Signal:
+class _Signal:
     def connect(self, fun: Callable[..., Awaitable[None]], *, weak: bool = True) -> object: ...
 
 class App:
-    consumer: Consumer
-    on_partitions_revoked: Signal
-    on_rebalance_complete: Signal
+    consumer: _Consumer
+    on_partitions_revoked: _Signal
+    on_rebalance_complete: _Signal
     def __init__(
         self,
         id: str,
@@ -83,9 +83,9 @@ class App:
         value_type: type[bytes],
         key_serializer: str,
         value_serializer: str,
-    ) -> Topic: ...
+    ) -> TopicT: ...
     def agent(
-        self, channel: Topic, *, name: str, concurrency: int = 1
+        self, channel: TopicT, *, name: str, concurrency: int = 1
     ) -> Callable[[Callable[[Stream], Awaitable[None]]], object]: ...
     def task(self, fun: _F) -> _F: ...
     def timer(self, interval: float, *, name: str | None = None) -> Callable[[_F], _F]: ...

@@ -186,9 +186,8 @@ class MemoryCheckpoints:
 class StepwiseBackground:
     """Keeps work until `step` runs it, in the thread of the caller."""
 
-    threads = 1
-
     def __init__(self) -> None:
+        self.threads = self.search_threads = 1
         self._waiting: list[Callable[[], None]] = []
 
     def begin(self, work: Callable[[], T]) -> "Future[T]":

@@ -198,7 +198,7 @@ class _Run:
         needed = self._needed_before(census.collection, encoder, len(ours))
         chosen = rows if len(ours) == people else rows.chosen(ours)
         segment = build_segment(chosen, threshold, floor, threads, needed, self._watch)
-        segment.index.set_num_threads(threads)
+        segment.use_threads(threads)
         del chosen
 
         def compared(count: int) -> None:

@@ -156,6 +156,12 @@ class Gallery:
             scope.segments = [segment for segment in scope.segments if segment.living]
         return sum(len(scope.segments) for _, _, scope in self.scopes()) < before
 
+    def use_threads(self, threads: int) -> None:
+        """See `Segment.use_threads`: of all segments that are here now."""
+        for _, _, scope in self.scopes():
+            for segment in scope.segments:
+                segment.use_threads(threads)
+
     def put_away(self, limit: int) -> None:
         """See `Collection.put_away`."""
         for collection in self.collections.values():

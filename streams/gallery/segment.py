@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.process.cores import cores
 from schemas.events.base import Member
 from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from streams.gallery.exact import SLACK, Hits, VectorRows, distances_of_pairs, half_norms, search_block
@@ -66,7 +65,7 @@ class Segment:
     and shares one node of the index. Raises ValueError where the parts do not belong together: when a segment is built,
     and when it is read again.
 
-    Queries run without Python's lock. `remove` masks a row; the index is never changed.
+    Queries run without Python's lock, in one thread until `use_threads`. `remove` masks a row; the index never changes.
     """
 
     def __init__(
@@ -82,7 +81,11 @@ class Segment:
         self.alive = np.ones(len(id_table), dtype=np.bool_)
         self.living = len(id_table)
         index.set_ef(quality.ef)
-        index.set_num_threads(cores())
+        self.use_threads(1)
+
+    def use_threads(self, threads: int) -> None:
+        """Search with so many threads from now on, of which each takes some of the probes."""
+        self.index.set_num_threads(threads)
 
     def __len__(self) -> int:
         return len(self.id_table)

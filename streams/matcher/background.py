@@ -15,9 +15,10 @@ class BackgroundThreads:
     stopped does not wait for an index.
     """
 
-    def __init__(self, threads: int) -> None:
-        """`threads`: of the processor, for one piece of work."""
-        self.threads = threads
+    def __init__(self, cores: int) -> None:
+        """`cores` of the processor are shared: a piece of work leaves one of them to matching."""
+        self.threads = max(1, cores - 1)
+        self.search_threads = cores
         self._one_at_a_time = threading.Lock()
 
     def begin(self, work: Callable[[], T]) -> "Future[T]":

@@ -56,7 +56,7 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
         ownership=Ownership(),
         erasures=ErasureLog(settings, group),
         checkpoints_of=lambda partition: CheckpointStore(settings, redis, shard, partition),
-        background=BackgroundThreads(max(1, cores() - 1)),  # one core is left to matching
+        background=BackgroundThreads(cores()),
         show=_Reports(patient_redis, settings, shard).show,
         tracer=tracer_of(settings, group),
     )

@@ -22,7 +22,7 @@ from streams.matcher.vitals import PartitionVitals
 T = TypeVar("T")
 
 
-class Log(Protocol):
+class EncodingLog(Protocol):
     """`encodings`, read by partition and offset beside the stream. Kept by `TopicLog`, and by `MemoryLog` in tests."""
 
     def span(self, partition: int) -> Span:
@@ -35,14 +35,14 @@ class Log(Protocol):
         """The records of those spans, in batches. Compaction may have left gaps."""
 
 
-class Publisher(Protocol):
+class RecordPublisher(Protocol):
     """Publishes records to Kafka."""
 
     def publish_all(self, records: Iterable[Record], before_each: Callable[[], None]) -> None:
         """Return once all are acknowledged. `before_each` is called before every record and after the last."""
 
 
-class Progress(Protocol):
+class ProgressStore(Protocol):
     """Up to where each partition is matched, kept in Redis."""
 
     def matched(self, partition: int) -> int | None:
@@ -84,9 +84,13 @@ class Checkpoints(Protocol):
 
 
 class BackgroundWork(Protocol):
-    """Runs work beside matching. `threads` are the threads that one piece of work may use."""
+    """Runs work beside matching.
+
+    One piece of work may use `threads` threads, a search by the thread that matches `search_threads`.
+    """
 
     threads: int
+    search_threads: int
 
     def begin(self, work: Callable[[], T]) -> "Future[T]":
         """Begin a piece of work. The future has its result, or what it raised."""
@@ -107,10 +111,10 @@ class MatcherContext:
 
     settings: Settings
     shard: Shard
-    log: Log
-    lookup: Log
-    publisher: Publisher
-    progress: Progress
+    log: EncodingLog
+    lookup: EncodingLog
+    publisher: RecordPublisher
+    progress: ProgressStore
     ownership: Ownership
     erasures: Erasures
     checkpoints_of: Callable[[int], Checkpoints]

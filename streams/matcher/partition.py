@@ -74,6 +74,7 @@ class PartitionMatcher:
         begin = 0
         if state is not None:
             self.gallery = gallery_of(state, context.shard, context.settings.max_collections)
+            self.gallery.use_threads(context.background.search_threads)
             begin = state.offset
         in_checkpoint, loaded_s = self.gallery.living, context.clock() - begun
         self.position = matched = self._matched(known, log_end)

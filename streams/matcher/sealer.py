@@ -103,6 +103,7 @@ class Sealer:
                 self._look_not_before = 0.0  # the others are taken before all are saved
                 if segment is None:
                     return
+                segment.use_threads(self._background.search_threads)
                 collection = self._gallery.collections.setdefault(compacted.collection, Collection())
                 collection.adopt_compacted(compacted.encoder, segment, compacted.made_at)
                 self._is_unsaved = True
@@ -158,6 +159,7 @@ class Sealer:
             )
 
             def finish() -> None:
+                segment.use_threads(self._background.search_threads)
                 self._gallery.collections[collection].adopt(encoder, sealed, segment)
                 self._is_unsaved = True
 

@@ -29,7 +29,7 @@ def build_app(settings: Settings, shard: Shard) -> faust.App:
     matcher = _start_matcher(settings, shard)
     _follow_assignments(app, matcher)
     # The events that arrive while a batch is matched are the next batch: one if there is little to do, else many.
-    arrived: asyncio.Queue[faust.Event] = asyncio.Queue(settings.match_batch)
+    arrived: asyncio.Queue[faust.EventT] = asyncio.Queue(settings.match_batch)
 
     @app.agent(_encodings(app, settings), concurrency=1, name="match")
     async def match(stream: faust.Stream) -> None:
@@ -42,7 +42,7 @@ def build_app(settings: Settings, shard: Shard) -> faust.App:
             events = [await arrived.get()]
             while len(events) < settings.match_batch and not arrived.empty():
                 events.append(arrived.get_nowait())
-            lost = await matcher.process([_record(event.message) for event in events])
+            lost = await matcher.process([_record(event) for event in events])
             for event in events:
                 if event.message.partition not in lost:
                     event.ack()
@@ -78,7 +78,7 @@ def _app(settings: Settings, shard: Shard) -> faust.App:
     )
 
 
-def _encodings(app: faust.App, settings: Settings) -> faust.Topic:
+def _encodings(app: faust.App, settings: Settings) -> faust.TopicT:
     return app.topic(
         full_name(ENCODINGS.name, settings.namespace),
         key_type=bytes,
@@ -130,7 +130,8 @@ def run(settings: Settings, shard: Shard = Shard()) -> None:
     worker.execute_from_commandline()
 
 
-def _record(message: faust.Message) -> StoredRecord:
+def _record(event: faust.EventT) -> StoredRecord:
+    message = event.message
     return StoredRecord(
         topic=ENCODINGS.name,
         key=message.key,

@@ -46,6 +46,7 @@ def million(matching: Matching, settings: Settings) -> None:
     begun = time.monotonic()
     rows = rows_of(vectors, 0)
     segment = build_segment(rows, max(THRESHOLDS), settings.recall_floor, cores(), DENSE_ENOUGH)
+    segment.use_threads(cores())
     report(f"{MILLION} sealed in {time.monotonic() - begun:.0f} s on {cores()} cores: {segment.quality}")
     efs = {max(THRESHOLDS): segment.quality.ef, min(THRESHOLDS): enough_for(segment, vectors, settings.recall_floor)}
     recall(segment, vectors, efs)

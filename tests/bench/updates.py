@@ -26,6 +26,7 @@ def updates(settings: Settings) -> None:
     size = settings.match_batch
     vectors = embeddings(SEALED + DELTA, SEED)
     segment = build_segment(rows_of(vectors[:SEALED], 0), settings.threshold, settings.recall_floor, cores())
+    segment.use_threads(cores())
     gallery = gallery_of(segment, rows_of(vectors[SEALED:], SEALED))
     known = np.random.default_rng(SEED).choice(SEALED + DELTA, BATCHES * size, replace=False)
     arrivals = {

@@ -66,7 +66,7 @@ class Process:
 class MatcherProcess(Process):
     """A matcher that has the partition or has not, as `Matcher` and Faust would run it."""
 
-    threads = 1
+    threads = search_threads = 1
 
     def __init__(self, world: "World", name: str) -> None:
         super().__init__(world, name)

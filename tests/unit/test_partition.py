@@ -251,6 +251,19 @@ def test_of_a_checkpoint_only_what_came_since_is_read(clock: Clock) -> None:
     assert second.gallery.living == first.gallery.living
 
 
+def test_sealed_and_restored_segments_are_searched_with_the_threads_of_matching(clock: Clock) -> None:
+    parts = MatcherParts(clock, delta_limit=10)
+    parts.background.search_threads = 3
+    parts.append(records_of(crowd(PEOPLE, seed=1)))
+    sealing = matcher_of(parts)
+    sealing.process(parts.records)
+    while parts.background.step():
+        sealing.tend()
+    for matcher in (sealing, matcher_of(parts)):
+        segments = [segment for _, _, scope in matcher.gallery.scopes() for segment in scope.segments]
+        assert [segment.index.num_threads for segment in segments] == [3] * len(segments) != []
+
+
 def test_a_checkpoint_ahead_of_what_redis_calls_matched_repeats_no_less_than_that(parts: MatcherParts) -> None:
     """Redis lost the matched offset: the group's committed one serves."""
     parts.append(records_of(crowd(PEOPLE, seed=1)))

@@ -75,7 +75,7 @@ class World:
             self.gallery,
             self.store,
             saved=0,
-            background=background or BackgroundThreads(1),
+            background=background or BackgroundThreads(2),
             clock=self.clock,
         )
 
@@ -280,6 +280,7 @@ def test_what_compaction_left_is_taken_over_once_and_saved(world: World) -> None
     world.tend_until_idle()
     scope = world.gallery.collections["c"].scopes["test"]
     assert (scope.segments, len(segment), len(scope.delta), world.gallery.living) == ([segment], 40, 20, 60)
+    assert segment.index.num_threads == 2
     assert [state.offset for state in world.store.saved] == [60]
     assert world.store.saved[0].scopes[0].compacted_at is not None
     world.clock.now += 2 * module._LOOKS_EVERY_S
