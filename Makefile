@@ -9,7 +9,7 @@ RESOLVE := uv pip compile --quiet --universal --generate-hashes --no-annotate --
 MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 
 .PHONY: help demo test test-faults simulate test-soak test-tls test-debezium bench bench-encoder bench-matcher bench-compaction bench-outbox bench-replay \
-	bench-metrics bench-erasure check check-deploy lock generate clean
+	bench-metrics bench-erasure bench-status check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made here
@@ -36,7 +36,7 @@ test-tls: $(INSTALLED) ## TLS of Redis and Postgres; needs Debian's: apt-get ins
 test-debezium: $(INSTALLED) ## Debezium in the place of the outbox's relay; needs Debian's postgresql
 	@$(BIN)/pytest -m debezium
 
-bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics bench-erasure ## the figures of the documents again; SMALL=1: only whether they run
+bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics bench-erasure bench-status ## the figures of the documents again; SMALL=1: only whether they run
 
 bench-encoder: $(INSTALLED) ## those of the encoder
 	@$(MEASURED) -m tests.bench.encoder
@@ -58,6 +58,9 @@ bench-metrics: $(INSTALLED) ## what metrics cost a worker, 2 minutes
 
 bench-erasure: $(INSTALLED) ## that of an erasure, of one person and of 500, 3 minutes
 	@$(MEASURED) -m tests.bench.erasure
+
+bench-status: $(INSTALLED) ## how long `facematch status` counts, with a million pairs; 2 minutes
+	@$(MEASURED) -m tests.bench.status
 
 check: $(INSTALLED) ## lint, format, types, import rules
 	@$(BIN)/ruff check .

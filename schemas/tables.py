@@ -126,7 +126,14 @@ duplicates = Table(
     CheckConstraint('individual_a COLLATE "C" < individual_b COLLATE "C"', name="duplicates_in_order"),
     Index("duplicates_a", "collection", "individual_a"),
     Index("duplicates_b", "collection", "individual_b"),
-    Index("duplicates_recorded", "recorded_at"),
+    Index("duplicates_recorded", "recorded_at", "pair_id"),
+    Index(
+        "duplicates_holding",
+        "collection",
+        "individual_a",
+        "individual_b",
+        postgresql_where=text("retracted IS NULL"),
+    ),
     comment="pairs of registrations that look like the same person: candidates for review, never verdicts",
 )
 

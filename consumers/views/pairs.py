@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, cast, exists, func, select, text, true, tuple_
 from sqlalchemy.engine import Connection
 
-from schemas.tables import duplicates, individuals, pair_verdicts
+from schemas.tables import decisions, duplicates, individuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,42 @@ class CurrentPair:
     decided_by: str | None = None
 
 
-_SAME_PAIR = and_(
-    *(duplicates.c[name] == pair_verdicts.c[name] for name in ("collection", "individual_a", "individual_b"))
+# Of two people the last decision counts, whichever photos and encoders their pair was found by. The view pair_verdicts
+# says the same, but sorts all decisions there are: too much for a page of pairs.
+_ABOUT_THEM = and_(
+    *(duplicates.c[name] == decisions.c[name] for name in ("collection", "individual_a", "individual_b"))
 )
+_IS_DECIDED = exists().where(_ABOUT_THEM)
 
 
-def current_pairs(
-    connection: Connection, collection: str | None = None, since: datetime | None = None, decided: bool = False
-) -> list[CurrentPair]:
-    """Pairs that hold, in the order in which they were recorded: of one collection, recorded at `since` or later.
+@dataclass(frozen=True, slots=True)
+class PairSelection:
+    """Which of the pairs that hold: of one collection, recorded at `since` or later.
 
-    Pairs on which a reviewer has decided are left out unless `decided`.
+    Pairs on which a reviewer has decided are left out unless `decided`. At most `limit` pairs, from the one that
+    follows the pair `after`, be that decided or retracted since; none follows an id that is unknown.
     """
+
+    collection: str | None = None
+    since: datetime | None = None
+    decided: bool = False
+    after: str | None = None
+    limit: int | None = None
+
+
+ALL_UNDECIDED = PairSelection()
+
+
+def current_pairs(connection: Connection, which: PairSelection = ALL_UNDECIDED) -> list[CurrentPair]:
+    """Pairs that hold, in the order in which they were recorded."""
     a, b = individuals.alias("a"), individuals.alias("b")
+    last = (
+        select(decisions.c.verdict, decisions.c.decided_by)
+        .where(_ABOUT_THEM)
+        .order_by(decisions.c.decided_at.desc(), decisions.c.event_id.desc())
+        .limit(1)
+        .lateral("last")
+    )
     query = (
         select(
             duplicates.c.pair_id,
@@ -50,21 +73,26 @@ def current_pairs(
             a.c.photo.label("photo_a"),
             b.c.photo.label("photo_b"),
             duplicates.c.recorded_at,
-            pair_verdicts.c.verdict,
-            pair_verdicts.c.decided_by,
         )
-        .outerjoin(pair_verdicts, _SAME_PAIR)
         .outerjoin(a, and_(a.c.collection == duplicates.c.collection, a.c.individual_id == duplicates.c.individual_a))
         .outerjoin(b, and_(b.c.collection == duplicates.c.collection, b.c.individual_id == duplicates.c.individual_b))
         .where(duplicates.c.retracted.is_(None))
         .order_by(duplicates.c.recorded_at, duplicates.c.pair_id)
+        .limit(which.limit)
     )
-    if not decided:
-        query = query.where(pair_verdicts.c.verdict.is_(None))
-    if collection is not None:
-        query = query.where(duplicates.c.collection == collection)
-    if since is not None:
-        query = query.where(duplicates.c.recorded_at >= since)
+    if which.decided:
+        query = query.add_columns(last.c.verdict, last.c.decided_by).outerjoin(last, true())
+    else:
+        query = query.where(~_IS_DECIDED)
+    if which.collection is not None:
+        query = query.where(duplicates.c.collection == which.collection)
+    if which.since is not None:
+        query = query.where(duplicates.c.recorded_at >= which.since)
+    if which.after is not None:
+        one = duplicates.alias("one")
+        recorded_at = select(one.c.recorded_at).where(one.c.pair_id == which.after).scalar_subquery()
+        place = tuple_(recorded_at, cast(which.after, duplicates.c.pair_id.type))
+        query = query.where(tuple_(duplicates.c.recorded_at, duplicates.c.pair_id) > place)
     return [CurrentPair(**row._mapping) for row in connection.execute(query)]
 
 
@@ -76,7 +104,7 @@ def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Cur
     since: datetime | None = None
     seen: set[str] = set()
     while True:
-        for pair in current_pairs(connection, collection, since):
+        for pair in current_pairs(connection, PairSelection(collection, since)):
             if pair.pair_id not in seen:
                 seen.add(pair.pair_id)
                 yield pair
@@ -88,14 +116,18 @@ def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Cur
 
 def count_pairs(connection: Connection) -> dict[str, tuple[int, int]]:
     """Current pairs by collection: on how many nobody has decided yet, and on how many somebody has."""
-    query = (
-        select(
-            duplicates.c.collection,
-            func.count() - func.count(pair_verdicts.c.verdict),
-            func.count(pair_verdicts.c.verdict),
-        )
-        .outerjoin(pair_verdicts, _SAME_PAIR)
+    holding = (
+        select(duplicates.c.collection, func.count())
         .where(duplicates.c.retracted.is_(None))
         .group_by(duplicates.c.collection)
     )
-    return {collection: (undecided, decided) for collection, undecided, decided in connection.execute(query)}
+    # Both sides come sorted from indexes, and no heap is read: a fifth of the work of a hash join, which Postgres
+    # would choose.
+    connection.execute(text("SET LOCAL enable_hashjoin = off; SET LOCAL enable_seqscan = off"))
+    decided = {row.collection: row[1] for row in connection.execute(holding.where(_IS_DECIDED))}
+    counts = {row.collection: row[1] for row in connection.execute(holding)}
+    connection.execute(text("SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_seqscan = DEFAULT"))
+    return {
+        collection: (counts[collection] - decided.get(collection, 0), decided.get(collection, 0))
+        for collection in counts
+    }

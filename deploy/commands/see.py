@@ -37,12 +37,21 @@ def duplicates(
     collection: Collection = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     decided: Annotated[bool, typer.Option("--decided", help="Those too on which a reviewer has decided.")] = False,
+    limit: Annotated[int | None, typer.Option(help="At most so many, the first that were found.", min=1)] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Those found after this pair: the last of the page before.", metavar="PAIR")
+    ] = None,
 ) -> None:
     """Pairs of registrations that look like the same person: candidates for review, never verdicts."""
+    from consumers.views.pairs import PairSelection
     from deploy.status.duplicates import print_duplicates
 
+    if follow and (limit is not None or after is not None):
+        raise UserError("--follow has neither --limit nor --after: it goes on without end")
+    last = None if after is None else _pair_id(after)
+    which = PairSelection(collection, decided=decided, after=last, limit=limit)
     with servers_expected():
-        print_duplicates(Terminal(), read_settings(), collection, follow, as_json, decided)
+        print_duplicates(Terminal(), read_settings(), which, follow, as_json)
 
 
 @app.command(rich_help_panel=SEE)
@@ -84,10 +93,7 @@ def decide(
     """
     from deploy.decision import decide as publish
 
-    try:
-        pair_id = str(UUID(pair))
-    except ValueError:
-        raise UserError(f"{pair}: a pair's id is a UUID; `facematch duplicates` shows them") from None
+    pair_id = _pair_id(pair)
     try:
         with servers_expected():
             event = publish(kafka_expected(read_settings()), pair_id, verdict, by, note)
@@ -95,6 +101,14 @@ def decide(
         raise UserError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
     what = "one person" if verdict == "same" else "two people"
     Terminal().plain(f"decided: {event.a} and {event.b} in {event.collection} are {what}")
+
+
+def _pair_id(text: str) -> str:
+    """Raises UserError of what is none."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise UserError(f"{text}: a pair's id is a UUID; `facematch duplicates` shows them") from None
 
 
 @app.command(rich_help_panel=SEE)

@@ -17,7 +17,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import Connection
 
 from consumers.views.individuals import count_states
-from consumers.views.pairs import CurrentPair, current_pairs
+from consumers.views.pairs import CurrentPair, PairSelection, current_pairs
 from deploy.compaction.run import run_compaction
 from deploy.demo.photos import fetch_demo_photos, pairs_to_find
 from deploy.local.stack import Stack, StackBusyError, hold
@@ -117,7 +117,7 @@ def _submit_and_watch(
         while True:
             states = count_states(connection).get(collection, {})
             now_done = sum(states.get(state, 0) for state in _PROCESSED)
-            for pair in current_pairs(connection, collection):
+            for pair in current_pairs(connection, PairSelection(collection)):
                 if pair.pair_id not in seen:
                     seen[pair.pair_id] = pair
                     progress.console.print(describe(pair), soft_wrap=True, highlight=False)

@@ -7,22 +7,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from consumers.views.pairs import CurrentPair, current_pairs, follow_pairs
+from consumers.views.pairs import CurrentPair, PairSelection, current_pairs, follow_pairs
 from runtime.servers.postgres import postgres_engine
 from schemas.settings import Settings
 
 
-def print_duplicates(
-    console: Console, settings: Settings, collection: str | None, follow: bool, as_json: bool, decided: bool
-) -> None:
-    """Print the current pairs as a table; a line each while following, or as JSON. `decided`: decided ones too."""
+def print_duplicates(console: Console, settings: Settings, which: PairSelection, follow: bool, as_json: bool) -> None:
+    """Print current pairs as a table, or as JSON; a line each while following, when all of a collection are shown."""
     engine = postgres_engine(settings)
     with engine.connect() as connection:
         if follow:
-            for new in follow_pairs(connection, collection):
+            for new in follow_pairs(connection, which.collection):
                 if new is not None:
                     console.print(_json(new) if as_json else _line(new), soft_wrap=True, highlight=False, markup=False)
-        pairs = current_pairs(connection, collection, decided=decided)
+        pairs = current_pairs(connection, which)
     if as_json:
         for pair in pairs:
             console.print(_json(pair), soft_wrap=True, highlight=False, markup=False)
@@ -40,7 +38,7 @@ def print_duplicates(
             name += f"\n[bold]{pair.verdict}[/], says {escape(str(pair.decided_by))}"
         table.add_row(name, f"{pair.distance:.3f}", recorded, *cells)
     console.print(table)
-    of_whom = "" if decided else " on which nobody has decided"
+    of_whom = "" if which.decided else " on which nobody has decided"
     console.print(f"{len(pairs)} pairs{of_whom}: candidates for a person to review, never verdicts")
 
 

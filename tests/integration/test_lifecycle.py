@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from redis import Redis
 from sqlalchemy import select
 
-from consumers.views.pairs import CurrentPair, current_pairs
+from consumers.views.pairs import CurrentPair, PairSelection, current_pairs
 from deploy.erasure.erase import ErasureRun
 from deploy.erasure.file import Leaving
 from deploy.erasure.topics import Person, PlaceContent
@@ -262,7 +262,7 @@ def test_a_decision_holds_in_any_order_through_replays_updates_and_for_every_enc
     assert shown() == {"a": (["b"], ["b"]), "b": (["a"], ["a"])}
     with world.connect() as connection:
         assert len(connection.execute(select(decisions)).all()) == 3
-        (pair,) = current_pairs(connection, decided=True)
+        (pair,) = current_pairs(connection, PairSelection(decided=True))
     assert (pair.verdict, pair.decided_by) == ("same", "late")
     assert_as_the_oracle(world)
 

@@ -1,5 +1,6 @@
 """One revision with two contents, and pairs of revisions that are past: what the tables have, and who sees it."""
 
+import itertools
 import json
 import random
 
@@ -12,11 +13,12 @@ from typer.testing import CliRunner
 
 from consumers.sink.gauges import TableGauges
 from consumers.sink.postgres import PostgresTables
+from consumers.views.pairs import PairSelection, count_pairs, current_pairs
 from deploy.cli import app
 from schemas.envelope import announce
 from schemas.erased import NOBODY, ErasureKey
 from schemas.events.base import Event, Member
-from schemas.events.pairs import DuplicateFound, IndividualChecked, RetractionReason
+from schemas.events.pairs import DuplicateFound, IndividualChecked, PairDecided, RetractionReason
 from schemas.events.registrations import IndividualCreated, IndividualUpdated, Photo
 from schemas.tables import duplicates, individual_duplicates, individuals
 from tests.encodings import computed
@@ -133,6 +135,31 @@ def test_a_pair_of_a_revision_that_is_past_is_none(world: World, seed: int) -> N
     assert reasons == {"a": RetractionReason.UPDATED, "g": RetractionReason.UPDATED}
     write(world, [found(("a", 1), ("b", 1))], [found(("a", 2), ("b", 1))])
     assert world.pairs() == {("a", "b"), ("c", "d"), ("e", "f"), ("i", "j")}
+
+
+def test_pairs_are_listed_page_by_page_and_counted_by_what_is_decided(world: World) -> None:
+    """Decided by name: a pair of another encoder is decided too, and no pair twice by two decisions."""
+    names = "abcdefg"
+    decisions: list[Event] = [
+        PairDecided(collection="c", encoder=encoder, a="a", b="b", verdict=verdict, by="x")
+        for encoder, verdict in (("e", "different"), ("e", "same"), ("another", "same"))
+    ]
+    elsewhere = found(("a", 1), ("b", 1)).model_copy(update={"collection": "d"})
+    past: list[Event] = [found(("y", 1), ("z", 1)), checked("y", 2)]
+    chain: list[list[Event]] = [[found((a, 1), (b, 1))] for a, b in itertools.pairwise(names)]
+    write(world, *chain, decisions, [elsewhere], past)
+    with world.connect() as connection:
+        assert count_pairs(connection) == {"c": (5, 1), "d": (1, 0)}
+        everything = current_pairs(connection, PairSelection("c", decided=True))
+        assert [pair.individual_a + pair.individual_b for pair in everything] == ["ab", "bc", "cd", "de", "ef", "fg"]
+        assert [pair.verdict for pair in everything] == ["same", *[None] * 5]
+        pages = [current_pairs(connection, PairSelection("c", limit=2))]
+        while pages[-1]:
+            pages.append(current_pairs(connection, PairSelection("c", after=pages[-1][-1].pair_id, limit=2)))
+    assert [len(page) for page in pages] == [2, 2, 1, 0]
+    assert [pair.pair_id for page in pages for pair in page] == [pair.pair_id for pair in everything[1:]]
+    lines = facematch(world, "duplicates", "--json", "--limit", "1", "--after", everything[2].pair_id).splitlines()
+    assert [json.loads(line)["individual_b"] for line in lines] == ["e"]
 
 
 def near(embedding: NDArray[np.float32], distance: float) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Whose revision was registered with two contents; both are compared by their SHA-256, `content`.
 
-The comments of two times say what is in them by now.
+Two indexes of pairs: by which they are counted, and listed page by page. The comments of two times say what is in them
+by now.
 """
 
 import sqlalchemy as sa
@@ -158,11 +159,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("conflicting"),
     )
     op.execute(VIEW)
+    op.create_index(
+        "duplicates_holding",
+        "duplicates",
+        ["collection", "individual_a", "individual_b"],
+        postgresql_where=sa.text("retracted IS NULL"),
+    )
+    op.drop_index("duplicates_recorded", "duplicates")
+    op.create_index("duplicates_recorded", "duplicates", ["recorded_at", "pair_id"])
 
 
 def downgrade() -> None:
     for (table, column), (before, now) in COMMENTS.items():
         op.alter_column(table, column, comment=before, existing_comment=now)
+    op.drop_index("duplicates_recorded", "duplicates")
+    op.create_index("duplicates_recorded", "duplicates", ["recorded_at"])
+    op.drop_index("duplicates_holding", "duplicates")
     op.execute("DROP VIEW individual_duplicates")
     op.execute(VIEW_BEFORE)
     op.drop_index("individuals_conflicting", "individuals")
