@@ -1,9 +1,11 @@
 """What the topics hold of people: all of them are looked for in one pass."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import accumulate
 from typing import NamedTuple
 
 from deploy.erasure.needles import Needles
@@ -16,6 +18,7 @@ from schemas.events.registrations import Registration
 from schemas.settings import Settings
 from schemas.topics import COMPACTED_WITHIN, Cleanup, Topic
 
+_BETWEEN = b"\n"  # stands in no id
 OnPlace = Callable[[str], None]
 
 
@@ -106,8 +109,8 @@ class TopicSearch:
             total, done = sum(span.size for span in spans.values()), 0
             report(name)
             for batch in log.read(spans):
-                for record in batch:
-                    self._note(record)
+                for record, named in zip(batch, self._named_in(batch), strict=True):
+                    self._note(record, named)
                 done += len(batch)
                 if done % 10_000 < len(batch):
                     report(f"{name}, {done / total:.0%}")
@@ -123,12 +126,20 @@ class TopicSearch:
         for person, seen in self._seen.items():
             yield from ((vector, person) for vector in seen.vectors)
 
-    def _note(self, record: StoredRecord) -> None:
+    def _named_in(self, batch: Sequence[StoredRecord]) -> list[set[Person]]:
+        """Whose ids stand in the value of each. All values are searched at once: one by one took ten times as long."""
+        values = [record.value or b"" for record in batch]
+        ends = list(accumulate(len(value) + len(_BETWEEN) for value in values))
+        named: list[set[Person]] = [set() for _ in values]
+        for end, people in self._needles.find(_BETWEEN.join(values)):
+            named[bisect_left(ends, end)] |= people
+        return named
+
+    def _note(self, record: StoredRecord, named: set[Person]) -> None:
         key, event = record.key or b"", None
         about = self._owners(key)
         if record.value is None:
             about |= self._of_pair.get(key, set())
-        named = {person for _, people in self._needles.find(record.value or b"") for person in people}
         if not about and not named:
             return
         if record.value is not None:
