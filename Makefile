@@ -12,8 +12,8 @@ MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 	bench-metrics bench-erasure bench-status check check-deploy lock generate clean
 .DEFAULT_GOAL := help
 
-help: ## what can be made here
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 27
 
 demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder for your own
 	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -38,25 +38,25 @@ test-debezium: $(INSTALLED) ## Debezium in the place of the outbox's relay; need
 
 bench: bench-encoder bench-matcher bench-compaction bench-outbox bench-replay bench-metrics bench-erasure bench-status ## the figures of the documents again; SMALL=1: only whether they run
 
-bench-encoder: $(INSTALLED) ## those of the encoder
+bench-encoder: $(INSTALLED) ## figures of the encoder
 	@$(MEASURED) -m tests.bench.encoder
 
-bench-matcher: $(INSTALLED) ## those of the matcher, 20 minutes; PARTS="throughput latency" for some of them
+bench-matcher: $(INSTALLED) ## figures of the matcher, 20 minutes; PARTS="throughput latency" for some of them
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.matcher $(PARTS)
 
-bench-compaction: $(INSTALLED) ## those of compaction, half an hour; PARTS="latency" for some of them
+bench-compaction: $(INSTALLED) ## figures of compaction, half an hour; PARTS="latency" for some of them
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.compaction $(PARTS)
 
-bench-outbox: $(INSTALLED) ## that of the outbox, 2 minutes
+bench-outbox: $(INSTALLED) ## figures of the outbox, 2 minutes
 	@$(MEASURED) -m tests.bench.outbox
 
-bench-replay: $(INSTALLED) ## those of a replay, 3 minutes
+bench-replay: $(INSTALLED) ## figures of a replay, 3 minutes
 	@$(MEASURED) -m tests.bench.replay
 
 bench-metrics: $(INSTALLED) ## what metrics cost a worker, 2 minutes
 	@OPENBLAS_NUM_THREADS=1 $(MEASURED) -m tests.bench.metrics
 
-bench-erasure: $(INSTALLED) ## that of an erasure, of one person and of 500, 3 minutes
+bench-erasure: $(INSTALLED) ## figures of an erasure, of one person and of 500, 3 minutes
 	@$(MEASURED) -m tests.bench.erasure
 
 bench-status: $(INSTALLED) ## how long `facematch status` counts, with a million pairs; 2 minutes

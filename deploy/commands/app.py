@@ -72,7 +72,7 @@ def main(
     ] = False,
 ) -> None:
     """Configure the log: lines on standard error, warnings only until a worker begins."""
-    logs.configure(logs.Log(_chosen_format(), verbose=verbose))
+    logs.configure(logs.LogStyle(_chosen_format(), verbose=verbose))
 
 
 def _chosen_format() -> LogFormat | None:

@@ -23,8 +23,8 @@ from schemas.topics import ENCODINGS, REJECTIONS, Topic, topic_named
 _BROKEN_SHOWN = 5
 
 
-class OnProgress(Protocol):
-    """Told what is done, how far it is, and how far it goes."""
+class OnReading(Protocol):
+    """Called while records are read: what is done, how many records of how many."""
 
     def __call__(self, what: str, done: int, total: int) -> None: ...
 
@@ -40,7 +40,7 @@ class Survey:
         self,
         settings: Settings,
         selection: Selection,
-        progress: OnProgress,
+        progress: OnReading,
         source: Mapping[int, Span] | None = None,
     ) -> None:
         self._settings = settings

@@ -31,7 +31,7 @@ _FRAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogStyle:
     """How a process logs. `fields` stand in every JSON line."""
 
     chosen: LogFormat | None = None
@@ -45,7 +45,7 @@ class Log:
         return self.chosen or (format_of_workers() if self.is_worker else "text")
 
 
-_current: Log | None = None
+_current: LogStyle | None = None
 
 
 class _StandardError(logging.Handler):
@@ -64,7 +64,7 @@ class _StandardError(logging.Handler):
                 sys.stderr.write(f"a log line of {record.name} could not be written\n")
 
 
-def configure(log: Log) -> None:
+def configure(log: LogStyle) -> None:
     """Log to standard error from now on: of workers their progress, else warnings; `verbose`: each individual."""
     global _current  # noqa: PLW0603 - of this process, as all of Python's logging is
     _current = log
@@ -92,10 +92,10 @@ def format_of_workers() -> LogFormat:
 
 def become_worker(worker: str, namespace: str) -> None:
     """Log as a worker of that name from now on."""
-    configure(replace(_current or Log(), is_worker=True, fields={"worker": worker, "namespace": namespace}))
+    configure(replace(_current or LogStyle(), is_worker=True, fields={"worker": worker, "namespace": namespace}))
 
 
-def current() -> Log | None:
+def current() -> LogStyle | None:
     """How this process logs, to be handed to those that it starts."""
     return _current
 
@@ -117,7 +117,7 @@ def through_stdlib() -> None:
     )
 
 
-def formatter(log: Log) -> logging.Formatter:
+def formatter(log: LogStyle) -> logging.Formatter:
     """The formatter of records, of ours and of libraries. Tracebacks come without the values of variables."""
 
     def with_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

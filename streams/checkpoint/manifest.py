@@ -13,17 +13,17 @@ class UnusableError(Exception):
     """A checkpoint that cannot be used. The text says why; the state comes from the log."""
 
 
-class _Model(BaseModel):
+class _ManifestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BlobPart(_Model):
+class BlobPart(_ManifestModel):
     """A file, cut into chunks, each with its SHA-256."""
 
     checksums: tuple[str, ...]
 
 
-class Blob(_Model):
+class Blob(_ManifestModel):
     """Files by name that belong together. Written once, never changed."""
 
     id: str
@@ -43,7 +43,7 @@ class Blob(_Model):
         return [f"{self.id}:{name}:{number}" for number in range(len(self.parts[name].checksums))]
 
 
-class SegmentEntry(_Model):
+class SegmentEntry(_ManifestModel):
     """A sealed segment."""
 
     blob: Blob
@@ -51,7 +51,7 @@ class SegmentEntry(_Model):
     quality: IndexQuality
 
 
-class ScopeEntry(_Model):
+class ScopeEntry(_ManifestModel):
     """One encoder in one collection. `rest`: the rows that are not sealed, and which sealed rows are masked."""
 
     collection: str
@@ -62,14 +62,14 @@ class ScopeEntry(_Model):
     begun_at: datetime | None = None
 
 
-class AbsentEntry(_Model):
+class AbsentEntry(_ManifestModel):
     """Individuals without a vector."""
 
     collection: str
     blob: Blob
 
 
-class _Document(_Model):
+class _Document(_ManifestModel):
     """A document in one value of Redis."""
 
     format: Literal[1] = 1

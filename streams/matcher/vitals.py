@@ -13,11 +13,11 @@ from streams.gallery.gallery import Gallery
 from streams.gallery.segment import IndexQuality
 
 
-class _Model(BaseModel):
+class _VitalsModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class SegmentVitals(_Model):
+class SegmentVitals(_VitalsModel):
     """A sealed segment."""
 
     rows: int
@@ -25,7 +25,7 @@ class SegmentVitals(_Model):
     quality: IndexQuality
 
 
-class ScopeVitals(_Model):
+class ScopeVitals(_VitalsModel):
     """One encoder in one collection. `people`: living rows; `delta`: rows that are searched exactly."""
 
     collection: str
@@ -37,7 +37,7 @@ class ScopeVitals(_Model):
     begun_at: datetime | None = None
 
 
-class PartitionVitals(_Model):
+class PartitionVitals(_VitalsModel):
     """The vitals of a partition at the time `at`. Everything below offset `matched` is matched."""
 
     partition: int

@@ -19,7 +19,7 @@ def sized(full: T, small: T) -> T:
 
 def begin_benchmark() -> None:
     """Print the machine's processor, cores, memory and Python. Log lines go to stderr, beside the tables."""
-    logs.configure(logs.Log("text"))
+    logs.configure(logs.LogStyle("text"))
     information = Path("/proc/cpuinfo").read_text()
     names = [line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("model name")]
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

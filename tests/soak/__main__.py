@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=40, help="happenings a second")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    logs.configure(logs.Log("text"))
+    logs.configure(logs.LogStyle("text"))
     with running_servers(report) as (stack, lines, folder):
         world = World(stack, lines, folder / "data", delta_limit=1000, encoder_processes=1)
         world.start("encode-cpu", "match", "sink")

@@ -27,7 +27,7 @@ from schemas.settings import LogFormat
 from tests.conftest import Make
 
 PHOTO = np.random.default_rng(1).bytes(3000)
-BEGIN = "from runtime.telemetry import logs; logs.configure(logs.Log()); logs.become_worker('w', 'n')\n"
+BEGIN = "from runtime.telemetry import logs; logs.configure(logs.LogStyle()); logs.become_worker('w', 'n')\n"
 TEXT = base64.b64encode(PHOTO).decode()
 
 
@@ -38,7 +38,7 @@ class Colour(StrEnum):
 class Lines:
     """What is written at INFO, by our loggers and by others."""
 
-    def __init__(self, log: logs.Log) -> None:
+    def __init__(self, log: logs.LogStyle) -> None:
         self.stream = io.StringIO()
         handler = logging.StreamHandler(self.stream)
         handler.setFormatter(logs.formatter(log))
@@ -65,14 +65,14 @@ def form(request: pytest.FixtureRequest) -> LogFormat:
 
 @pytest.fixture
 def lines(form: LogFormat) -> Iterator[Lines]:
-    found = Lines(logs.Log(form, fields={"worker": "w", "namespace": "n"}))
+    found = Lines(logs.LogStyle(form, fields={"worker": "w", "namespace": "n"}))
     yield found
     found.library.handlers = []
 
 
 @pytest.fixture
 def as_json() -> Iterator[Lines]:
-    found = Lines(logs.Log("json", fields={"worker": "w", "namespace": "n"}))
+    found = Lines(logs.LogStyle("json", fields={"worker": "w", "namespace": "n"}))
     yield found
     found.library.handlers = []
 
@@ -190,7 +190,7 @@ def test_texts_that_operators_need_stay_as_they_are(text: str) -> None:
 
 
 def test_a_line_that_cannot_be_written_stops_nobody_and_is_not_said_another_way() -> None:
-    text = "logs.configure(logs.Log('text', is_worker=True)); import logging, structlog; photo = 'QUJD' * 10\n"
+    text = "logs.configure(logs.LogStyle('text', is_worker=True)); import logging, structlog; photo = 'QUJD' * 10\n"
     fail = "logging.getLogger('a').warning('%d', photo); structlog.stdlib.get_logger('b').warning('after')"
     done = subprocess.run([sys.executable, "-c", BEGIN + text + fail], capture_output=True, text=True, check=True)
     assert "a log line of a could not be written" in done.stderr
@@ -201,10 +201,10 @@ def test_a_line_that_cannot_be_written_stops_nobody_and_is_not_said_another_way(
 def test_workers_lines_are_json_where_nobody_looks_and_text_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for is_looked_at, expected in ((True, "text"), (False, "json")):
         monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda seen=is_looked_at: seen))
-        assert logs.Log(is_worker=True).format == expected
-        assert logs.Log().format == "text"
-        assert logs.Log("text", is_worker=True).format == "text"
-        assert logs.Log("json").format == "json"
+        assert logs.LogStyle(is_worker=True).format == expected
+        assert logs.LogStyle().format == "text"
+        assert logs.LogStyle("text", is_worker=True).format == "text"
+        assert logs.LogStyle("json").format == "json"
 
 
 def run(code: str) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def now_at(task: int | None) -> None:
         _current.value = _NO_TASK if task is None else task
 
 
-def _serve(connection: Connection, current: Any, log: logs.Log | None, program: Program[Any, Any]) -> None:
+def _serve(connection: Connection, current: Any, log: logs.LogStyle | None, program: Program[Any, Any]) -> None:
     global _current  # noqa: PLW0603 - see there
     _current = current
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
