@@ -203,7 +203,7 @@ class LogPromises:
             assert spans[2] == Span(1, 1)
             assert not any(span.size for span in spans.values())
 
-    def test_the_offset_of_a_group_is_told_and_reading_commits_none(self, broker: Broker) -> None:
+    def test_the_offset_of_a_group_is_returned_and_reading_commits_none(self, broker: Broker) -> None:
         broker.write(2, *map(str, range(10)))
         with broker.open("sink") as log:
             assert values(log.read({2: Span(0, 10)}))

@@ -325,7 +325,7 @@ def test_all_comes_right_while_everyone_arrives_and_compactions_die(make_world: 
     assert world.restarts() == {}
 
 
-def test_one_that_is_told_to_stop_gives_its_lease_back(make_world: MakeWorld) -> None:
+def test_one_that_is_stopped_gives_its_lease_back(make_world: MakeWorld) -> None:
     """Or else the next would have to wait for it to run out."""
     world = make_world()
     publish(world, crowd(3000, seed=1))
@@ -396,7 +396,9 @@ def test_one_that_was_frozen_past_its_lease_changes_nothing(
     assert chunks(world) == named(world)
 
 
-def test_one_that_stood_still_says_and_stores_nothing(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_stood_still_publishes_and_stores_nothing(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world()
     publish(world, crowd(100, seed=1))
     commit(world, 100)  # all pairs are missing: there is much to say
@@ -528,7 +530,7 @@ def test_a_collection_in_which_nobody_is_left_is_certified(make_world: MakeWorld
 
 
 @pytest.mark.faults
-def test_what_others_said_meanwhile_is_not_hidden(make_world: MakeWorld) -> None:
+def test_what_others_published_meanwhile_is_not_hidden(make_world: MakeWorld) -> None:
     """Kafka keeps the last record of a pair: a retraction that comes late must not be it."""
     world = matched(make_world, 600)
     assert_as_the_oracle(world)

@@ -91,12 +91,12 @@ def members(world: World) -> int:
 
 
 @pytest.mark.faults
-def test_a_matcher_stopped_for_12_seconds_says_nothing_outdated(make_world: MakeWorld) -> None:
+def test_a_matcher_stopped_for_12_seconds_publishes_nothing_outdated(make_world: MakeWorld) -> None:
     stop_for(make_world, 12, 2_000)
 
 
 @pytest.mark.faults
-def test_a_matcher_stopped_for_two_minutes_says_nothing_outdated(make_world: MakeWorld) -> None:
+def test_a_matcher_stopped_for_two_minutes_publishes_nothing_outdated(make_world: MakeWorld) -> None:
     world = stop_for(make_world, 120, 12_000)
     for name in ("match", "match-2"):  # what they have stored must not be outdated either
         world.workers[name].stop()

@@ -37,7 +37,7 @@ def outage(make_world: MakeWorld, photos: Path, folder: Path, server: str, secon
 
 
 @pytest.mark.faults
-def test_workers_stop_when_told_to_though_kafka_is_away(make_world: MakeWorld, photos: Path, tmp_path: Path) -> None:
+def test_workers_stop_on_a_signal_though_kafka_is_away(make_world: MakeWorld, photos: Path, tmp_path: Path) -> None:
     """A commit, or a client that is closed, would wait for the broker for ever."""
     files = make_faces(photos, tmp_path / "photos", 60)
     world = make_world(encoder_processes=1)

@@ -218,7 +218,7 @@ def test_what_the_matcher_has_not_reached_is_its_business(events: list[EncodingE
     assert not any(a in later or b in later for a, _, b, _ in found)
 
 
-def test_of_whom_changed_since_nothing_is_said(events: list[EncodingEvent]) -> None:
+def test_of_whom_changed_since_nothing_is_published(events: list[EncodingEvent]) -> None:
     """Not retracted, not found: neither who came, nor who was updated or erased between the census and now."""
     records = matched(events, THRESHOLD)
     census, since = census_of(events[:1000]), census_of(events[1000:]).id_table
@@ -258,7 +258,7 @@ def test_where_the_last_word_and_the_one_that_counts_differ_both_are_put_right(
     assert_same(after(log, audited(census_of(events), log)), true(events))
 
 
-def test_a_finding_with_a_wrong_distance_is_said_anew(events: list[EncodingEvent]) -> None:
+def test_a_finding_with_a_wrong_distance_is_published_again(events: list[EncodingEvent]) -> None:
     records = matched(events, THRESHOLD)
     findings = [decode(record).event for record in records]
     wrong = next(at for at, one in enumerate(findings) if said(records[at : at + 1]).keys() <= true(events).keys())
@@ -270,7 +270,7 @@ def test_a_finding_with_a_wrong_distance_is_said_anew(events: list[EncodingEvent
     assert_same(after(records, (rows, judged)), true(events))
 
 
-def test_what_is_found_comes_after_what_was_said_of_the_pair(events: list[EncodingEvent]) -> None:
+def test_what_is_found_comes_after_what_was_published_of_the_pair(events: list[EncodingEvent]) -> None:
     records = matched(events, THRESHOLD)
     findings = Findings()
     findings.add(records)
@@ -281,7 +281,7 @@ def test_what_is_found_comes_after_what_was_said_of_the_pair(events: list[Encodi
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_of_each_newcomer_the_nearest_are_due(events: list[EncodingEvent], limit: int) -> None:
+def test_of_each_newcomer_the_nearest_are_required(events: list[EncodingEvent], limit: int) -> None:
     """Those that the matcher publishes; and what it published beyond, under another limit, is true and stays."""
     everyone = list(oracle.living(events).values())[:200]
     alike = [*everyone, *twins(everyone, "x"), *twins(everyone, "y"), *twins(everyone, "z")]
@@ -294,7 +294,7 @@ def test_of_each_newcomer_the_nearest_are_due(events: list[EncodingEvent], limit
 
 
 @pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)])
-def test_whoever_was_not_said_to_be_compared_is_known(events: list[EncodingEvent], shard: Shard) -> None:
+def test_individuals_without_a_check_are_known(events: list[EncodingEvent], shard: Shard) -> None:
     records = published(events, shard=shard)
     census, since = census_of(events[:1400]), census_of(events[1400:]).id_table
     assert unchecked(census, records, shard, since) == set()
@@ -334,7 +334,7 @@ def test_how_many_each_has_a_pair_with_is_what_the_matcher_says(events: list[Enc
     assert max(said.values()) > 1
 
 
-def test_of_nobody_nothing_is_due_and_all_is_retracted(events: list[EncodingEvent]) -> None:
+def test_of_nobody_nothing_is_required_and_all_is_retracted(events: list[EncodingEvent]) -> None:
     """An encoder that nobody's latest embedding is of any more."""
     records = matched(events, THRESHOLD)
     moved = [

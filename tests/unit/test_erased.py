@@ -46,7 +46,7 @@ def decided(a: str, b: str, hours: float) -> Message[Event]:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_what_is_said_of_an_erased_revision_does_not_count_and_of_a_later_one_does(order: int) -> None:
+def test_an_event_of_an_erased_revision_does_not_count_and_of_a_later_one_does(order: int) -> None:
     erased = registry(*[("a", 3, 1), ("a", 2, 0)][::order])
     assert [erased.forbids(checked("a", revision)) for revision in (1, 3, 4)] == [True, True, False]
     assert not erased.forbids(checked("b", 1))

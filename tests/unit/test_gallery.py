@@ -36,11 +36,11 @@ FEW = 3  # findings of one newcomer: often there are more
 
 @dataclass
 class Holder:
-    """A gallery, what was said so far, and what is about to be sealed."""
+    """A gallery, what was published so far, and what is about to be sealed."""
 
     gallery: Gallery = field(default_factory=Gallery)
     limit: int = FEW
-    said: Consequences = field(default_factory=Consequences)
+    published: Consequences = field(default_factory=Consequences)
     offset: int = 0
     under_way: list[tuple[str, str, DeltaRows]] = field(default_factory=list)
     log: dict[int, StoredRecord] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class Holder:
         self.log |= {record.offset: record for record in records}
         rules = Rules(lambda _: THRESHOLD, self.limit, erased, self.encoding_at, lambda: now)
         one = match(self.gallery, records, rules)
-        self.said.publish += one.publish
-        self.said.renew += one.renew
+        self.published.publish += one.publish
+        self.published.renew += one.renew
         self.offset = max([self.offset, *(record.offset + 1 for record in records)])
 
     def encoding_at(self, offset: int) -> EncodingComputed | None:
@@ -151,8 +151,8 @@ LOGS = st.lists(EVENTS, max_size=40, unique_by=lambda event: (event.key, event.r
 
 
 def check_same(one: Holder, other: Holder, logged: list[Logged]) -> None:
-    assert one.said.publish == other.said.publish
-    assert one.said.renew == other.said.renew
+    assert one.published.publish == other.published.publish
+    assert one.published.renew == other.published.renew
     assert one.gallery.living == other.gallery.living
     for event in logged:
         latest = [holder.gallery.collections[event.collection].find(event.individual_id) for holder in (one, other)]
@@ -176,7 +176,9 @@ def go_on(holders: list[Holder], log: list[StoredRecord], begin: int, data: st.D
 
 @settings(max_examples=150, deadline=None)
 @given(LOGS, st.data())
-def test_what_is_said_does_not_depend_on_how_the_gallery_holds_it(logged: list[Logged], data: st.DataObject) -> None:
+def test_what_is_published_does_not_depend_on_how_the_gallery_keeps_it(
+    logged: list[Logged], data: st.DataObject
+) -> None:
     """Sealed in random moments, adopted records later, put away, tidied, packed: always as if nothing ever were."""
     log = log_of(logged)
     holder, plain = Holder(), Holder()
@@ -198,7 +200,9 @@ def test_what_is_said_does_not_depend_on_how_the_gallery_holds_it(logged: list[L
 
 @pytest.mark.parametrize("sealed_every", [2, 100])
 @pytest.mark.parametrize("late", [0, 1, 3])
-def test_what_is_compacted_while_matching_goes_on_changes_nothing_that_is_said(late: int, sealed_every: int) -> None:
+def test_what_is_compacted_while_matching_goes_on_changes_nothing_that_is_published(
+    late: int, sealed_every: int
+) -> None:
     """Newcomers, updates and erasures arrive between the end of the log that compaction read and its taking over."""
     logged = crowd(700, seed=1, collections=("c", "d"))
     log = log_of(logged)
@@ -214,7 +218,7 @@ def test_what_is_compacted_while_matching_goes_on_changes_nothing_that_is_said(l
         elif number % sealed_every == 1:
             holder.begin_to_seal()
             holder.adopt()
-    assert len([event for event in events_of(plain.said) if isinstance(event, DuplicateFound)]) > 40
+    assert len([event for event in events_of(plain.published) if isinstance(event, DuplicateFound)]) > 40
     check_same(holder, plain, logged)
 
 
@@ -237,7 +241,7 @@ def test_what_was_sealed_since_compaction_read_the_log_stays_sealed() -> None:
     assert 60 < len(scope.delta) < 120  # of what was sealed with what compaction has, what came later
     for one in (holder, plain):
         one.match(log[850:])
-    assert holder.said.publish == plain.said.publish
+    assert holder.published.publish == plain.published.publish
     assert holder.gallery.living == plain.gallery.living
 
 
@@ -255,7 +259,7 @@ def test_a_segment_of_another_log_brings_nobody_and_hides_nobody() -> None:
     assert holder.gallery.drop_empty()
     assert not holder.gallery.drop_empty()
     holder.match(log[8:])
-    last = events_of(holder.said)[-1]
+    last = events_of(holder.published)[-1]
     assert isinstance(last, IndividualChecked)
     assert (last.individual_id, last.duplicates) == ("z", 8)
 
@@ -284,16 +288,16 @@ def sealed_after(records: list[StoredRecord], moments: list[int], holder: Holder
     return holder
 
 
-def events_of(said: Consequences) -> list[object]:
-    return [decode(record).event for record in said.publish if record.topic != "dead-letters"]
+def events_of(published: Consequences) -> list[object]:
+    return [decode(record).event for record in published.publish if record.topic != "dead-letters"]
 
 
 @pytest.mark.parametrize("moments", [[], [10], [3, 7], [1, 2, 5, 10]])
-def test_of_too_many_candidates_the_nearest_are_said_and_how_many_there_are(moments: list[int]) -> None:
+def test_of_too_many_candidates_the_nearest_are_published_and_how_many_there_are(moments: list[int]) -> None:
     """Wherever they are held; of those equally near the earliest."""
     points = [2, 1, 0, 1, 0, 0, 2, 0, 7, 1]  # of those before; the newcomer is at 1, all but one are within 0.2
     log = log_of([computed(who, 1, point) for who, point in zip("jihgfedcbaz", [*points, 1], strict=True)])
-    *before, last = events_of(sealed_after(log, moments, Holder()).said)
+    *before, last = events_of(sealed_after(log, moments, Holder()).published)
     assert isinstance(last, IndividualChecked)
     assert (last.individual_id, last.duplicates, last.truncated) == ("z", 9, True)
     found = [event for event in before if isinstance(event, DuplicateFound) and event.b.individual_id == "z"]
@@ -302,9 +306,9 @@ def test_of_too_many_candidates_the_nearest_are_said_and_how_many_there_are(mome
 
 
 @pytest.mark.parametrize("moments", [[], [10], [4, 8]])
-def test_of_a_crowd_the_same_are_said_however_it_is_held(moments: list[int]) -> None:
+def test_of_a_crowd_the_same_are_published_however_it_is_kept(moments: list[int]) -> None:
     log = log_of([computed(who, 1, 0) for who in "jihgfedcbak"])
-    *_, a, b, c, last = events_of(sealed_after(log, moments, Holder()).said)
+    *_, a, b, c, last = events_of(sealed_after(log, moments, Holder()).published)
     assert isinstance(last, IndividualChecked)
     assert (last.duplicates, last.truncated) == (10, True)
     assert [e.a.individual_id for e in (a, b, c) if isinstance(e, DuplicateFound)] == ["j", "i", "h"]
@@ -312,7 +316,9 @@ def test_of_a_crowd_the_same_are_said_however_it_is_held(moments: list[int]) -> 
 
 @settings(max_examples=100, deadline=None)
 @given(LOGS, st.integers(1, 5), st.data())
-def test_shards_together_say_what_one_alone_says(logged: list[Logged], count: int, data: st.DataObject) -> None:
+def test_shards_together_publish_what_one_alone_publishes(
+    logged: list[Logged], count: int, data: st.DataObject
+) -> None:
     """The same findings, counts that add up, renewals and dead letters by one of them; one of them seals meanwhile."""
     log = log_of(logged)
     if log and data.draw(st.integers(0, 1)) == 1:
@@ -325,11 +331,13 @@ def test_shards_together_say_what_one_alone_says(logged: list[Logged], count: in
         at = go_on([*shards[chosen:], *shards[:chosen], alone], log, at, data)
     for one in (*shards, alone):
         one.match(log[at:])
-    said = [event for shard in shards for event in events_of(shard.said)]
-    assert findings(said) == findings(events_of(alone.said))
-    assert counts(said) == counts(events_of(alone.said))
-    assert sorted(offset for shard in shards for offset in shard.said.renew) == sorted(alone.said.renew)
-    letters = [[record for record in one.said.publish if record.topic == "dead-letters"] for one in (*shards, alone)]
+    published = [event for shard in shards for event in events_of(shard.published)]
+    assert findings(published) == findings(events_of(alone.published))
+    assert counts(published) == counts(events_of(alone.published))
+    assert sorted(offset for shard in shards for offset in shard.published.renew) == sorted(alone.published.renew)
+    letters = [
+        [record for record in one.published.publish if record.topic == "dead-letters"] for one in (*shards, alone)
+    ]
     assert [letter for one in letters[:-1] for letter in one] == letters[-1]
     assert sum(shard.gallery.living for shard in shards) == alone.gallery.living
 
