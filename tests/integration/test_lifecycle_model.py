@@ -170,11 +170,11 @@ class Lifecycle(RuleBasedStateMachine):
     def match(self, count: int) -> None:
         batch = [record for record in self.topics[ENCODINGS.name] if record.offset >= self.matched][:count]
         self.holder.match(batch, self.matcher_knows, NOON + timedelta(days=1, seconds=self.seconds))
-        for record in self.holder.said.publish:
+        for record in self.holder.published.publish:
             self.append(record)
-        for offset in self.holder.said.renew:
+        for offset in self.holder.published.renew:
             self.append(again(self.holder.log[offset]))
-        self.holder.said.publish, self.holder.said.renew = [], []
+        self.holder.published.publish, self.holder.published.renew = [], []
         if batch:
             self.matched = batch[-1].offset + 1
             self.seconds += 1
