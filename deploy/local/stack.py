@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # both are exp
 )
 
 from deploy.local.faults import LocalStackError
-from deploy.local.folders import stack_folder
+from deploy.local.folders import private_folder
 from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
@@ -69,14 +69,14 @@ class Stack:
 
     def start_servers(self, report: Callable[[str], None]) -> None:
         """Prepare and start the three servers and return once they answer."""
-        stack_folder(self.folder)
+        private_folder(self.folder)
         env_file = self.folder / "stack.env"
         ports = self._ports_taken = self._ports(env_file)
         report("preparing Kafka, PostgreSQL and Valkey (the first time, Kafka's jars are fetched)")
         servers = self.prepare(ports)
         for server in servers:
             self._servers[server.name] = server
-            self.supervisor.start(server.name, server.command, user=server.user, stop_signal=server.stop_signal)
+            self.supervisor.start(server.name, server.command, stop_signal=server.stop_signal)
         for server in servers:
             report(f"waiting for {server.name}")
             self.wait_for_server(server.name)
@@ -184,7 +184,7 @@ def _is_at_work(group: ConsumerGroupDescription) -> bool:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: only one process runs a stack in it. Raises StackBusyError."""
-    stack_folder(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

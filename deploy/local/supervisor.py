@@ -7,7 +7,6 @@ a worker that dies is started again, and servers are up before workers and down 
 import contextlib
 import ctypes
 import os
-import pwd
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from deploy.local.folders import UMASK
 from runtime.servers.patience import growing_pauses
@@ -32,13 +30,6 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def run_as(user: str | None) -> dict[str, Any]:
-    """Popen's arguments to run a process as another user, with that user's group and no other."""
-    if user is None:
-        return {}
-    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": (), "cwd": "/"}
-
-
 @dataclass(eq=False)
 class Child:
     """One process that is kept running. `restarts` counts how often it had to be started again."""
@@ -47,7 +38,6 @@ class Child:
     command: Sequence[str]
     on_line: OnLine
     env: Mapping[str, str]
-    user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     restarts: int = 0
     process: "subprocess.Popen[str] | None" = None
@@ -115,7 +105,6 @@ class Child:
             text=True,
             errors="replace",
             env=dict(self.env),
-            **run_as(self.user),
             umask=UMASK,
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - it allocates nothing and takes no lock
@@ -151,11 +140,10 @@ class Supervisor:
         name: str,
         command: Sequence[str],
         env: Mapping[str, str] | None = None,
-        user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> Child:
         """Start a child of that name."""
-        child = Child(name, command, self._on_line, env or os.environ, user, stop_signal)
+        child = Child(name, command, self._on_line, env or os.environ, stop_signal)
         self.children[name] = child
         child.start()
         return child

@@ -35,7 +35,7 @@ from deploy.access.grants import kafka_lines, outbox_lines, postgres_lines, redi
 from deploy.access.roles import ROLES, user_of
 from deploy.cli import app
 from deploy.compaction.run import run_compaction
-from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
+from deploy.local.servers import Server, postgres_programs, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.stack import Stack
 from deploy.local.supervisor import OnLine
 from producers.outbox.table import create_outbox
@@ -105,8 +105,9 @@ class SecuredStack(Stack):
         password.write_text(PASSWORD)
         initdb = ("--auth=scram-sha-256", f"--pwfile={password}")
         options = self.postgres_options()
-        server = prepare_postgres(self.folder / "postgres", port, self.postgres_programs, initdb, options)
-        self.psql = str(Path(server.command[0]).parent / "psql")
+        reads = (password, self.certificates)
+        server = prepare_postgres(self.folder / "postgres", port, self.postgres_programs, initdb, options, reads)
+        self.psql = str((self.postgres_programs or postgres_programs()) / "psql")
         return server
 
     def postgres_options(self) -> dict[str, str]:

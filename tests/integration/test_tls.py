@@ -1,5 +1,6 @@
 """Redis and Postgres by TLS, which the packages' are built without: on Debian's, which this needs (`make test-tls`)."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from deploy.local.nobody import USER
 from deploy.local.ports import is_free
 from deploy.local.servers import Server
 from runtime.servers.postgres import postgres_engine
@@ -62,8 +64,8 @@ class DebiansStack(SecuredStack):
         (self.folder / "postgres" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
         key = self.certificates / "postgres.key"
         key.chmod(0o600)
-        if server.user:
-            shutil.chown(key, server.user)
+        if os.geteuid() == 0:
+            shutil.chown(key, USER)
         return server
 
     def postgres_options(self) -> dict[str, str]:

@@ -71,6 +71,7 @@ def running_servers(say: Callable[[str], None] = lambda _: None) -> Iterator[tup
     """Kafka, PostgreSQL and Valkey on ports of their own, what all processes say, and the folder of both."""
     lines = Lines()
     with tempfile.TemporaryDirectory(prefix="facematch-") as folder:
+        Path(folder).chmod(0o711)  # for `nobody`, whom Postgres runs as for root, where root may not mount
         stack = Stack(Path(folder) / "stack", lines.add)
         try:
             stack.start_servers(say)
