@@ -124,7 +124,7 @@ def servers_expected() -> Iterator[None]:
     from redis.exceptions import TimeoutError as RedisTimeoutError
     from sqlalchemy.exc import OperationalError, ProgrammingError
 
-    from runtime.servers.postgres import postgres_url
+    from runtime.servers.postgres import is_too_slow, postgres_url
     from runtime.servers.publisher import PublishError
     from runtime.servers.refusals import refused_by_kafka, refused_by_postgres, refused_by_redis
 
@@ -133,6 +133,8 @@ def servers_expected() -> Iterator[None]:
         yield
     except (OperationalError, ProgrammingError) as error:
         found = read_settings()
+        if is_too_slow(error):
+            raise UserError("Postgres is slow, or something is locked: see Postgres slow in docs/runbook.md") from None
         refusal = refused_by_postgres(postgres_url(found), error, found.postgres_ca)
         if refusal is None and isinstance(error, ProgrammingError):
             raise UserError("the tables are not there: `facematch setup` creates them") from None

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 
-from runtime.servers.postgres import postgres_engine
+from runtime.servers.postgres import reading_engine
 from schemas.events.certificates import CompactionCertified
 from schemas.settings import Settings
 from schemas.shard import Shard
@@ -75,7 +75,7 @@ def latest_certificates(settings: Settings, collection: str | None, limit: int) 
     query = select(certificates.c.certificate).order_by(certificates.c.certified_at.desc()).limit(limit)
     if collection is not None:
         query = query.where(certificates.c.collection == collection)
-    engine = postgres_engine(settings)
+    engine = reading_engine(settings)
     with engine.connect() as connection:
         rows = list(connection.scalars(query))
     engine.dispose()

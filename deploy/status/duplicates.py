@@ -8,13 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumers.views.pairs import CurrentPair, PairSelection, current_pairs, follow_pairs
-from runtime.servers.postgres import postgres_engine
+from runtime.servers.postgres import reading_engine
 from schemas.settings import Settings
 
 
 def print_duplicates(console: Console, settings: Settings, which: PairSelection, follow: bool, as_json: bool) -> None:
     """Print current pairs as a table, or as JSON; a line each while following, when all of a collection are shown."""
-    engine = postgres_engine(settings)
+    engine = reading_engine(settings)
     with engine.connect() as connection:
         if follow:
             for new in follow_pairs(connection, which.collection):

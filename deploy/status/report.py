@@ -14,7 +14,7 @@ from deploy.local.targets import ask_targets
 from deploy.setup.topics import WrongTopicsError, check_topics
 from deploy.status.outbox import print_outbox
 from deploy.status.workers import GalleryStatus, galleries, lags
-from runtime.servers.postgres import postgres_engine
+from runtime.servers.postgres import reading_engine
 from schemas.settings import Settings
 from schemas.shard import Shard
 
@@ -29,7 +29,7 @@ def print_status(console: Console, settings: Settings, everything: bool = False)
     Of the LARGEST collections, and of the others the sums, unless `everything` is asked for.
     """
     largest = None if everything else LARGEST
-    engine = postgres_engine(settings)
+    engine = reading_engine(settings)
     with engine.connect() as connection:
         counts = count_states(connection)
         pairs = count_pairs(connection)

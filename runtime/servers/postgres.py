@@ -2,14 +2,25 @@
 
 from typing import Any
 
-from sqlalchemy import URL, create_engine, make_url
-from sqlalchemy.engine import Engine
+from sqlalchemy import URL, create_engine, event, make_url
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from schemas.settings import Settings
 
 _AWAY_CLASSES = {"08", "40", "53", "57"}  # connection, rollback (deadlocks), resources, operator
 _AWAY_STATES = {"25006", "55P03"}  # read-only (a standby, or set by an operator), lock_timeout
+
+_CANCELLED = "57014"  # by statement_timeout, or by an operator
+STATEMENT_LIMIT_S = 30.0
+# Of libpq. Without them a server that takes connections and stays silent, or a cut network, is waited for without end.
+CONNECTION_LIMITS = {
+    "connect_timeout": 10,  # seconds
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds until what was sent must have been received
+}
 
 
 def postgres_url(settings: Settings) -> URL:
@@ -31,9 +42,34 @@ def postgres_engine(settings: Settings, database: str | None = None, **options: 
     return engine_at(url if database is None else url.set(database=database), connect_args=more, **options)
 
 
+def reading_engine(settings: Settings) -> Engine:
+    """Connections for a command that reads: a statement fails after STATEMENT_LIMIT_S seconds, see `is_too_slow`.
+
+    Set in each transaction: poolers between the two refuse it as an option of the connection.
+    """
+    engine = postgres_engine(settings)
+
+    @event.listens_for(engine, "begin")
+    def limit(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_LIMIT_S * 1000:.0f}")
+
+    return engine
+
+
 def engine_at(url: URL, **options: Any) -> Engine:
-    """Connections to an address. What is sent stays out of errors: it may be about people."""
-    return create_engine(url.set(drivername="postgresql+psycopg2"), hide_parameters=True, **options)
+    """Connections to an address, with CONNECTION_LIMITS where it sets none.
+
+    What is sent stays out of errors: it may be about people.
+    """
+    limits = {name: value for name, value in CONNECTION_LIMITS.items() if name not in url.query}
+    arguments = limits | options.pop("connect_args", {})
+    url = url.set(drivername="postgresql+psycopg2")
+    return create_engine(url, hide_parameters=True, connect_args=arguments, **options)
+
+
+def is_too_slow(error: DBAPIError) -> bool:
+    """Whether a statement was given up because it took too long."""
+    return getattr(error.orig, "pgcode", None) == _CANCELLED
 
 
 def is_away(error: DBAPIError) -> bool:

@@ -5,8 +5,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from runtime.process.stopping import STOP_WITHIN_S
+from runtime.servers import postgres
 from tests.integration.conftest import MakeWorld
 from tests.integration.faces import make_faces
 
@@ -72,3 +76,15 @@ def test_an_outage_of_seconds(make_world: MakeWorld, photos: Path, tmp_path: Pat
 @pytest.mark.parametrize("server", ["redis", "postgres", "kafka"])
 def test_an_outage_of_a_minute(make_world: MakeWorld, photos: Path, tmp_path: Path, server: str) -> None:
     outage(make_world, photos, tmp_path / "photos", server, seconds=60)
+
+
+def test_a_command_that_reads_gives_up_where_a_table_is_locked(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    monkeypatch.setattr(postgres, "STATEMENT_LIMIT_S", 0.3)
+    with world.engine.begin() as other:
+        other.execute(text("LOCK TABLE individuals, individual_duplicates, certificates IN ACCESS EXCLUSIVE MODE"))
+        for command in ("status", "duplicates", "certificates"):
+            done = CliRunner(env=world.env).invoke(app, [command])
+            assert (done.exit_code, "Postgres is slow" in done.output) == (2, True), (command, done.output)

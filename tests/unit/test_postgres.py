@@ -1,9 +1,15 @@
-"""Which failures of Postgres are waited for."""
+"""Which failures of Postgres are waited for, and for how long one that stays silent."""
+
+import socket
+from typing import Any
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from runtime.servers.postgres import is_away
+from runtime.servers import postgres
+from runtime.servers.postgres import CONNECTION_LIMITS, engine_at, is_away, postgres_engine
+from schemas.settings import Settings
 
 
 class FailureError(Exception):
@@ -32,3 +38,36 @@ class FailureError(Exception):
 )
 def test_what_waiting_mends_is_waited_for(state: str | None, waits: bool) -> None:
     assert is_away(DBAPIError("INSERT", {}, FailureError(state))) is waits
+
+
+def connection_arguments(address: str) -> dict[str, Any]:
+    """What a connection to an address is asked for with."""
+    engine, asked = engine_at(make_url(address)), dict[str, Any]()
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(_dialect: Any, _record: Any, _arguments: Any, found: dict[str, Any]) -> None:
+        asked.update(found)
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        engine.connect()
+    return asked
+
+
+def test_every_connection_notices_that_the_other_side_is_gone() -> None:
+    asked = connection_arguments("postgresql://somebody@127.0.0.1/facematch")
+    assert {name: asked[name] for name in CONNECTION_LIMITS} == CONNECTION_LIMITS
+
+
+def test_an_address_may_have_limits_of_its_own() -> None:
+    asked = connection_arguments("postgresql://somebody@127.0.0.1/facematch?connect_timeout=3")
+    assert asked["connect_timeout"] == "3"
+
+
+def test_a_server_that_takes_connections_and_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(postgres.CONNECTION_LIMITS, "connect_timeout", 2)  # libpq's shortest
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(postgres=f"postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/facematch")
+        with pytest.raises(OperationalError, match="timeout expired") as failure:
+            postgres_engine(settings).connect()
+    assert is_away(failure.value)
