@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from streams.gallery.delta import Delta
 from streams.gallery.exact import exact_distances
+from streams.gallery.gallery import Gallery
+from tests.encodings import computed
 
 Make = Callable[[], NDArray[np.float32]]
 
@@ -103,3 +105,16 @@ def test_a_crowd_is_measured_in_little_memory(embedding: Make) -> None:
         tracemalloc.stop()
     assert len(hits.rows) == 400_000
     assert peak < 100 * 2**20
+
+
+def test_a_collection_of_one_person_takes_little_memory(embedding: Make) -> None:
+    """A deployment may have tens of thousands of them."""
+    events = [computed("p", embedding(), collection=f"c{number}") for number in range(200)]
+    gallery = Gallery()
+    tracemalloc.start()
+    try:
+        for offset, event in enumerate(events):
+            gallery.apply(event, offset)
+        assert tracemalloc.get_traced_memory()[0] / len(events) < 6000
+    finally:
+        tracemalloc.stop()
