@@ -67,7 +67,7 @@ def test_what_makes_no_sense_is_said(world: World, run: Run, monkeypatch: pytest
         (("--threshold", "2"), "a threshold is above 0 and below 2"),
         (("--findings-limit", "0"), "greater than or equal to 1"),
         (("--threshold", "0.4", "--since", tomorrow), "is in the future"),
-        (("--threshold", "0.4", "--offsets", "0:1"), "say with --collection of whose"),
+        (("--threshold", "0.4", "--offsets", "0:1"), "name it with --collection"),
         (("--threshold", "0.4", "--collection", "c", "--offsets", "3:1"), "as 100:200"),
         (("--threshold", "0.4", "--collection", "c", "--offsets", "0:9"), f"partition {partition}, in which"),
         (("--threshold", "0.4", "--collection", "nowhere"), "nobody was registered in collection nowhere"),
