@@ -5,6 +5,7 @@ The attributes travel as headers (`ce_id`, `ce_type`, `ce_source`, `ce_time`, `c
 as JSON in the value, so that any language reads them with a plain Kafka client.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,9 @@ REDRIVE = b"redrive"  # the replay_id of a dead letter that is sent again, unles
 _CARRIED_ON = ("traceparent", "tracestate", REPLAY_ID)
 _CARRIED_LENGTH = 512  # of each: what follows from a message may be many, and no broker takes a header of a megabyte
 LONGEST = {"ce_id": 255, "ce_source": 1024}  # characters: Postgres indexes ids, and letters carry headers on
+# What a record may have, in bytes. Whoever hands it over as it came, or a letter about it, adds less than 64 KiB: see
+# `schemas.topics`. Kafka itself bounds the compressed batch that it came in.
+MOST_VALUE_BYTES, MOST_HEADER_BYTES = 4 * 2**20, 2**20
 _QUOTED_LENGTH = 40  # of what the sender chose, which may be long, or a value in the place of a name
 _PROBLEMS = 5  # of one event: an error becomes a header
 _EARLIEST_MS, _LATEST_MS = 0, 253_402_214_400_000  # the years 1970 to 9999, but for the last day: time zones differ
@@ -59,6 +63,11 @@ class Source(StrEnum):
     ERASE = "facematch/erase"
 
 
+UNREADABLE = "facematch_unreadable"
+"""The only header of a record that Kafka's client could not take apart: which of these is why."""
+UNREADABLE_NAMES, UNREADABLE_BATCH = b"names", b"batch"  # the latter maybe with a colon and the size of the batch
+
+
 class UnreadableError(Exception):
     """A record that cannot be decoded. Its text is safe to log: it holds no value of the record."""
 
@@ -83,8 +92,9 @@ class Readable(Protocol):
 class Record:
     """A record to be written to Kafka.
 
-    It goes to its `partition`, or to that of the collection `partition_by`, or to that of its key. Its repr leaves
-    the value out: it may hold a photo or an embedding.
+    It goes to its `partition`, or to that of the collection `partition_by`, or to that of its key. Where the broker
+    finds it too large, `smaller` is written in its place. Its repr leaves the value out: it may hold a photo or an
+    embedding.
     """
 
     topic: str
@@ -93,6 +103,7 @@ class Record:
     headers: Headers = ()
     partition: int | None = None
     partition_by: str | None = None
+    smaller: "Record | None" = None
 
     def __repr__(self) -> str:
         return f"Record({self.topic}, key={self.key!r})"
@@ -256,6 +267,7 @@ def decode_as_sent(record: Readable) -> EncodingAsSent | EncodingErased:
     if record.topic != ENCODINGS.name:
         raise UnreadableError(f"{record.topic} does not carry encodings")
     attributes = _attributes(record.headers)
+    _check_size(record)
     if attributes["ce_type"] == EncodingComputed.__name__ and record.value is not None:
         _time(attributes["ce_time"])
         try:
@@ -273,6 +285,7 @@ def decode_as_sent(record: Readable) -> EncodingAsSent | EncodingErased:
 def _event_in(record: Readable, attributes: Mapping[str, str], topic: Topic[E]) -> E:
     if record.topic != topic.name:
         raise ValueError(f"a record of {record.topic} is none of {topic.name}")
+    _check_size(record)
     event_type = next((one for one in topic.carries if one.__name__ == attributes["ce_type"]), None)
     if event_type is None:
         if attributes["ce_type"] not in EVENT_TYPES:
@@ -291,12 +304,18 @@ def _event_in(record: Readable, attributes: Mapping[str, str], topic: Topic[E]) 
 def _attributes(headers: Headers) -> Mapping[str, str]:
     required = ("ce_id", "ce_type", "ce_source", "ce_time", "ce_specversion")
     found: dict[str, str] = {}
+    size = 0
     for name, value in headers:
+        size += len(name) + len(value or b"")
         try:
             found[name] = value.decode() if value is not None else ""
         except UnicodeDecodeError:
             if name in required:
                 raise UnreadableError(f"header {name} is not UTF-8") from None
+    if UNREADABLE in found:
+        raise UnreadableError(_why_unreadable(found[UNREADABLE]))
+    if size > MOST_HEADER_BYTES:
+        raise UnreadableError(f"its headers have {size} bytes, more than {MOST_HEADER_BYTES}")
     missing = [name for name in required if not found.get(name)]
     if missing:
         raise UnreadableError(f"no CloudEvents envelope: header {', '.join(missing)} missing")
@@ -308,6 +327,20 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
     if found["ce_specversion"] != SPEC_VERSION:
         raise UnreadableError(f"ce_specversion is {_quoted(found['ce_specversion'])}, not {SPEC_VERSION!r}")
     return found
+
+
+def _check_size(record: Readable) -> None:
+    if record.value is not None and len(record.value) > MOST_VALUE_BYTES:
+        raise UnreadableError(f"its value has {len(record.value)} bytes, more than {MOST_VALUE_BYTES}")
+
+
+def _why_unreadable(why: str) -> str:
+    """In words; a sender may have sent such a header too."""
+    if why.encode() == UNREADABLE_NAMES:
+        return "the name of a header is not UTF-8: no header can be read"
+    size = re.fullmatch(rf"{UNREADABLE_BATCH.decode()}:([0-9]{{1,12}})", why)
+    of = f" of {size[1]} bytes" if size else ""
+    return f"the compressed batch{of} that it came in cannot be unpacked: nothing of it is known but its place"
 
 
 def _decode_null(event_type: type[E], record: Readable, attributes: Mapping[str, str]) -> E:

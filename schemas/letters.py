@@ -5,6 +5,7 @@ begin with `dead_letter_`. What was done is a record of its own behind the lette
 letter is; its key is the letter's name.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.envelope import Headers, Record, StoredRecord, UnreadableError
-from schemas.topics import DEAD_LETTERS
+from schemas.envelope import UNREADABLE, Headers, Record, StoredRecord, UnreadableError
+from schemas.topics import DEAD_LETTERS, MOST_LETTER_BYTES
 
 REDRIVEN = "redriven"  # header of a message that was sent again: how often it was; a letter that comes of it has it too
 _PREFIX = "dead_letter_"
@@ -58,10 +59,24 @@ class Origin(NamedTuple):
         return origin, tuple(header for place, header in enumerate(headers) if place not in places)
 
 
-def dead_letter(record: StoredRecord, error: UnreadableError, consumer: str) -> Record:
-    """The record for `dead-letters`: the bytes and headers as they came, and beside them where from and why."""
+def dead_letter(record: StoredRecord, error: UnreadableError | str, consumer: str) -> Record:
+    """The record for `dead-letters`: the bytes and headers as they came, and beside them where from and why.
+
+    Of a record that is too large for the topic, where it stood, and its size and SHA-256.
+    """
     origin = Origin(record.topic, record.partition, record.offset, record.timestamp, consumer, str(error))
-    return Record(DEAD_LETTERS.name, record.key, record.value, (*record.headers, *origin.headers()))
+    headers = tuple(header for header in record.headers if header[0] != UNREADABLE)
+    parts = [record.key or b"", record.value or b"", *(name.encode() + (value or b"") for name, value in headers)]
+    size = sum(map(len, parts))
+    lost = f"{origin.error}; it is not kept: {size} bytes, the SHA-256 of its value is {_sha256(record.value)}"
+    summary = Record(DEAD_LETTERS.name, None, None, origin._replace(error=lost).headers())
+    if size > MOST_LETTER_BYTES:
+        return summary
+    return Record(DEAD_LETTERS.name, record.key, record.value, (*headers, *origin.headers()), smaller=summary)
+
+
+def _sha256(value: bytes | None) -> str:
+    return hashlib.sha256(value or b"").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

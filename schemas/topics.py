@@ -75,6 +75,10 @@ def _milliseconds(duration: timedelta) -> str:
     return str(duration // timedelta(milliseconds=1))
 
 
+# The most that a consumer hands over as it came: 4 MiB of value and 1 MiB of headers (`schemas.envelope`), and its own.
+MOST_LETTER_BYTES = 5 * 2**20
+MOST_RECORD_BYTES = 6 * 2**20
+_AS_IT_CAME = {"max.message.bytes": str(MOST_RECORD_BYTES)}
 COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
 # However little else is written: what was erased is gone from the log by then.
 _COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
@@ -100,7 +104,7 @@ ESCALATIONS: Topic[Registration] = Topic(
     # Kafka forgets the offsets of a group without members after 7 days (offsets.retention.minutes), and such a pool
     # begins at the beginning. By then what it had encoded is gone: a record lives for a segment longer at most.
     retention=timedelta(days=5),
-    extra_config={"segment.ms": _milliseconds(timedelta(days=1))},
+    extra_config=_AS_IT_CAME | {"segment.ms": _milliseconds(timedelta(days=1))},
 )
 ENCODINGS: Topic[EncodingEvent] = Topic(
     name="encodings",
@@ -173,6 +177,7 @@ DEAD_LETTERS: Topic[Event] = Topic(
     letters_by=None,
     partitions=1,
     retention=timedelta(days=30),
+    extra_config=_AS_IT_CAME,
 )
 
 TOPICS: tuple[Topic[Event], ...] = (

@@ -17,10 +17,11 @@ from consumers.sink.postgres import PostgresTables
 from runtime.process.stopping import on_stop_signal
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.flow import Flow, is_behind
-from runtime.servers.kafka import consumer_config, is_transient, record_of
+from runtime.servers.kafka import consumer_config
 from runtime.servers.lag import Positions, begins
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
+from runtime.servers.records import BrokenBatches, record_of
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.metrics import DEAD_LETTERS
@@ -85,6 +86,7 @@ class Sink:
         self._writer, self._erasures, self._gauges = writer, erasures, gauges
         self._positions, self._tracer = positions, tracer
         self._flow = Flow(lambda: is_behind(consumer))
+        self._broken = BrokenBatches(consumer)
         self._letters = {name: DEAD_LETTERS.labels(name) for name in LETTERS_OF}  # there before the first is counted
         HEALTH.not_ready(NO_PARTITIONS)
         consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked)
@@ -96,12 +98,11 @@ class Sink:
         """
         HEALTH.beat()
         self._gauges.refresh()
-        messages = self._consume()
-        if not messages:
+        records = self._consume()
+        if not records:
             self._flow.check()
             return
         self._flow.moved()
-        records = [record_of(message, self._topics[str(message.topic())]) for message in messages]
         self._erasures.check()
         begun = time.time_ns()
         written = self._writer.write(records)
@@ -115,14 +116,21 @@ class Sink:
         """Leave the group, so that others take over at once."""
         self._consumer.close()
 
-    def _consume(self) -> list[KafkaMessage]:
+    def _consume(self) -> list[StoredRecord]:
         # Asked for a whole batch, it would wait that long whenever there is less.
         messages = self._consumer.consume(1, _WAIT_S)
         if messages and self._batch > 1:
             messages += self._consumer.consume(self._batch - 1, 0)
-        return [message for message in messages if _is_record(message)]
+        records = [self._record(message) for message in messages]
+        return [record for record in records if record is not None]
+
+    def _record(self, message: KafkaMessage) -> StoredRecord | None:
+        """The record in a message; None of a passing error. Raises KafkaException of any other error."""
+        topic = self._topics[str(message.topic())] if message.topic() is not None else ""
+        return record_of(message, topic) if message.error() is None else self._broken.passed(message, topic)
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        self._broken.forget()
         self._positions.assigned(begins(consumer, places))
         if places:
             HEALTH.ready()
@@ -171,11 +179,3 @@ class Sink:
                     "partition went to another sink before its offset was stored", topic=topic, partition=partition
                 )
         self._positions.processed(processed)
-
-
-def _is_record(message: KafkaMessage) -> bool:
-    """Whether a message is a record; False of a passing error. Raises KafkaException of any other error."""
-    error = message.error()
-    if error is not None and not is_transient(error):
-        raise KafkaException(error)
-    return error is None

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as ConsumedMessage
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # all are exported
     AdminClient,
     ListOffsetsResultInfo,
@@ -17,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # all are expo
 
 from runtime.servers.patience import growing_pauses
 from runtime.telemetry.health import server_is_away
-from schemas.envelope import StoredRecord, full_name
+from schemas.envelope import full_name
 from schemas.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -137,22 +136,6 @@ def offsets(
     """
     spec = getattr(OffsetSpec, which)()
     return admin.list_offsets(dict.fromkeys(places, spec), request_timeout=timeout_s)
-
-
-def record_of(message: ConsumedMessage, topic: str) -> StoredRecord:
-    """The record in a message without error, as a consumer without deserializers hands it over."""
-    partition, offset = message.partition(), message.offset()
-    if partition is None or offset is None:
-        raise ValueError("a message without error has a partition and an offset")
-    return StoredRecord(
-        topic=topic,
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(message.headers() or ()),  # type: ignore[arg-type] # consumed headers hold bytes or None
-        partition=partition,
-        offset=offset,
-        timestamp=message.timestamp()[1],
-    )
 
 
 class _ErrorLog:

@@ -10,7 +10,8 @@ from typing import NamedTuple, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConsumedMessage
 
-from runtime.servers.kafka import consumer_config, is_transient, record_of, retry_while_away
+from runtime.servers.kafka import consumer_config, retry_while_away
+from runtime.servers.records import BrokenBatches, record_of
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import StoredRecord, full_name
 from schemas.events.base import Event
@@ -83,6 +84,7 @@ class TopicLog:
         self._client = client
         own = {"client.id": full_name(client, settings.namespace), "fetch.wait.max.ms": idle_wait_ms}
         self._consumer = Consumer(consumer_config(settings, group or client) | _READING | own)
+        self._broken = BrokenBatches(self._consumer)
         self._reading: _Reading | None = None  # whose partitions are assigned
 
     def __enter__(self) -> Self:
@@ -150,10 +152,10 @@ class TopicLog:
             while reading.next:
                 if self._reading is not reading:
                     self._reading = reading
+                    self._broken.forget()
                     self._consumer.assign([TopicPartition(self._full_name, *place) for place in reading.next.items()])
-                yield [
-                    record_of(message, self._topic) for message in self._messages() if self._is_wanted(message, reading)
-                ]
+                records = [self._record(message, reading) for message in self._messages()]
+                yield [record for record in records if record is not None]
         finally:
             if self._reading is reading:
                 self._reading = None
@@ -167,22 +169,25 @@ class TopicLog:
         HEALTH.still_waiting()
         return messages
 
-    def _is_wanted(self, message: ConsumedMessage, reading: _Reading) -> bool:
-        """Whether a message is a record of what is left to read. Notes how far that is read. Raises KafkaException."""
-        error, partition, offset = message.error(), message.partition(), message.offset()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if not is_transient(error):
-                raise KafkaException(error)
-            return False
-        if partition is None or offset is None or partition not in reading.next:
-            return False
-        end = reading.ends[partition]
-        reading.next[partition] = offset if error is not None else offset + 1
-        if reading.next[partition] >= end:
+    def _record(self, message: ConsumedMessage, reading: _Reading) -> StoredRecord | None:
+        """The record in a message, None if it is not of what is left to read. Notes how far that is read."""
+        error, partition, end = message.error(), message.partition(), message.offset()
+        record = None
+        if error is None:
+            record = record_of(message, self._topic)
+        elif error.code() != KafkaError._PARTITION_EOF:
+            record = self._broken.passed(message, self._topic)
+            if record is None:
+                return None
+        read_to = end if record is None else record.offset + 1
+        if partition is None or read_to is None or read_to < reading.next.get(partition, math.inf):
+            return None
+        reading.next[partition] = read_to
+        if read_to >= reading.ends[partition]:
             del reading.next[partition]
             if reading.next:
                 self._consumer.incremental_unassign([TopicPartition(self._full_name, partition)])
-        return error is None and offset < end
+        return record if record is not None and record.offset < reading.ends[partition] else None
 
     def _check(self, partitions: Set[int]) -> None:
         if missing := partitions - set(self._partitions):

@@ -13,11 +13,12 @@ from runtime.servers.kafka import client_config, retry_while_away
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import Record, full_name
 from schemas.settings import Settings
-from schemas.topics import partition_of, topic_named
+from schemas.topics import MOST_RECORD_BYTES, partition_of, topic_named
 
 log = structlog.stdlib.get_logger(__name__)
 OnDelivered = Callable[[KafkaError | None], None]
-_OF_THE_RECORD = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD)
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
+_OF_THE_RECORD = (*_TOO_LARGE, KafkaError.INVALID_RECORD)
 
 
 class PublishError(Exception):
@@ -55,6 +56,7 @@ class Publisher:
                 "partitioner": "murmur2_random",  # as Java's clients do it
                 "linger.ms": 2,
                 "batch.size": batch_bytes,
+                "message.max.bytes": MOST_RECORD_BYTES,  # each topic has a limit of its own at the broker
                 "compression.type": "none",  # what is large is compressed already, and every client reads it
             }
         )
@@ -70,8 +72,11 @@ class Publisher:
             partition = self._partition(topic, record)
         place: dict[str, Any] = {} if partition is None else {"partition": partition}
 
-        def delivered(error: KafkaError | None, _: ConsumedMessage) -> None:
-            on_delivered(error)
+        def delivered(error: KafkaError | None, _: ConsumedMessage | None) -> None:
+            if error is not None and error.code() in _TOO_LARGE and record.smaller is not None:
+                self.publish(record.smaller, on_delivered)
+            else:
+                on_delivered(error)
 
         while True:
             before()
@@ -89,7 +94,7 @@ class Publisher:
                 self._producer.poll(0.1)
                 HEALTH.still_waiting()
             except KafkaException as error:  # refused before it left: too large
-                on_delivered(error.args[0])
+                delivered(error.args[0], None)
                 return
 
     def poll(self, seconds: float = 0.0) -> None:

@@ -8,7 +8,7 @@ import structlog
 
 from runtime.servers.log import Span
 from runtime.telemetry.health import HEALTH
-from schemas.envelope import Headers, Record, StoredRecord, decode, of_replay
+from schemas.envelope import UNREADABLE, Headers, Record, StoredRecord, decode, of_replay
 from schemas.events.encodings import EncodingComputed
 from schemas.topics import ENCODINGS
 from streams.checkpoint.state import gallery_of
@@ -129,11 +129,13 @@ class PartitionMatcher:
         pending: list[StoredRecord] = []
         expected = self.position
         for record in records:
-            if record.offset > expected:
+            is_missing = any(name == UNREADABLE for name, _ in record.headers)  # see streams.matcher.whole_batches
+            if record.offset > expected or is_missing:
                 self._match(pending)
                 pending = []
-                self._catch_up(record.offset)
-            pending.append(record)
+                self._catch_up(record.offset + is_missing)
+            if not is_missing:
+                pending.append(record)
             expected = max(expected, record.offset + 1)
         self._match(pending)
 

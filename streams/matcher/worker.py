@@ -18,12 +18,14 @@ from streams.matcher.bootstrap import context_of
 from streams.matcher.credentials import credentials
 from streams.matcher.metering import show_galleries
 from streams.matcher.partitions import Matcher
+from streams.matcher.whole_batches import read_whole_batches
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def build_app(settings: Settings, shard: Shard) -> faust.App:
     """The Faust application: one topic in, one agent, one batch at a time."""
+    read_whole_batches()
     settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
     app = _app(settings, shard)
     matcher = _start_matcher(settings, shard)

@@ -24,9 +24,10 @@ from deploy.setup.topics import create_topics
 from deploy.status.workers import lags
 from producers.submit.entries import Entry
 from producers.submit.publish import submit
-from runtime.servers.kafka import consumer_config, record_of, retry_while_away
+from runtime.servers.kafka import consumer_config, retry_while_away
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
+from runtime.servers.records import record_of
 from schemas.envelope import Message, Record, StoredRecord, decode, encode, full_name
 from schemas.events.base import Detector, Event
 from schemas.events.registrations import IndividualCreated, Photo

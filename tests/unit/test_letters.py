@@ -1,5 +1,6 @@
 """Dead letters: what they keep, what is known of each, and what may be sent again."""
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,19 @@ from deploy.commands.times import parse_period, parse_time
 from deploy.letters.box import LetterFilter, UnknownLetterError, choose, file
 from deploy.letters.fix import FixError, FixRefusedError, LetterFix
 from deploy.printable import escaped
-from schemas.envelope import Message, Readable, StoredRecord, UnreadableError, decode
+from schemas.envelope import (
+    MOST_HEADER_BYTES,
+    MOST_VALUE_BYTES,
+    Message,
+    Readable,
+    StoredRecord,
+    UnreadableError,
+    decode,
+)
 from schemas.erased import Erased, ErasureKey
 from schemas.generate import examples
 from schemas.letters import Letter, LetterOutcome, Settled, dead_letter, read_letter, settled_record
+from schemas.topics import DEAD_LETTERS, ESCALATIONS, MOST_LETTER_BYTES, MOST_RECORD_BYTES
 from tests.records import stored
 
 CREATED = stored(examples()["IndividualCreated"], partition=3, offset=41, timestamp=17)
@@ -48,6 +58,29 @@ def test_dead_letter_keeps_bytes_headers_and_position() -> None:
     assert headers["dead_letter_partition"] == b"3"
     assert headers["dead_letter_offset"] == b"41"
     assert headers["dead_letter_error"] == b"why"
+
+
+def test_of_a_record_too_large_to_be_kept_a_letter_says_where_it_stood_and_what_it_was() -> None:
+    value = b"x" * (MOST_LETTER_BYTES + 1)
+    letter = read(letter_of(replace(CREATED, value=value)))
+    assert letter.name == CREATED.position
+    assert letter.record.value is None
+    assert letter.record.headers == ()
+    assert f"{hashlib.sha256(value).hexdigest()}" in letter.error
+    assert letter.error.startswith("why")
+
+
+def test_whatever_can_be_read_can_be_handed_over_with_its_headers() -> None:
+    """To another pool, or as a letter: the topics take more than the most that is read, and what is added."""
+    assert MOST_VALUE_BYTES + MOST_HEADER_BYTES <= MOST_LETTER_BYTES < MOST_RECORD_BYTES - 2**16
+    for topic in (ESCALATIONS, DEAD_LETTERS):
+        assert topic.config["max.message.bytes"] == str(MOST_RECORD_BYTES)
+    for record, why in (
+        (replace(CREATED, value=b"x" * (MOST_VALUE_BYTES + 1)), "its value has"),
+        (replace(CREATED, headers=(*CREATED.headers, ("h", b"x" * MOST_HEADER_BYTES))), "its headers have"),
+    ):
+        with pytest.raises(UnreadableError, match=why):
+            decode(record)
 
 
 @pytest.mark.parametrize("added", [(), (("dead_letter_topic", b"elsewhere"),), (("dead_letter_settled", b"x"),)])

@@ -159,6 +159,19 @@ def test_what_is_refused_before_it_leaves_is_an_error(broker: Broker) -> None:
         publish(nothing)
 
 
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_what_is_too_large_is_replaced_by_what_is_smaller(broker: Broker, is_at_once: bool) -> None:
+    """A dead letter on a topic with a limit of its own, say."""
+    if is_at_once:
+        broker.at_once = {b"a": KafkaException(KafkaError(TOO_LARGE))}
+    else:
+        broker.outcomes = {b"a": [TOO_LARGE]}
+    large = Record("dead-letters", b"a", b"value", smaller=Record("dead-letters", b"summary", None))
+    Publisher(Settings(_env_file=None), "test").publish_all([large])
+    assert broker.published == [b"summary"] if is_at_once else [b"a", b"summary"]
+    assert not broker._under_way
+
+
 def test_a_full_queue_is_waited_for(broker: Broker) -> None:
     broker.at_once = {b"c": BufferError()}
     publish(nothing)

@@ -5,14 +5,15 @@ from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
-from confluent_kafka import Consumer
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError
 from confluent_kafka import Message as ClientMessage
 
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config
 from runtime.servers.lag import Positions
+from runtime.servers.records import BrokenBatches, headers_of
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
-from schemas.envelope import StoredRecord, readable_timestamp
+from schemas.envelope import Headers, StoredRecord, readable_timestamp
 from schemas.settings import Settings
 from schemas.topics import ConsumerGroup
 
@@ -20,7 +21,7 @@ _LONGEST_WAIT_S = 0.05  # arroyo commits what is answered between two polls, and
 
 
 class _ReadableMessage:
-    """A message of the client's, with a timestamp that a datetime can have."""
+    """A message of the client's without error, whose timestamp and headers can be read."""
 
     def __init__(self, message: ClientMessage) -> None:
         self._message = message
@@ -29,19 +30,66 @@ class _ReadableMessage:
         kind, milliseconds = self._message.timestamp()
         return kind, readable_timestamp(milliseconds)
 
+    def headers(self) -> Headers:
+        return headers_of(self._message)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._message, name)
 
 
+class _UnreadableMessage:
+    """What stands for a record that the client cannot take apart."""
+
+    def __init__(self, topic: str, record: StoredRecord) -> None:
+        self._topic, self._record = topic, record
+
+    def error(self) -> None:
+        return None
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._record.partition
+
+    def offset(self) -> int:
+        return self._record.offset
+
+    def key(self) -> None:
+        return None
+
+    def value(self) -> None:
+        return None
+
+    def headers(self) -> Headers:
+        return self._record.headers
+
+    def timestamp(self) -> tuple[int, int]:
+        return TIMESTAMP_NOT_AVAILABLE, 0
+
+
 class _ReadableMessages:
-    """The client's consumer. arroyo makes a datetime of every timestamp, and brokers accept some that none can have."""
+    """The client's consumer, as arroyo can go on with it whatever stands on the topic.
+
+    arroyo makes a datetime of every timestamp, and brokers accept some that none can have; it ends at a batch that the
+    client cannot unpack.
+    """
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
+        self.broken = BrokenBatches(consumer)
 
-    def poll(self, *arguments: Any, **options: Any) -> _ReadableMessage | None:
+    def poll(self, *arguments: Any, **options: Any) -> _ReadableMessage | _UnreadableMessage | ClientMessage | None:
         message = self._consumer.poll(*arguments, **options)
-        return None if message is None else _ReadableMessage(message)
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return _ReadableMessage(message)
+        if error.code() == KafkaError._BAD_COMPRESSION:
+            record = self.broken.passed(message, "")
+            return None if record is None else _UnreadableMessage(str(message.topic()), record)
+        return message
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
@@ -59,7 +107,8 @@ class CheckedConsumer(KafkaConsumer):
         own = {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
         super().__init__(consumer_config(settings, group.name) | own)
         consumer = self._KafkaConsumer__consumer  # arroyo offers no way to ask it
-        self._KafkaConsumer__consumer: Any = _ReadableMessages(consumer)
+        self._readable = _ReadableMessages(consumer)
+        self._KafkaConsumer__consumer: Any = self._readable
         self._flow = Flow(lambda: is_behind(consumer))
         self._positions = positions
 
@@ -72,6 +121,7 @@ class CheckedConsumer(KafkaConsumer):
         """See KafkaConsumer.subscribe."""
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
+            self._readable.broken.forget()
             self._positions.assigned({(place.topic.name, place.index): at for place, at in offsets.items()})
             if on_assign is not None:
                 on_assign(offsets)
