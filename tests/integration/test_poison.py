@@ -105,7 +105,7 @@ def test_whatever_cannot_be_read_becomes_a_letter_and_no_worker_ends(make_world:
     for place, (error, value) in expected.items():
         assert error in found[place].error, place
         assert (found[place].record.value or None) == value, place
-    assert world.restarts() == {}
+    assert world.restarts() == {}, [line for line in world.said() if line["level"] in ("error", "critical")]
 
 
 def test_a_valid_registration_as_large_as_a_broker_takes_it_is_escalated(make_world: MakeWorld) -> None:
