@@ -1,6 +1,6 @@
 """What all tests share: the demo's photos, and random embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,14 @@ Make = Callable[[], NDArray[np.float32]]
 def _logs() -> None:
     """Have our loggers write to those of the standard library, which pytest listens to."""
     logs.through_stdlib()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_watchdog() -> Iterator[None]:
+    """Commands that tests run in this process start workers' loops that nobody moves afterwards: nothing ends it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("runtime.process.watchdog.end_when_hung", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ def create_topics(settings: Settings, configure: bool = False) -> None:
     if not wanted:
         return
     places: list[TopicPartition] = []
+    others = False
     outcomes = admin.create_topics(wanted, operation_timeout=30)
     for topic in wanted:
         try:
@@ -61,10 +62,14 @@ def create_topics(settings: Settings, configure: bool = False) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+            others = True
         else:
             places += [TopicPartition(topic.topic, partition) for partition in range(topic.num_partitions)]
     # A broker knows of a topic before it leads its partitions; until then it refuses to list their offsets.
     retry_while_away(lambda: [found.result() for found in offsets(admin, places, "latest", 5).values()], "setup")
+    if others:  # created meanwhile by another, or by the controller of a broker that had not heard of it yet
+        wait_while(lambda: _missing(_partitions(settings, admin)))
+        _check(settings, admin, _partitions(settings, admin))
 
 
 def check_topics(settings: Settings) -> None:

@@ -260,7 +260,7 @@ def test_bad_rows_are_marked_and_shown_without_their_contents_and_the_others_go_
         (secret, good),
         ("IndividualUpdated", row("a", 2, {"inline": secret, "uri": "file:///a.jpg"})["event"]),
         ("IndividualUpdated", json.dumps([secret])),
-        ("IndividualUpdated", json.dumps(json.loads(good) | {"attributes": {secret: 1}})),
+        ("IndividualUpdated", json.dumps(json.loads(good) | {"attributes": {secret: [1]}})),
         ("IndividualUpdated", json.dumps({"collection": "c", "individual_id": "\x1b[2J"})),
         ("IndividualUpdated", row("a", 2, {"inline": secret * 10_000})["event"]),
     ]

@@ -239,7 +239,7 @@ def test_bad_input_is_an_error_that_says_what_to_do_and_nothing_is_sent(
         assert message in said, (arguments, said)
     monkeypatch.setenv("FACEMATCH_NAMESPACE", "nowhere")
     result = run("--yes")
-    assert (result.exit_code, "no topic nowhere.individuals" in result.output) == (2, True), result.output
+    assert (result.exit_code, "`facematch setup` has not created" in result.output) == (2, True), result.output
     assert not sent_by(world, INDIVIDUALS) + sent_by(world, ENCODINGS)
     assert not (world.settings.data_folder / "replays").exists()
     assert len(world.read(REJECTIONS)) == 1
