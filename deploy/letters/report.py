@@ -17,7 +17,7 @@ from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
 _SHOWN = 2000  # bytes of a letter, on a terminal
-_JUDGED = 50
+_MOST_LISTED = 50
 _MOST_COUNTED = 1000  # records: each may be a photo
 
 
@@ -69,7 +69,7 @@ def print_letter(console: Console, filed: FiledLetter, letter: Letter) -> None:
 def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     """What would be sent and what is refused, by reason, and letter by letter where they are few."""
     refused = Counter(verdict.refused for verdict in verdicts if verdict.refused)
-    if len(verdicts) <= _JUDGED:
+    if len(verdicts) <= _MOST_LISTED:
         table = Table("letter", title="to be sent again", title_justify="left")
         table.add_column("what", overflow="fold")
         for verdict in verdicts:
@@ -81,7 +81,7 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
         table.add_column("what", overflow="fold")
         if sends := len(verdicts) - refused.total():
             table.add_row(str(sends), "can be read, and would be sent")
-        for reason, count in refused.most_common(_JUDGED):
+        for reason, count in refused.most_common(_MOST_LISTED):
             table.add_row(str(count), f"[red]refused:[/] {printable(reason)}")
         console.print(table)
 
