@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.app import OPERATE, Application, UserError, app, read_settings, servers_expected, settings_with_key
+from deploy.commands.app import (
+    OPERATE,
+    Application,
+    UserError,
+    app,
+    read_settings,
+    servers_expected,
+    settings_with_key,
+    topics_expected,
+)
 from deploy.commands.times import TIME_HELP, parse_period
 from deploy.terminal import Terminal
 
@@ -187,7 +196,6 @@ def _chosen_for(
 
 def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
     from deploy.letters.box import choose, read_all
-    from deploy.setup.topics import check_topics
     from schemas.topics import TOPICS
 
     known = [topic.name for topic in TOPICS]
@@ -195,7 +203,7 @@ def _chosen(names: list[str], choice: "LetterFilter") -> "list[FiledLetter]":
         raise UserError(f"--topic {choice.topic}: the topics are {', '.join(known)}")
     settings = read_settings()
     with servers_expected(), Terminal(stderr=True).status("") as status:
-        check_topics(settings)
+        topics_expected(settings)
         found = read_all(settings, lambda done, total: status.update(f"{done} of {total} records"))
     return choose(found, names, choice)
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.app import OPERATE, Collection, UserError, app, servers_expected, settings_with_key
+from deploy.commands.app import (
+    OPERATE,
+    Collection,
+    UserError,
+    app,
+    servers_expected,
+    settings_with_key,
+    topics_expected,
+)
 from deploy.commands.compaction import run_plan
 from deploy.commands.times import TIME_HELP, parse_period
 from deploy.terminal import Terminal
@@ -48,7 +56,6 @@ def what_if(
 
     With --whole the index is built anew of everyone living now, and compared with the pairs as they are.
     """
-    from deploy.setup.topics import check_topics
     from deploy.what_if import Supposed, compare, print_report
     from streams.compaction.compactor import CompactionPlan
     from streams.matching.what_if import LogSlice
@@ -72,7 +79,7 @@ def what_if(
     settings, console = settings_with_key(), Terminal()
     os.nice(10)  # whatever else runs on the machine goes first
     with servers_expected():
-        check_topics(settings)
+        topics_expected(settings)
         report = compare(Terminal(stderr=True), settings, supposed, part)
     print_report(console, report, as_json)
 
