@@ -9,13 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import select
 
 from runtime.photo_roots import allow
 from schemas.envelope import Message, Record, announce, encode
 from schemas.events.base import Event
 from schemas.events.registrations import IndividualCreated, IndividualUpdated, Photo
-from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS, INDIVIDUALS, REJECTIONS, Cleanup, topic_named
+from schemas.tables import duplicates
+from schemas.topics import (
+    DEAD_LETTERS,
+    DUPLICATES,
+    ENCODINGS,
+    INDIVIDUALS,
+    REJECTIONS,
+    Cleanup,
+    partition_of,
+    topic_named,
+)
+from tests.conftest import Make
+from tests.encodings import computed
 from tests.integration.conftest import MakeWorld
+from tests.integration.test_lifecycle import run
 from tests.integration.world import World
 from tests.unit.test_photos import _png_claiming, file_of
 
@@ -169,3 +183,25 @@ def test_the_same_event_twice_and_an_older_revision_change_nothing(world: World,
     assert len(world.read(ENCODINGS)) >= 3 + 5  # the stale record, and what put the right one behind it again
     latest = {record.key: record for record in world.read(ENCODINGS)}
     assert b'"revision":5' in (latest[b"c/b"].value or b""), "the right record stands last, for Kafka's compaction"
+
+
+def test_what_is_of_a_collection_too_many_is_sent_again_once_the_bound_is_raised(
+    make_world: MakeWorld, embedding: Make
+) -> None:
+    world = make_world(max_collections=1)
+    names = [f"c{number}" for number in range(100)]
+    first, other, *_ = (name for name in names if partition_of(name, ENCODINGS.partitions) == 0)
+    face = embedding()
+    world.start("match", "sink")
+    for collection in (first, other):
+        world.publish([announce(computed(who, face, collection=collection), "test") for who in "ab"])
+    world.wait(lambda: len(world.read(DEAD_LETTERS)) == 2 and world.count("checked") == 2, "letters of the other")
+    assert world.count("encoded") == 2
+    world.workers.pop("match").stop()
+    world.env["FACEMATCH_MAX_COLLECTIONS"] = "2"
+    world.start("match")
+    done = run(world, "dead-letters", "redrive", "--reason", "a collection more", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    world.wait(lambda: world.count("checked") == 4, "they are compared")
+    with world.connect() as connection:
+        assert set(connection.scalars(select(duplicates.c.collection))) == {first, other}
