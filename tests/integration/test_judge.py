@@ -12,6 +12,7 @@ from tests.conftest import Make
 from tests.encodings import computed, crowd
 from tests.integration.judge import assert_as_the_oracle
 from tests.integration.world import World
+from tests.soak.judgement import judge
 
 
 def test_every_kind_of_damage_is_seen(world: World, embedding: Make) -> None:
@@ -30,10 +31,14 @@ def test_every_kind_of_damage_is_seen(world: World, embedding: Make) -> None:
         connection.execute(insert(individuals).values(collection="c", individual_id="x", registered_revision=1))
     with pytest.raises(AssertionError) as judgement:
         assert_as_the_oracle(world, dead_letters=1)
+    soaked = judge(world)
+    assert not soaked.is_right
+    assert "table individuals: a row of c, ['x']" in soaked.left
     with world.engine.begin() as connection:
         connection.execute(delete(duplicates))
     with pytest.raises(AssertionError, match="pairs missing in Postgres"):
         assert_as_the_oracle(world)
+    assert judge(world).missing == soaked.pairs > 0
     for problem in (
         "1 findings on the topic that were never true",
         "1 (key, living revision, checked revision) not checked on the topic: ('c/y', 1, 9)",
