@@ -209,6 +209,19 @@ certificates = Table(
     comment="what each compaction found and built",
 )
 
+deployment = Table(
+    "deployment",
+    metadata,
+    Column(
+        "database_id",
+        UUID(as_uuid=False),
+        primary_key=True,
+        server_default=func.gen_random_uuid(),
+        comment="the topic deployment has it too",
+    ),
+    comment="one row: which database this is",
+)
+
 _views = MetaData()  # made by migrations: not among the tables
 
 pair_verdicts = Table(

@@ -180,6 +180,16 @@ DEAD_LETTERS: Topic[Event] = Topic(
     extra_config=_AS_IT_CAME,
 )
 
+DEPLOYMENT: Topic[Event] = Topic(
+    name="deployment",
+    carries=(),
+    key="database",
+    purpose="the id of the database that the namespace belongs to, as text without headers; the last counts",
+    letters_by=None,
+    partitions=1,
+    cleanup=Cleanup.COMPACT,
+)
+
 TOPICS: tuple[Topic[Event], ...] = (
     INDIVIDUALS,
     ESCALATIONS,
@@ -190,6 +200,7 @@ TOPICS: tuple[Topic[Event], ...] = (
     CERTIFICATES,
     REJECTIONS,
     DEAD_LETTERS,
+    DEPLOYMENT,
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {event.__name__: event for topic in TOPICS for event in topic.carries}

@@ -16,6 +16,7 @@ from schemas.tables import (
     certificates,
     checks,
     decisions,
+    deployment,
     duplicates,
     erased,
     individual_duplicates,
@@ -28,6 +29,7 @@ from schemas.topics import (
     CPU_POOL,
     DEAD_LETTERS,
     DECISIONS,
+    DEPLOYMENT,
     DUPLICATES,
     ENCODINGS,
     ERASURES,
@@ -86,7 +88,7 @@ def _of_partition(*names: str) -> tuple[str, ...]:
 
 
 ROLES = (
-    Role("setup", "`facematch setup`", creates=True, owns=True),
+    Role("setup", "`facematch setup`", reads=(DEPLOYMENT,), writes=(DEPLOYMENT,), creates=True, owns=True),
     Role(
         "producer",
         "`facematch submit`, registration systems",
@@ -143,7 +145,7 @@ ROLES = (
     Role(
         "sink",
         "`facematch sink`",
-        reads=SINK.reads,
+        reads=(*SINK.reads, DEPLOYMENT),
         writes=(DUPLICATES, DECISIONS, DEAD_LETTERS),
         groups=(SINK.name,),
         tables={
@@ -152,6 +154,7 @@ ROLES = (
             **_of(retractions, decisions, to=(READ, INSERT, DELETE)),
             **_of(erased, to=(READ, INSERT, UPDATE)),
             **_of(certificates, to=(READ, INSERT)),
+            **_of(deployment),
         },
     ),
     Role(

@@ -177,6 +177,7 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
     Before it waits, the worker begins to serve health and metrics, if FACEMATCH_METRICS is set, and to watch its loop:
     one that hangs ends the process.
     """
+    from deploy.setup.database import wait_for_claim
     from deploy.setup.tables import wait_for_tables
     from deploy.setup.topics import wait_for_topics
     from deploy.setup.waiting import wait_for_redis
@@ -193,4 +194,5 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
         wait_for_redis(found)
     if tables:
         wait_for_tables(found)
+        wait_for_claim(found)
     return found

@@ -34,17 +34,18 @@ def setup(
     configure: Annotated[
         bool, typer.Option("--configure", help="Set how topics that are there are kept, where they differ.")
     ] = False,
+    new_database: Annotated[
+        bool, typer.Option("--new-database", help="The database takes the place of the one before, which is gone.")
+    ] = False,
 ) -> None:
     """Create the topics and tables that are not there yet; workers wait for them.
 
-    Refused where a topic that is there is not as it must be: see [bold]docs/operating.md[/].
+    Refused where a topic that is there is not as it must be, or where the namespace belongs to another database.
     """
-    from deploy.setup.tables import create_tables
-    from deploy.setup.topics import create_topics
+    from deploy.setup.everything import set_up
 
     with servers_expected():
-        create_topics(kafka_expected(read_settings()), configure)
-        create_tables(read_settings())
+        set_up(kafka_expected(read_settings()), configure, new_database)
     Terminal().plain("topics and tables are there")
 
 

@@ -76,6 +76,11 @@ def run_compaction(
                                 problems.append(problem)
                     except (HeldError, TooManyPairsError, LeaseLostError, LostChunksError, OutOfMemoryError) as error:
                         problems.append(f"partition {partition}: {_explain(error)}")
+                    if compactor.unknown:
+                        problems.append(
+                            f"partition {partition}: {compactor.unknown} pairs stay though topic encodings has no "
+                            "record of one of the two, who was never erased"
+                        )
     if not plan.dry_run:
         with closing(connect_once(settings)) as redis:
             remove_retired(redis, settings)

@@ -23,8 +23,7 @@ from deploy.local.ports import free_ports, is_free
 from deploy.local.servers import Server, prepare_kafka, prepare_postgres, prepare_redis
 from deploy.local.supervisor import Child, OnLine, Supervisor
 from deploy.local.targets import write_targets
-from deploy.setup.tables import create_tables
-from deploy.setup.topics import create_topics
+from deploy.setup.everything import set_up
 from producers.outbox.table import create_outbox
 from runtime.servers.kafka import client_config, is_transient
 from runtime.telemetry import logs
@@ -123,8 +122,7 @@ class Stack:
 
         `all_kinds`: also the outbox's relay and the compactor.
         """
-        create_topics(settings)
-        create_tables(settings)
+        set_up(settings)
         workers = {name: arguments for name, arguments in WORKERS.items() if all_kinds or name not in _OPTIONAL}
         if all_kinds:
             create_outbox(settings)

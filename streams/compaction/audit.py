@@ -111,10 +111,11 @@ class Corrections(NamedTuple):
     `found`: codes of pairs, their `distances`, and `after`: the times (microseconds since 1970) that their ce_time must
     exceed, 0 for any. `unchecked`: rows without a statement that they were compared with everyone before.
     `retracted`: offsets in `duplicates` of the pairs that no longer hold, ascending, with indexes into `REASONS`.
-    `kept`: how many published pairs hold.
+    `kept`: how many published pairs hold; `unknown`: how many stay as they are though the log has nothing of a member.
     """
 
     kept: int
+    unknown: int
     found: NDArray[np.int64]
     distances: NDArray[np.float64]
     after: NDArray[np.int64]
@@ -144,6 +145,7 @@ def compare(audit: AuditInput) -> Corrections:
     gone = gone[np.argsort(offsets[gone])]
     return Corrections(
         kept=int((mine & stated.is_right).sum()),
+        unknown=int((stated.is_unknown & stated.is_stated & falling_to(audit.shard, current.a)).sum()),
         found=found,
         distances=np.concatenate([required.distances[missing], stated.distances[wrong]]),
         after=_times_of(found, stated.codes, current.times),
@@ -158,7 +160,10 @@ class _StatedPairs(NamedTuple):
 
     `codes`: -1 unless both members live by the encoder. `distances`: exact, infinite unless both have the revisions
     that are stated. `reasons`: indexes into `REASONS`, of why it does not hold, if it does not.
-    `is_ours`: neither member changed since the census, and the census has their stated revisions or higher ones.
+    `is_ours`: neither member changed since the census, and the census has their stated revisions or higher ones, or
+    knows them as erased.
+    `is_unknown`: neither changed, and the log has nothing of a member though nobody erased them. Nothing is said of
+    such a pair: their record was lost, not they.
     `is_stated`: the current or the last published statement says that the pair holds.
     `is_near`: it is within the threshold at the stated revisions.
     `is_right`: it is near, and both statements say so with these revisions and this distance.
@@ -168,6 +173,7 @@ class _StatedPairs(NamedTuple):
     distances: NDArray[np.float64]
     reasons: NDArray[np.int64]
     is_ours: NDArray[np.bool_]
+    is_unknown: NDArray[np.bool_]
     is_stated: NDArray[np.bool_]
     is_near: NDArray[np.bool_]
     is_right: NDArray[np.bool_]
@@ -180,20 +186,23 @@ def _judge_stated(audit: AuditInput) -> _StatedPairs:
     revisions = np.stack([current.revisions_a, current.revisions_b])
     now = np.where(at >= 0, np.append(census.id_table.revisions, 0)[at], revisions)
     encoders = np.where(at >= 0, np.append(census.encoders, ERASED)[at], ERASED)
-    is_current = ((encoders == census.code_of(audit.encoder)) & (revisions == now)).all(axis=0)
+    is_latest = (encoders == census.code_of(audit.encoder)) & (revisions == now)
+    is_current = is_latest.all(axis=0)
     codes, distances = _codes_and_distances(audit, at, is_current)
     is_near = distances <= audit.threshold
     is_right = is_near & (last.revisions_a == current.revisions_a) & (last.revisions_b == current.revisions_b)
     for statement in (current, last):
         is_right &= statement.holds & (np.abs(distances - np.nan_to_num(statement.distances)) <= _SAME_DISTANCE)
     is_changed = (audit.changed.find(current.a) >= 0) | (audit.changed.find(current.b) >= 0)
-    is_erased = (encoders == ERASED).any(axis=0)
+    is_erased = ((at >= 0) & (encoders == ERASED)).any(axis=0) | current.erased
+    is_unknown = (at < 0).any(axis=0) & (is_latest | (at < 0)).all(axis=0) & ~is_erased & ~is_changed
     erased, updated, beyond = (REASONS.index(reason) for reason in _IN_ORDER)
     return _StatedPairs(
         codes,
         distances,
         reasons=np.select([is_erased, ~is_current], [erased, updated], beyond),
-        is_ours=~is_changed & (revisions <= now).all(axis=0),
+        is_ours=~is_changed & ~is_unknown & (revisions <= now).all(axis=0),
+        is_unknown=is_unknown,
         is_stated=current.holds | last.holds,
         is_near=is_near,
         is_right=is_right,

@@ -65,8 +65,10 @@ class Compactor:
     """
 
     def __init__(self, context: CompactionContext, progress: OnProgress) -> None:
+        """`unknown` counts the pairs that `run` left as they are though the log has nothing of a member."""
         self.context, self.progress = context, progress
         self.input = CompactionInput(context)
+        self.unknown = 0
 
     def run(self, plan: CompactionPlan = CompactionPlan()) -> Iterator[CompactionCertified]:
         """Compact each encoder of each collection by itself, and hand out its certificate once that is published.
@@ -93,7 +95,7 @@ class _Run:
 
     def __init__(self, compactor: Compactor, plan: CompactionPlan, lease: Lease | None) -> None:
         self._context, self._plan, self._lease = compactor.context, plan, lease
-        self._settings, self._input = compactor.context.settings, compactor.input
+        self._settings, self._input, self._compactor = compactor.context.settings, compactor.input, compactor
         self._watch = Stopwatch(compactor.progress)
 
     def certificates(self) -> Iterator[CompactionCertified]:
@@ -168,6 +170,7 @@ class _Run:
                 self._context.shard,
             )
         )
+        self._compactor.unknown += corrections.unknown
         blob = None
         if self._lease is not None:
             self._watch("publishing", 0, 1)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.envelope import StoredRecord, UnreadableError, decode
+from schemas.erased import NOBODY, Erased
+from schemas.events.base import Member
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent, version_keys
 from schemas.shard import Shard
 from schemas.topics import DUPLICATES
@@ -21,7 +23,7 @@ class Known(NamedTuple):
     """Statements about pairs, (n,) of each: members, revisions, distance, time and offset of the record.
 
     `a` and `b` are hashes of ids, (n, 2) uint64; `times` are ce_time in microseconds since 1970. The distance of a
-    retracted pair is NaN.
+    retracted pair is NaN. `erased`: whether a member is erased, at that revision, as the registry of the erased has it.
     """
 
     a: NDArray[np.uint64]
@@ -31,6 +33,7 @@ class Known(NamedTuple):
     distances: NDArray[np.float64]
     times: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    erased: NDArray[np.bool_]
 
     @property
     def holds(self) -> NDArray[np.bool_]:
@@ -59,7 +62,9 @@ class Statements(NamedTuple):
 
 
 _NO_HASH, _NO_NUMBER = np.empty((0, 2), np.uint64), np.empty(0, np.int64)
-_NOTHING = Known(_NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.float64), _NO_NUMBER, _NO_NUMBER)
+_NOTHING = Known(
+    _NO_HASH, _NO_HASH, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.float64), _NO_NUMBER, _NO_NUMBER, np.empty(0, np.bool_)
+)
 
 
 class Findings:
@@ -68,8 +73,8 @@ class Findings:
     Checks count for one shard only. Memory: 120 bytes a pair and 50 an individual, at times twice that.
     """
 
-    def __init__(self, collection: str | None = None, shard: Shard = Shard()) -> None:
-        self._collection, self._shard = collection, shard
+    def __init__(self, collection: str | None = None, shard: Shard = Shard(), erased: Erased = NOBODY) -> None:
+        self._collection, self._shard, self._erased = collection, shard, erased
         self._scopes: dict[tuple[str, str], int] = {}
         self._parts: list[tuple[NDArray[np.uint64], NDArray[np.int64], Known]] = []  # pair ids, scopes
         self._count = 0
@@ -100,22 +105,27 @@ class Findings:
         ids: list[tuple[str, str]] = []
         numbers: list[tuple[int, int, int, int, int]] = []
         distances: list[float] = []
+        erased: list[bool] = []
         for event, time, offset in messages:
             scope = self._scopes.setdefault((event.collection, event.encoder), len(self._scopes))
             keys.append(event.pair_id)
             ids.append((event.a.individual_id, event.b.individual_id))
             numbers.append((scope, event.a.revision, event.b.revision, in_microseconds(time), offset))
             distances.append(event.distance if isinstance(event, DuplicateFound) else float("nan"))
+            erased.append(any(self._is_erased(event.collection, member) for member in (event.a, event.b)))
         if keys:
             scopes, revisions_a, revisions_b, times, offsets = np.array(numbers, dtype=np.int64).T
             a, b = (hashes_of(side) for side in zip(*ids, strict=True))
-            known = Known(a, b, revisions_a, revisions_b, np.array(distances), times, offsets)
+            known = Known(a, b, revisions_a, revisions_b, np.array(distances), times, offsets, np.array(erased))
             self._parts.append((hashes_of(keys), scopes, known))
             self._count += len(keys)
             self._statements = None
         if self._count >= self._limit:
             self._reduced()
             self._limit = max(_FIRST_LIMIT, 2 * self._count)
+
+    def _is_erased(self, collection: str, member: Member) -> bool:
+        return self._erased.covers(collection, member.individual_id, member.revision)
 
     def _add_checks(self, messages: list[tuple[IndividualChecked, int]]) -> None:
         by_scope: dict[tuple[str, str], list[tuple[str, int, int]]] = {}

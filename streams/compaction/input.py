@@ -43,7 +43,7 @@ class CompactionInput:
         matched = context.progress.matched(context.partition)
         self.matched_offset = matched or context.log.committed(context.partition) or 0
         begin, self.findings_end = context.duplicates.span(context.partition)
-        self.findings = Findings(collection, context.shard)
+        self.findings = Findings(collection, context.shard, erased)
         for batch in context.duplicates.read({context.partition: Span(begin, self.findings_end)}):
             self.findings.add(batch)
             progress("gathering", _behind(batch) - begin, self.findings_end - begin, "findings")

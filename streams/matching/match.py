@@ -17,7 +17,7 @@ from schemas.envelope import (
     kafka_time,
 )
 from schemas.erased import NOBODY, Erased, Erasure
-from schemas.events.base import Event, Member
+from schemas.events.base import Event, Member, individual_of
 from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingEvent
 from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
 from schemas.letters import dead_letter
@@ -71,9 +71,9 @@ class Consequences:
     """What follows from a batch.
 
     `publish` are the records to publish, which carry the `messages` about pairs and people, the `tombstones` and the
-    dead `letters`. `renew` are the offsets whose records must be published again, behind stale ones; `replays` has, by
-    these offsets, the headers of the stale records that a replay sent: the renewed records carry them on. `read` are
-    the messages of the batch itself.
+    dead `letters`. `renew` are the offsets whose records must be published again, behind stale or unreadable ones;
+    `replays` has, by these offsets, the headers of the stale records that a replay sent: the renewed records carry them
+    on. `read` are the messages of the batch itself.
     """
 
     publish: list[Record] = field(default_factory=list)
@@ -112,6 +112,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
             message = decode(record, ENCODINGS)
         except UnreadableError as error:
             consequences.letters += _letter(gallery, record, error)
+            consequences.renew += _hidden_by(gallery, record)
             continue
         consequences.read.append(message)
         event, offset = message.event, record.offset
@@ -157,6 +158,20 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 def _letter(gallery: Gallery, record: StoredRecord, error: UnreadableError) -> list[Record]:
     """The dead letter of a record. All shards read it, one publishes the letter."""
     return [dead_letter(record, error, Source.MATCHER)] if gallery.shard.number == 1 else []
+
+
+def _hidden_by(gallery: Gallery, record: StoredRecord) -> list[int]:
+    """The offset of the individual's record that an unreadable one under their key follows; none where there is none.
+
+    Kafka's compaction would keep the unreadable one in its place.
+    """
+    try:
+        collection, individual_id = individual_of((record.key or b"").decode())
+    except UnicodeDecodeError:
+        return []
+    known = gallery.collections.get(collection)
+    latest = None if known is None or not gallery.owns(individual_id) else known.find(individual_id)
+    return [latest.offset] if latest is not None and latest.offset < record.offset else []
 
 
 def _compared(

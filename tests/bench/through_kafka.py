@@ -6,8 +6,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 
 from deploy.local.stack import Stack
-from deploy.setup.tables import create_tables
-from deploy.setup.topics import create_topics
+from deploy.setup.everything import set_up
 from runtime.photo_roots import allow
 from runtime.servers.kafka import consumer_config
 from runtime.servers.publisher import Publisher
@@ -30,8 +29,7 @@ def photos_per_second(stack: Stack, folder: Path, data: bytes, count: int) -> tu
         redis=stack.addresses["FACEMATCH_REDIS"],
         postgres=stack.addresses["FACEMATCH_POSTGRES"],
     )
-    create_topics(settings)
-    create_tables(settings)
+    set_up(settings)
     allow(folder, {folder.resolve().as_uri() + "/"})
     registrations = [
         IndividualCreated(collection="c", individual_id=str(i), revision=1, photo=Photo(uri=photo.resolve().as_uri()))

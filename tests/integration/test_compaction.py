@@ -25,6 +25,7 @@ from deploy.status.workers import galleries
 from runtime.servers.kafka import consumer_config
 from runtime.servers.redis import connect, key, value_of
 from schemas.envelope import announce, full_name
+from schemas.erased import ErasureKey
 from schemas.events.base import Member
 from schemas.events.certificates import CompactionCertified, PairCounts
 from schemas.events.encodings import EncodingComputed, EncodingErased
@@ -415,15 +416,22 @@ def test_one_that_stood_still_publishes_and_stores_nothing(
     assert [world.ends(topic) for topic in (DUPLICATES, CERTIFICATES)] == ends
 
 
-def test_pairs_of_a_collection_that_kafka_forgot_are_retracted(make_world: MakeWorld) -> None:
-    """Everyone was erased, and the tombstones are gone."""
+def test_pairs_of_a_collection_that_kafka_forgot_are_retracted_once_they_are_known_as_erased(
+    make_world: MakeWorld,
+) -> None:
+    """Everyone was erased, and the tombstones are gone; of whom nobody erased, it says nothing but that."""
     world = make_world()
     pair = {"a": Member(individual_id="a", revision=1), "b": Member(individual_id="b", revision=1)}
     world.publish([announce(DuplicateFound(collection="c", encoder="e", **pair, distance=0.2, threshold=0.4), "t")])
     world.start("sink")
     world.wait(lambda: world.pairs() == {("a", "b")}, "the pair is there")
+    failed = compact(world, "--collection", "c")
+    assert failed.returncode == 1, failed.stderr
+    assert "1 pairs stay though topic encodings has no record of one of the two" in failed.stdout
+    assert not any(isinstance(event, DuplicateRetracted) for event in world.events(DUPLICATES))
+    erasure = ErasureKey(world.settings.erasure_key).erasure_of("c", "a", 1)
+    world.publish([announce(erasure, "t")])
     assert "0: nobody is living in it" in compacted(world, "--collection", "c")
-    world.wait(lambda: world.pairs() == set(), "it is not any more")
     (one,) = (event for event in world.events(DUPLICATES) if isinstance(event, DuplicateRetracted))
     assert one.reason is RetractionReason.ERASED
     assert "there is nothing to compact" in compacted(world)

@@ -19,8 +19,7 @@ from sqlalchemy.engine import Connection
 
 from deploy.local.stack import WORKERS, Stack
 from deploy.local.supervisor import Child
-from deploy.setup.tables import create_tables
-from deploy.setup.topics import create_topics
+from deploy.setup.everything import set_up
 from deploy.status.workers import lags
 from producers.submit.entries import Entry
 from producers.submit.publish import submit
@@ -112,8 +111,7 @@ class World:
 
     def set_up(self) -> None:
         """As `facematch setup` does."""
-        create_topics(self.settings)
-        create_tables(self.settings)
+        set_up(self.settings)
 
     def env_of(self, worker: str) -> dict[str, str]:  # noqa: ARG002 - of all the same, here
         """The settings of a worker, as environment variables."""

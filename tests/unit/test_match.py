@@ -11,6 +11,7 @@ from schemas.envelope import REPLAY_ID, Message, Record, StoredRecord, decode, e
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
+from schemas.shard import Shard
 from streams.gallery.gallery import Gallery
 from streams.matching.match import Consequences, Rules, match, restore
 from tests import encodings, oracle
@@ -99,6 +100,35 @@ def test_an_erasure_wins_over_an_encoding_of_its_own_revision() -> None:
     both: list[Logged] = [computed("a", 1, 0), erased("a", 1)]
     for order in (both, both[::-1]):
         assert found(run(log_of([*order, computed("b", 1, 0)]))) == set()
+
+
+def test_behind_an_unreadable_record_or_a_bare_null_what_it_hides_is_published_again() -> None:
+    """Else Kafka's compaction would keep it in the place of the person under whose key it is."""
+    first, gone, other = log_of([computed("a", 1, 0), erased("gone", 1), computed("b", 1, 7)])
+    foreign = Record("encodings", first.key, b'{"collection": "c", "individual_id": "a"}', first.headers[:1])
+    unreadable = [foreign, replace(foreign, value=None, headers=()), replace(foreign, key=gone.key)]
+    log = [first, gone, other, *(stored(record, 3 + at) for at, record in enumerate(unreadable))]
+    consequences = run(log)
+    assert consequences.renew == [0, 0, 1]
+    assert [record.topic for record in consequences.publish].count("dead-letters") == 3
+    unknown = [replace(foreign, key=b"c/nobody"), replace(foreign, key=b"d/a"), replace(foreign, key=b"\xff")]
+    assert run([first, *(stored(record, 1 + at) for at, record in enumerate(unknown))]).renew == []
+
+
+def test_what_was_published_again_behind_an_unreadable_record_is_not_once_more() -> None:
+    first, again = log_of([computed("a", 1, 0), computed("a", 1, 0)])
+    again = replace(again, offset=2)
+    foreign = stored(Record("encodings", first.key, b"?", ()), 1)
+    gallery = Gallery()
+    restore(gallery, [first, foreign, again])
+    assert run([foreign, again], gallery=gallery).renew == []
+
+
+def test_each_shard_publishes_again_what_falls_to_it() -> None:
+    shards = [Shard(number, 3) for number in (1, 2, 3)]
+    log = log_of([computed("a", 1, 0)])
+    log.append(stored(Record("encodings", log[0].key, None, ()), 1))
+    assert sorted(run(log, gallery=Gallery(shard)).renew for shard in shards) == [[], [], [0]]
 
 
 def test_a_stale_record_is_not_applied_and_the_right_one_is_published_again() -> None:

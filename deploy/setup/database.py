@@ -1,0 +1,74 @@
+"""Which database a namespace on Kafka writes to. Both know it, so that no second deployment takes its records away."""
+
+from sqlalchemy import select
+
+from deploy.setup.waiting import wait_while
+from runtime.servers.log import TopicLog
+from runtime.servers.postgres import postgres_engine, postgres_url
+from runtime.servers.publisher import Publisher
+from schemas.envelope import Record
+from schemas.faults import UserFault
+from schemas.settings import Settings
+from schemas.tables import deployment
+from schemas.topics import DEPLOYMENT
+
+_KEY = b"database"
+
+
+class OtherDatabaseError(UserFault):
+    """The namespace on this Kafka belongs to another database. The text says what to do."""
+
+
+def claim_namespace(settings: Settings, new_database: bool = False) -> None:
+    """Have Kafka note the id of this database, where it has noted none, or with `new_database`.
+
+    Raises OtherDatabaseError where it has noted another.
+    """
+    ours, noted = _id_of_database(settings), _noted(settings)
+    if noted is None or (new_database and noted != ours):
+        record = Record(DEPLOYMENT.name, _KEY, ours.encode(), (), partition=0)
+        Publisher(settings, "setup").publish_all([record])
+        noted = _noted(settings)
+    _compare(settings, ours, noted)
+
+
+def wait_for_claim(settings: Settings) -> None:
+    """Wait, with growing pauses, until Kafka has noted a database. Raises OtherDatabaseError where it is another."""
+
+    def missing() -> str:
+        noted = _noted(settings)
+        if noted is not None:
+            _compare(settings, _id_of_database(settings), noted)
+        return "" if noted else "`facematch setup` has not noted on Kafka which database the namespace belongs to"
+
+    wait_while(missing)
+
+
+def _id_of_database(settings: Settings) -> str:
+    engine = postgres_engine(settings)
+    with engine.connect() as connection:
+        found = connection.scalars(select(deployment.c.database_id)).one()
+    engine.dispose()
+    return str(found)
+
+
+def _noted(settings: Settings) -> str | None:
+    """The id that stands last on the topic. A broker that is away is waited for."""
+    noted = None
+    with TopicLog(settings, DEPLOYMENT, "setup") as log:
+        for batch in log.read({0: log.span(0)}):
+            for record in batch:
+                if record.key == _KEY and record.value is not None:
+                    noted = record.value.decode(errors="replace")
+    return noted
+
+
+def _compare(settings: Settings, ours: str, noted: str | None) -> None:
+    if noted != ours:
+        url = postgres_url(settings)
+        raise OtherDatabaseError(
+            f"namespace {settings.namespace} on this Kafka belongs to another database ({noted}) than {url.database} "
+            f"at {url.host} ({ours}): two deployments would take each other's records. Give this one another "
+            "FACEMATCH_NAMESPACE; or, where its database takes the place of one that is gone, `facematch setup "
+            "--new-database`"
+        )

@@ -1,0 +1,16 @@
+"""All that `facematch setup` sets up."""
+
+from deploy.setup.database import claim_namespace
+from deploy.setup.tables import create_tables
+from deploy.setup.topics import create_topics
+from schemas.settings import Settings
+
+
+def set_up(settings: Settings, configure: bool = False, new_database: bool = False) -> None:
+    """Create topics and tables that are missing, and have each know the other.
+
+    Raises WrongTopicsError, OtherDatabaseError, and what the clients raise where a server is away.
+    """
+    create_topics(settings, configure)
+    create_tables(settings)
+    claim_namespace(settings, new_database)
