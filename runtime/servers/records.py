@@ -1,6 +1,7 @@
 """What a consumer of librdkafka hands over, as records: those too that the client cannot take apart."""
 
 import re
+from operator import methodcaller
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConsumedMessage
@@ -8,16 +9,18 @@ from confluent_kafka import Message as ConsumedMessage
 from runtime.servers.kafka import is_transient
 from schemas.envelope import UNREADABLE, UNREADABLE_BATCH, UNREADABLE_NAMES, Headers, StoredRecord
 
+_headers = methodcaller("headers")
 _SIZE = re.compile(r" of (\d+) bytes ")  # librdkafka: "Decompression (codec 0x4) of message at 1 of 9194 bytes failed"
 
 
 def headers_of(message: ConsumedMessage) -> Headers:
     """The headers of a message, or UNREADABLE where a name among them is not UTF-8. To be called once.
 
-    The client raises SystemError then, and would hand over null pointers to whoever asks again (confluent-kafka 2.16).
+    The client then returns null pointers with an exception set (confluent-kafka 2.16): they must not be touched, nor
+    asked for again. Python turns that into a SystemError at once only where a call is not specialized: by methodcaller.
     """
     try:
-        return tuple(message.headers() or ())  # type: ignore[arg-type] # consumed headers hold bytes or None
+        return tuple(_headers(message) or ())
     except (SystemError, UnicodeDecodeError):
         return ((UNREADABLE, UNREADABLE_NAMES),)
 

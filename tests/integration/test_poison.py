@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from numpy.typing import NDArray
 
 from runtime.servers.log import TopicLog
-from schemas.envelope import Record, announce, encode, full_name
+from schemas.envelope import UNREADABLE, UNREADABLE_NAMES, Record, announce, encode, full_name
 from schemas.events.base import Detector, Event
 from schemas.events.pairs import PairDecided
 from schemas.events.registrations import IndividualCreated, Photo
@@ -146,3 +146,13 @@ def test_a_log_is_read_past_a_batch_that_cannot_be_unpacked(world: World, record
     assert [record.offset for record in read] == list(range(records + 1))
     assert json.loads(read[-1].value or b"")["a"] == "behind"
     assert read == again
+
+
+def test_headers_whose_names_are_not_utf_8_are_read_however_many_there_are(world: World) -> None:
+    """Python specializes a call that it has seen a few times, and then no longer checks what the client returns."""
+    name = full_name(DECISIONS.name, world.settings.namespace)
+    for _ in range(200):
+        send_raw(world.settings.kafka, name, PARTITION, b"k", b"{}", [(b"\xff\xfe", b"1")])
+    with TopicLog(world.settings, DECISIONS, "test") as log:
+        read = [record for batch in log.read({PARTITION: log.span(PARTITION)}) for record in batch]
+    assert [record.headers for record in read] == [((UNREADABLE, UNREADABLE_NAMES),)] * 200
