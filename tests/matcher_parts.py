@@ -158,12 +158,11 @@ class MemoryCheckpoints:
         self.state: State | None = None
         self._on_step = on_step
 
-    def load(self, log_end: int) -> State | None:
+    def load(self, log_end: Callable[[], int]) -> State | None:
         """None for a state that is ahead of the log: it is of another log."""
         self._on_step("checkpoints.load")
-        if self.state is None or self.state.offset > log_end:
-            return None
-        return _read_again(self.state)
+        state = self.state
+        return None if state is None or state.offset > log_end() else _read_again(state)
 
     def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
         """See `Checkpoints`."""

@@ -4,7 +4,7 @@ import hashlib
 import mmap
 import os
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
@@ -110,10 +110,6 @@ class Chunks:
         """The names of all chunks of this writer in Redis; of all writers where it has no name."""
         found = self._redis.scan_iter(match=self.key(f"{self._writer}*"), count=1000)
         return [key.decode().removeprefix(f"{self._prefix}:") for key in found]
-
-    def remove_others(self, named: Container[str]) -> None:
-        """Remove every chunk of this writer that is not in `named`."""
-        self.remove(chunk for chunk in self.names() if chunk not in named)
 
     def _put_part(self, name: str, file: BinaryIO) -> BlobPart:
         size = os.fstat(file.fileno()).st_size

@@ -15,8 +15,8 @@ log = structlog.stdlib.get_logger(__name__)
 _IF_LEASED = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end"
 _PUT = "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3]) return 'put'"
 _REMOVE = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end"
-# Removes chunks, unless the manifest was replaced since and may name them.
-_UNLINK = """
+# Removes keys, unless the manifest was replaced since and may name them.
+UNLINK = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
 return 1
@@ -38,7 +38,7 @@ class Inbox:
         self.chunks = Chunks(redis, key(settings, "chunk", shard, partition), writer=_WRITER)
         self._put = NamingScript(redis, _IF_LEASED, _PUT)
         self._remove = redis.register_script(_REMOVE)
-        self._unlink = redis.register_script(_UNLINK)
+        self._unlink = redis.register_script(UNLINK)
 
     def entries(self) -> dict[bytes, CompactedSegment]:
         """All entries, by their value in Redis. Unreadable ones are removed."""

@@ -28,7 +28,7 @@ from streams.checkpoint.files import (
     unpack_rest,
     unpack_segment,
 )
-from streams.checkpoint.handover import Inbox, field_of
+from streams.checkpoint.handover import UNLINK, Inbox, field_of
 from streams.checkpoint.manifest import (
     AbsentEntry,
     Blob,
@@ -80,29 +80,28 @@ class CheckpointStore:
         self._chunks = Chunks(redis, key(settings, "chunk", shard, partition), threads=threads)
         self._inbox = Inbox(settings, redis, shard, partition)
         self._taken: dict[bytes, CompactedSegment] = {}
+        self._unlink = redis.register_script(UNLINK)
         self._replace_manifest = NamingScript(redis, _IF_UNCHANGED, _REPLACE)
         self._stored: WeakKeyDictionary[Segment | WithoutVector, Blob] = WeakKeyDictionary()
 
-    def load(self, log_end: int) -> State | None:
+    def load(self, log_end: Callable[[], int]) -> State | None:
         """The state of the checkpoint, None where there is none or it cannot be used; a line is logged that says why.
 
-        `log_end` is the offset that the next record of the log will get.
+        `log_end` asks for the offset that the next record of the log will get. It is asked once the checkpoint has been
+        read: while a process was stopped between the two, another may have saved one that is ahead of an earlier end.
         """
         while True:
             value = self._redis.get(self._manifest_key)
             if not isinstance(value, bytes):
-                if log_end:
+                if log_end():
                     self._log.info("Redis has no checkpoint: the state comes from the log")
                 return None
             try:
-                return self._state(_checked(value, log_end))
+                return self._state(_checked(value, log_end()))
             except UnusableError as error:
-                if self._redis.get(self._manifest_key) != value:
+                if not self._drop(value):
                     continue  # replaced while it was read
                 self._log.warning("the checkpoint is not used: the state comes from the log", because=str(error))
-                self._redis.delete(self._manifest_key)
-                left = self._inbox.entries().values()
-                self._chunks.remove_others({chunk for one in left for chunk in one.segment.blob.chunks()})
                 return None
 
     def compacted(self) -> dict[bytes, CompactedSegment]:
@@ -153,6 +152,13 @@ class CheckpointStore:
                 manifest, written = None, []
         self._remove(written)
         return False
+
+    def _drop(self, value: bytes) -> bool:
+        """Remove a manifest, and every chunk that the inbox does not name. False where the manifest was replaced."""
+        there = self._chunks.names()
+        named = {chunk for one in self._inbox.entries().values() for chunk in one.segment.blob.chunks()}
+        unnamed = [self._chunks.key(chunk) for chunk in there if chunk not in named]
+        return bool(self._unlink(keys=[self._manifest_key, self._manifest_key, *unnamed], args=[value]))
 
     def _remove(self, blobs: Sequence[Blob]) -> None:
         self._chunks.remove(chunk for blob in blobs for chunk in blob.chunks())

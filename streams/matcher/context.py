@@ -70,8 +70,8 @@ class Erasures(Protocol):
 class Checkpoints(Protocol):
     """The checkpoint of one partition in Redis."""
 
-    def load(self, log_end: int) -> State | None:
-        """The state that was saved, None where there is none that belongs to a log that ends at `log_end`."""
+    def load(self, log_end: Callable[[], int]) -> State | None:
+        """The state that was saved, None where there is none that belongs to a log that ends at `log_end()`."""
 
     def save(self, state: State, is_ours: Callable[[], bool]) -> bool:
         """Replace the checkpoint. False where it was not written: the one before stays."""

@@ -69,8 +69,8 @@ class PartitionMatcher:
         begun = context.clock()
         # Before the log's end is asked for: while a process was stopped between the two, another may have matched more.
         known = context.progress.matched(self.partition)
-        log_end = context.log.span(self.partition).end
-        state = self._checkpoints.load(log_end)
+        state = self._checkpoints.load(self._log_end)
+        log_end = self._log_end()
         begin = 0
         if state is not None:
             self.gallery = gallery_of(state, context.shard, context.settings.max_collections)
@@ -171,6 +171,9 @@ class PartitionMatcher:
             trace(self._context.tracer, consequences.read, begun, time.time_ns())
         report(self.partition, consequences, renewed)
         count_matched(consequences.messages, len(consequences.letters))
+
+    def _log_end(self) -> int:
+        return self._context.log.span(self.partition).end
 
     def _check_ownership(self) -> None:
         self._context.ownership.check(self.partition)

@@ -206,7 +206,7 @@ class Matching:
     def state(self) -> State:
         """That of the checkpoint."""
         settings = self.world.settings
-        state = CheckpointStore(settings, self._redis, Shard(), PARTITION).load(self.published)
+        state = CheckpointStore(settings, self._redis, Shard(), PARTITION).load(lambda: self.published)
         assert state is not None
         return state
 

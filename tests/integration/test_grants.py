@@ -95,7 +95,7 @@ def test_a_checkpoint_that_cannot_be_used_is_removed_by_the_matchers_role(world:
     with closing(connect_once(settings)) as redis:
         redis.set(key(settings, "manifest", Shard(), partition), b"no manifest")
         redis.set(key(settings, "chunk", Shard(), partition) + ":left", b"over")
-        assert CheckpointStore(settings, redis, Shard(), partition).load(1) is None
+        assert CheckpointStore(settings, redis, Shard(), partition).load(lambda: 1) is None
     assert world.redis(f"EXISTS {key(settings, 'manifest', Shard(), partition)}") == 0
     assert world.redis(f"EXISTS {key(settings, 'chunk', Shard(), partition)}:left") == 0
 

@@ -29,7 +29,7 @@ def test_the_redis_in_memory_answers_as_valkey(world: World, seed: int) -> None:
     prefix = f"{world.name}-{seed}:"
     strings, hashes = [f"{prefix}s{n}" for n in range(4)], [f"{prefix}h{n}" for n in range(2)]
     real, memory = connect(world.settings), MemoryRedis()
-    scripts = [progress._ONLY_GROW, REPLACE, PUT, handover._REMOVE, handover._UNLINK]
+    scripts = [progress._ONLY_GROW, REPLACE, PUT, handover._REMOVE, handover.UNLINK]
     registered: list[list[Any]] = [[one.register_script(text) for text in scripts] for one in (real, memory)]
     for _ in range(400):
         name, other, table = chance.choice(strings), chance.choice(strings), chance.choice(hashes)

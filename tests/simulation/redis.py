@@ -155,7 +155,7 @@ SCRIPTS: dict[str, Script] = {
     REPLACE: _replace,
     PUT: _put,
     handover._REMOVE: _remove,
-    handover._UNLINK: _unlink,
+    handover.UNLINK: _unlink,
 }
 
 

@@ -38,8 +38,8 @@ class Store:
         self.left: dict[bytes, CompactedSegment] = {}
         self.made: dict[bytes, Segment] = {}
 
-    def load(self, log_end: int) -> State | None:
-        raise AssertionError(f"a sealer loads nothing, of {log_end} either")
+    def load(self, log_end: Callable[[], int]) -> State | None:
+        raise AssertionError(f"a sealer loads nothing, of {log_end()} either")
 
     def compacted(self) -> dict[bytes, CompactedSegment]:
         return self.left
