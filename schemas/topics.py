@@ -80,8 +80,12 @@ MOST_LETTER_BYTES = 5 * 2**20
 MOST_RECORD_BYTES = 6 * 2**20
 _AS_IT_CAME = {"max.message.bytes": str(MOST_RECORD_BYTES)}
 COMPACTED_FROM, COMPACTED_WITHIN = timedelta(days=1), timedelta(days=7)
-# However little else is written: what was erased is gone from the log by then.
-_COMPACTED_WITHIN = {"max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN)}
+# Not before: what must be published again behind a record (a stale encoding, what a null value hides) is by then.
+# And however little else is written: what was erased is gone from the log within the other.
+_COMPACTED_BETWEEN = {
+    "min.compaction.lag.ms": _milliseconds(COMPACTED_FROM),
+    "max.compaction.lag.ms": _milliseconds(COMPACTED_WITHIN),
+}
 TOMBSTONES_KEPT = timedelta(days=14)
 # The broker's clock says when it had a record, not that of who sent it: see schemas.clocks.
 _DATED_BY_THE_BROKER = {"message.timestamp.type": "LogAppendTime"}
@@ -117,7 +121,7 @@ ENCODINGS: Topic[EncodingEvent] = Topic(
     tombstones_kept=TOMBSTONES_KEPT,
     # A stale record (a slow GPU, a replay) may stand behind the right one until the matcher has put the right
     # one behind it again. Compaction waits that long, so that it never keeps the stale one alone.
-    extra_config=_COMPACTED_WITHIN | {"min.compaction.lag.ms": _milliseconds(COMPACTED_FROM)},
+    extra_config=_COMPACTED_BETWEEN,
 )
 DUPLICATES: Topic[PairStatement | IndividualChecked | FindingErased] = Topic(
     name="duplicates",
@@ -129,7 +133,8 @@ DUPLICATES: Topic[PairStatement | IndividualChecked | FindingErased] = Topic(
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
     tombstones_kept=TOMBSTONES_KEPT,
-    extra_config=_COMPACTED_WITHIN,
+    # A null value or what the sink restores may stand behind a newer statement until the sink has met it.
+    extra_config=_COMPACTED_BETWEEN,
 )
 DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
     name="decisions",
@@ -140,7 +145,7 @@ DECISIONS: Topic[PairDecided | DecisionErased] = Topic(
     partitioned_by_collection=True,
     cleanup=Cleanup.COMPACT,
     tombstones_kept=TOMBSTONES_KEPT,
-    extra_config=_COMPACTED_WITHIN | _DATED_BY_THE_BROKER,
+    extra_config=_COMPACTED_BETWEEN | _DATED_BY_THE_BROKER,
 )
 ERASURES: Topic[IndividualErased] = Topic(
     name="erasures",
