@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from consumers.sink.batch import Events, Publish, Remaining
 from consumers.sink.erasing import apply_erasures
-from consumers.sink.restored import restore_after_null
+from consumers.sink.restored import published_behind
 from consumers.sink.rows import CHECKED, TableRow, TableRows, completed, rows_of
 from consumers.sink.statements import (
     add_certificates,
@@ -23,9 +23,8 @@ from runtime.servers.patience import growing_pauses
 from runtime.servers.postgres import is_away
 from runtime.telemetry.health import server_is_away
 from runtime.telemetry.metrics import POSTGRES_S
-from schemas.envelope import encode, has_event
+from schemas.envelope import encode
 from schemas.erased import Erased, ErasureKey
-from schemas.events.pairs import KeyErased
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,8 +43,8 @@ class PostgresTables:
     def write(self, events: Events, publish: Publish) -> Remaining:
         """Write all events in one transaction. Raises DBAPIError of what is no outage, and what `publish` raises.
 
-        `publish` gets null values for the keys of erased people, and what null values hide that is newer. They are
-        published before the transaction ends: afterwards nobody would know their keys any more.
+        `publish` gets null values for the keys of erased people, and what must stand behind records of the sink
+        (see `restored`). It is called before the transaction ends: afterwards nobody would know their keys.
         """
         pauses = growing_pauses()
         while True:
@@ -53,9 +52,8 @@ class PostgresTables:
                 with _WRITE_S.time(), self._engine.begin() as connection:
                     remaining = apply_erasures(connection, events, self._key, self._registry)
                     _execute(connection, rows_of(remaining.events))
-                    nulls = [message for message, _ in events if has_event(message, KeyErased)]
-                    hidden = [one for null in nulls for one in restore_after_null(connection, null)]
-                    publish([encode(message) for message in remaining.nulls + hidden])
+                    behind = [one for message, _ in events for one in published_behind(connection, message)]
+                    publish([encode(message) for message in remaining.nulls + behind])
                 return remaining
             except DBAPIError as error:
                 if not is_away(error):

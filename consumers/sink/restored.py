@@ -1,15 +1,18 @@
-"""Null values that hide newer events: those are published again, as the tables have them.
+"""Records of the sink that stand behind newer ones: those are published again, as the tables have them.
 
 A null value may land behind newer records of its key: somebody who was erased may be registered anew, and found, before
-the sink comes to the erasure. Kafka would keep the null value alone.
+the sink comes to the erasure. Kafka would keep the null value alone. What the sink publishes again because of that may
+land behind newer records too. The sink reads both, and puts right behind them what counts: the last record of each key
+says what the tables have, once the sink has read it.
 """
 
 from collections.abc import Iterator
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, Numeric, and_, exists, func, literal, or_, select, tuple_
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.schema import Table
 
-from schemas.envelope import Message, Source
+from schemas.envelope import Message, Source, has_event
 from schemas.events.base import Event, Member, individual_of
 from schemas.events.pairs import (
     DecisionErased,
@@ -22,10 +25,49 @@ from schemas.events.pairs import (
     parse_check_key,
 )
 from schemas.shard import Shard
-from schemas.tables import checks, decisions, duplicates, individuals
+from schemas.tables import checks, decisions, duplicates, individuals, pair_version
 
 
-def restore_after_null(connection: Connection, message: Message[KeyErased]) -> Iterator[Message[Event]]:
+def published_behind(connection: Connection, message: Message[Event]) -> Iterator[Message[Event]]:
+    """What must stand behind a message that the tables have: of null values, and of what the sink had published again.
+
+    Where nothing holds any more, a null value stands behind the latter.
+    """
+    event = message.event
+    if has_event(message, KeyErased):
+        yield from _restore_after_null(connection, message)
+    elif message.source == Source.SINK and _is_overtaken(connection, message):
+        erased = DecisionErased if isinstance(event, PairDecided) else FindingErased
+        null = message.derive(erased(collection=event.collection, erased_key=event.key), Source.SINK)
+        restored = list(_restore_after_null(connection, null))
+        yield from restored or [null]
+
+
+def _is_overtaken(connection: Connection, message: Message[Event]) -> bool:
+    """Whether the tables have something newer under the key of a finding, a check or a decision, or that it ended."""
+    match message.event:
+        case DuplicateFound() as found:
+            version = found.version(message.time)
+            of_both = tuple_(literal(version.revisions, Numeric), literal(version.time))
+            is_newer = or_(pair_version(duplicates.c) > of_both, duplicates.c.retracted.is_not(None))
+            newer = and_(duplicates.c.pair_id == found.key, is_newer)
+        case IndividualChecked(shards=1) as checked:
+            newer = and_(_is_row_of(individuals, checked), individuals.c.checked_revision > checked.revision)
+        case IndividualChecked() as checked:
+            is_reported = and_(checks.c.shards == checked.shards, checks.c.duplicates[checked.shard].is_not(None))
+            newer = and_(_is_row_of(checks, checked), is_reported, checks.c.revision > checked.revision)
+        case PairDecided() as decided:
+            newer = and_(decisions.c.pair_id == decided.key, decisions.c.decided_at > message.time)
+        case _:
+            return False
+    return bool(connection.scalar(select(exists().where(newer))))
+
+
+def _is_row_of(table: Table, event: IndividualChecked) -> ColumnElement[bool]:
+    return and_(table.c.collection == event.collection, table.c.individual_id == event.individual_id)
+
+
+def _restore_after_null(connection: Connection, message: Message[KeyErased]) -> Iterator[Message[Event]]:
     """What the tables have under the key of a null value: the pair that holds, the check, or the latest decision.
 
     Nothing where the key is none of those: anybody may write null values.

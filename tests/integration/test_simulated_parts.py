@@ -1,16 +1,27 @@
 """The simulation's Redis and tables do what Valkey and Postgres do: the same commands and batches, the same outcome."""
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.sql.schema import Table
 
+from consumers.sink.batch import Tables
 from consumers.sink.postgres import PostgresTables
 from runtime.servers.redis import connect
-from schemas.envelope import Record, decode
+from schemas.envelope import Message, Record, Source, decode
 from schemas.erased import NOBODY, ErasureKey
+from schemas.events.base import Member
+from schemas.events.pairs import (
+    DuplicateFound,
+    DuplicateRetracted,
+    FindingErased,
+    IndividualChecked,
+    PairDecided,
+    RetractionReason,
+)
 from schemas.tables import duplicates, erased, individuals, retractions
 from schemas.topics import DUPLICATES, ENCODINGS
 from streams.checkpoint import handover, progress
@@ -92,6 +103,49 @@ def test_the_tables_in_memory_are_those_of_postgres(world: World, seed: int) -> 
     }.items():
         assert held[name] == {_known(dict(row)) for row in rows}
     assert len(held["erased"]) == len(memory.erased)
+
+
+def test_what_the_sink_restored_behind_something_newer_is_followed_by_that(world: World) -> None:
+    """The sink read a null value and published again what its tables had; something newer came in between."""
+    assert world.settings.erasure_key is not None
+    key = ErasureKey(world.settings.erasure_key)
+    found, later = pair_at(1), pair_at(2)
+    gone = DuplicateRetracted(**dict(found), reason=RetractionReason.UPDATED)
+    checks = [
+        IndividualChecked(collection="c", individual_id="x", revision=n, encoder="e", duplicates=0) for n in (1, 2)
+    ]
+    verdicts = [
+        PairDecided.model_validate(
+            {"collection": "c", "encoder": "e", "a": "x", "b": "y", "verdict": verdict, "by": "r"}
+        )
+        for verdict in ("different", "same")
+    ]
+    for case, (older, newer, follows) in enumerate(
+        [
+            (found, gone, FindingErased(collection="c", erased_key=found.key)),
+            (found, later, later),
+            (checks[0], checks[1], FindingErased(collection="c", erased_key="c/x")),  # of whom the encoder is not known
+            (verdicts[0], verdicts[1], verdicts[1]),
+        ]
+    ):
+        real, memory = PostgresTables(world.engine, key, NOBODY), MemoryTables(key, NOBODY)
+        both: list[Tables] = [real, memory]
+        for tables in both[: 1 if isinstance(older, PairDecided) else 2]:  # those in memory have no decisions
+            published: list[Record] = []
+            for event, second, source in ((newer, 2, "test"), (older, 1, Source.SINK), (newer, 2, Source.SINK)):
+                published.clear()
+                message = Message(event, f"{case}-{second}", datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC), source)
+                tables.write([(message, 0)], published.extend)
+                expected = [follows] if event is older else []
+                assert [decode(record).event for record in published] == expected
+                assert [record.headers[3] for record in published] == [("ce_source", Source.SINK.encode())] * len(
+                    expected
+                )
+
+
+def pair_at(revision: int) -> DuplicateFound:
+    a, b = (Member(individual_id=who, revision=revision) for who in "xy")
+    return DuplicateFound(collection="c", encoder="e", a=a, b=b, distance=0.1, threshold=0.5)
 
 
 def _rows(connection: Any, table: Table) -> set[frozenset[tuple[str, str]]]:

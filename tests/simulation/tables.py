@@ -46,9 +46,8 @@ class MemoryTables:
             setattr(new, name, dict(getattr(self, name)))
         remaining = new._apply_erasures(events)
         new._upsert(remaining.events)
-        nulls = [message for message, _ in events if isinstance(message.event, KeyErased)]
-        hidden = [one for null in nulls for one in new._restore_after_null(null)]
-        publish([encode(message) for message in remaining.nulls + hidden])
+        behind = [one for message, _ in events for one in new._published_behind(message)]
+        publish([encode(message) for message in remaining.nulls + behind])
         self.__dict__ = new.__dict__
         return remaining
 
@@ -143,6 +142,26 @@ class MemoryTables:
             return
         if not is_known:
             yield message.derive(FindingErased(collection=event.collection, erased_key=event.key), Source.SINK)
+
+    def _published_behind(self, message: Message[Event]) -> Iterator[Message[Event]]:
+        event = message.event
+        if isinstance(event, KeyErased):
+            yield from self._restore_after_null(message)
+        elif message.source == Source.SINK and self._is_overtaken(message):
+            null = message.derive(FindingErased(collection=event.collection, erased_key=event.key), Source.SINK)
+            yield from list(self._restore_after_null(null)) or [null]
+
+    def _is_overtaken(self, message: Message[Event]) -> bool:
+        event = message.event
+        if isinstance(event, DuplicateFound):
+            pair = self.duplicates.get(event.key)
+            return pair is not None and (
+                pair["retracted"] is not None or _pair_version(pair) > event.version(message.time)
+            )
+        if isinstance(event, IndividualChecked):
+            person = self.individuals.get((event.collection, event.individual_id), {})
+            return (person.get(CHECKED) or 0) > event.revision
+        return False
 
     def _restore_after_null(self, message: Message[Event]) -> Iterator[Message[Event]]:
         event = message.event
