@@ -74,6 +74,7 @@ class MatcherProcess(Process):
         log = MemoryLog(schedule, world.encodings, lambda: world.committed)
         self.ownership = Ownership(world.clock)
         self.matcher: PartitionMatcher | None = None
+        self.is_restoring = False
         self.next = 0
         self._is_given = self._is_new = False
         self._context = MatcherContext(
@@ -118,7 +119,9 @@ class MatcherProcess(Process):
     def restored(self) -> PartitionMatcher:
         """A new one, from the checkpoint and the log."""
         matcher = PartitionMatcher(0, self._context)
+        self.is_restoring = True
         matcher.restore()
+        self.is_restoring = False
         self.matcher = matcher
         return matcher
 

@@ -69,6 +69,7 @@ class World:
                 self._start_compaction,
             )
         }
+        self.happens[self._freeze_while_it_restores] = random.choice((0.0, 0.1, 0.5))
         self.rates = {name: random.choice((0.0, 0.0, 0.03, 0.1)) for name in _FAULTS}
         self.rates["refused"] /= 10
         self._to_come = events.records(random, random.randint(5, 30))
@@ -200,6 +201,12 @@ class World:
             self.owner = None
             for _ in range(4):
                 self._pass_time(3)
+
+    def _freeze_while_it_restores(self) -> None:
+        """And more comes meanwhile, for another to match."""
+        if self.owner is not None and self.owner.is_restoring:
+            self._freeze()
+            self._publish(self._to_come[: self.schedule.random.randint(1, 4)])
 
     def _lose_redis(self) -> None:
         is_empty = self.schedule.random.random() < 0.3

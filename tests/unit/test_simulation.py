@@ -14,6 +14,7 @@ from schemas.envelope import StoredRecord
 from schemas.events.pairs import PairEvent, Version
 from streams.checkpoint import progress
 from streams.checkpoint.state import State, state_of
+from streams.checkpoint.store import CheckpointStore
 from streams.gallery.collection import Collection
 from streams.gallery.delta import DeltaRows
 from streams.gallery.gallery import Gallery
@@ -22,6 +23,7 @@ from streams.matcher import partition, sealer
 from streams.matcher.partition import PartitionMatcher
 from tests.simulation.redis import SCRIPTS, MemoryRedis
 from tests.simulation.run import FailedSeedError, simulate
+from tests.simulation.tables import MemoryTables
 
 ENOUGH_S, SEEDS = 10.0, 1000
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -113,6 +115,29 @@ def keeps_the_lower_version_of_a_pair(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PairEvent, "version", lower)
 
 
+def takes_what_another_matched_for_that_of_another_log(patch: pytest.MonkeyPatch) -> None:
+    inner = PartitionMatcher._matched
+
+    def asked_for_last(self: PartitionMatcher, _known: int | None, log_end: int) -> int:
+        return inner(self, self._context.progress.matched(self.partition), log_end)
+
+    patch.setattr(PartitionMatcher, "_matched", asked_for_last)
+
+
+def takes_anothers_checkpoint_for_that_of_another_log(patch: pytest.MonkeyPatch) -> None:
+    inner = CheckpointStore.load
+
+    def load(self: CheckpointStore, log_end: Callable[[], int]) -> State | None:
+        end = log_end()
+        return inner(self, lambda: end)
+
+    patch.setattr(CheckpointStore, "load", load)
+
+
+def leaves_what_it_restored_behind_what_counts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryTables, "_is_overtaken", lambda *_: False)
+
+
 BUGS: list[Break] = [
     advances_before_it_publishes,
     passes_over_what_the_stream_skipped,
@@ -124,6 +149,9 @@ BUGS: list[Break] = [
     does_not_publish_again_what_counts,
     lets_progress_go_back,
     keeps_the_lower_version_of_a_pair,
+    takes_what_another_matched_for_that_of_another_log,
+    takes_anothers_checkpoint_for_that_of_another_log,
+    leaves_what_it_restored_behind_what_counts,
 ]
 
 
