@@ -1,10 +1,7 @@
 """Runs seeds, and reports the one that fails."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from runtime.telemetry import logs
+from tests.simulation.shortcuts import shortcuts
 from tests.simulation.world import World
 
 
@@ -19,7 +16,7 @@ class FailedSeedError(AssertionError):
 def simulate(seed: int) -> World:
     """One run. Returns the world as it is at its end. Raises FailedSeedError."""
     world = World(seed)
-    with _without_logs():
+    with shortcuts():
         try:
             world.run()
         except Exception as error:
@@ -35,14 +32,3 @@ def outcome_of(seed: int) -> str:
     except FailedSeedError as error:
         return "\n".join([*error.lines, "", str(error)])
     return ""
-
-
-@contextmanager
-def _without_logs() -> Iterator[None]:
-    """What workers log is made of crashes here, and takes time."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
