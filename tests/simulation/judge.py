@@ -70,7 +70,7 @@ class Invariants:
         self._findings = len(messages)
         changed = set()
         for event in encodings(self._world.encodings)[self.matched : matched]:
-            if event.key not in self._latest or oracle.rank(event) > oracle.rank(self._latest[event.key]):
+            if event.key not in self._latest or oracle.rank(event) >= oracle.rank(self._latest[event.key]):
                 self._latest[event.key] = event
                 changed.add(event.key)
         for event in map(self._latest.__getitem__, changed):

@@ -21,6 +21,7 @@ from streams.gallery.gallery import Gallery
 from streams.gallery.segment import Segment
 from streams.matcher import partition, sealer
 from streams.matcher.partition import PartitionMatcher
+from streams.matching import departures, match
 from tests.simulation.redis import SCRIPTS, MemoryRedis
 from tests.simulation.run import FailedSeedError, simulate
 from tests.simulation.tables import MemoryTables
@@ -138,6 +139,11 @@ def leaves_what_it_restored_behind_what_counts(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(MemoryTables, "_is_overtaken", lambda *_: False)
 
 
+def dates_every_finding_as_its_registration(patch: pytest.MonkeyPatch) -> None:
+    for module in (match, departures):
+        patch.setattr(module, "dated", lambda message, *_: message)
+
+
 BUGS: list[Break] = [
     advances_before_it_publishes,
     passes_over_what_the_stream_skipped,
@@ -152,6 +158,7 @@ BUGS: list[Break] = [
     takes_what_another_matched_for_that_of_another_log,
     takes_anothers_checkpoint_for_that_of_another_log,
     leaves_what_it_restored_behind_what_counts,
+    dates_every_finding_as_its_registration,
 ]
 
 
