@@ -27,8 +27,9 @@ class Invariants:
 
     def __init__(self, world: "World") -> None:
         self.matched = 0  # the highest progress there ever was
-        self.a_day_ago = 0  # an offset below which all was matched, and what was published again because of it too
-        self._ends: list[tuple[int, int]] = []  # of the log, when progress came to an offset
+        # Ends of both topics: below that of `encodings` all was matched, and what was published again because of it.
+        self.a_day_ago = 0, 0
+        self._ends: list[tuple[int, tuple[int, int]]] = []  # of the log, when progress came to an offset
         self._world = world
         self._latest: dict[str, EncodingEvent] = {}
         self._checked: set[tuple[str, int]] = set()
@@ -52,7 +53,8 @@ class Invariants:
         if matched > self.matched:
             self._check_published(matched)
             self.matched = matched
-            self._ends.append((self._world.encodings.end, matched))
+            published = self._world.topics[DUPLICATES.name].end
+            self._ends.append((self._world.encodings.end, (matched, published)))
             while self._ends and self._ends[0][0] <= matched:
                 self.a_day_ago = self._ends.pop(0)[1]
         if manifest is None and not self._has_lost:

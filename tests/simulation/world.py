@@ -220,10 +220,8 @@ class World:
         self.redis.expire()
 
     def _compact_topics(self) -> None:
-        """What was matched and written a day ago: Kafka waits that long for `encodings`, and of `duplicates` for a
-        segment to be full, or a week old."""
-        ends = {ENCODINGS.name: self._guard.a_day_ago, DUPLICATES.name: self.written[DUPLICATES.name]}
-        for name, end in ends.items():
+        """What is a day old, whether the sink has read it or not."""
+        for name, end in zip((ENCODINGS.name, DUPLICATES.name), self._guard.a_day_ago, strict=True):
             self.topics[name].compact(self.schedule.random.randint(0, end))
         self.schedule.note("Kafka compacts")
 
