@@ -216,5 +216,12 @@ def _event_of(
 
 
 def without_repetitions(messages: Iterable[Message[Event]]) -> list[Message[Event]]:
-    """One message of each id: a newcomer may find individuals again that it was a pair with before."""
-    return list({message.id: message for message in messages}.values())
+    """The last message of each id: a newcomer may find individuals again that it was a pair with before.
+
+    It stays behind what was stated in between: the last statement on a pair is the one that counts.
+    """
+    last: dict[str, Message[Event]] = {}
+    for message in messages:
+        last.pop(message.id, None)
+        last[message.id] = message
+    return list(last.values())

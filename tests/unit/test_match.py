@@ -286,3 +286,16 @@ def version(message: Message[Event] | None) -> tuple[int, datetime]:
         return 0, TIME
     assert isinstance(message.event, PairEvent)
     return message.event.a.revision + message.event.b.revision, message.time
+
+
+def test_an_earlier_photo_that_comes_again_is_found_behind_the_one_in_between() -> None:
+    """Within one batch: the record that comes again has the same id, and its finding too."""
+    first, other = computed("b", 2, 0), computed("b", 2, 1)
+    events: list[Logged] = [computed("a", 1, 1), computed("b", 1, 0), first, other, first]
+    log = [
+        stored(encode(Message(event, id=f"id-{2 if event is first else offset}", time=TIME, source="t")), offset)
+        for offset, event in enumerate(events)
+    ]
+    published = [decode(record).event for record in run(log).publish]
+    distances = [event.distance for event in published if isinstance(event, DuplicateFound)]
+    assert abs(distances[-1] - 0.2) < 1e-6
