@@ -18,6 +18,7 @@ from schemas.topics import DEAD_LETTERS, MOST_LETTER_BYTES
 
 REDRIVEN = "redriven"  # header of a message that was sent again: how often it was; a letter that comes of it has it too
 _PREFIX = "dead_letter_"
+_REMOVED = "records that Kafka removed: "
 _SETTLED_HEADER = "dead_letter_settled"
 
 
@@ -77,6 +78,22 @@ def dead_letter(record: StoredRecord, error: UnreadableError | str, consumer: st
 
 def _sha256(value: bytes | None) -> str:
     return hashlib.sha256(value or b"").hexdigest()
+
+
+def letter_of_removed(topic: str, partition: int, first: int, end: int, consumer: str) -> Record:
+    """The letter of records that Kafka removed before `consumer` had read them: from offset `first` on, below `end`.
+
+    Nothing is known of them but where they stood.
+    """
+    error = f"{_REMOVED}{end - first} (offsets {first} to {end - 1}); {consumer} had not read them"
+    origin = Origin(topic, partition, first, 0, consumer, error)
+    return Record(DEAD_LETTERS.name, None, None, origin.headers())
+
+
+def removed_records(error: str) -> int:
+    """How many records were removed, by the error of such a letter; 0 for any other."""
+    found = re.match(f"{re.escape(_REMOVED)}([0-9]+)", error)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class _Partition:
 
     records: list[StoredRecord] = field(default_factory=list)
     end: int = 0
+    begin: int = 0
 
 
 def _milliseconds() -> int:
@@ -63,6 +64,13 @@ class MemoryKafka:
             self._topics[topic][partition].end += size
             self._news.notify_all()
 
+    def remove(self, topic: str, partition: int, below: int) -> None:
+        """Remove records, as retention does it."""
+        with self._news:
+            kept = self._topics[topic][partition]
+            kept.begin = below
+            kept.records = [record for record in kept.records if record.offset >= below]
+
     def compact(self, topic: str) -> None:
         """Keep of each key the last record."""
         with self._news:
@@ -97,10 +105,11 @@ class MemoryKafka:
             return list(range(len(self._topics[topic])))
 
     def span(self, topic: str, partition: int) -> Span:
-        """From the first record that was ever there on, as Kafka tells it of a compacted topic."""
+        """From the first record that was ever there on, as Kafka tells it of a compacted topic, or that was kept."""
         with self._news:
             self._wait_until_back()
-            return Span(0, self._topics[topic][partition].end)
+            found = self._topics[topic][partition]
+            return Span(found.begin, found.end)
 
     def take(
         self, topic: str, left: dict[int, int], ends: Mapping[int, float], most: int, wait_s: float = _LIMIT_S

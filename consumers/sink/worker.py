@@ -22,6 +22,7 @@ from runtime.servers.lag import Positions, begins
 from runtime.servers.postgres import postgres_engine
 from runtime.servers.publisher import Publisher
 from runtime.servers.records import BrokenBatches, record_of
+from runtime.servers.removed import RemovalWatch, committed_offsets
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.metrics import DEAD_LETTERS
@@ -54,13 +55,15 @@ def build_sink(settings: Settings, engine: Engine) -> "Sink":
     """A sink on real servers. Returns once it knows everybody who was erased long ago."""
     erasures = ErasureLog(settings, SINK.name).follow()
     tables = PostgresTables(engine, erasures.key, erasures.erased)
+    consumer = Consumer(consumer_config(settings, SINK.name))
     return Sink(
-        Consumer(consumer_config(settings, SINK.name)),
+        consumer,
         {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads},
         BatchWriter(tables, Publisher(settings, SINK.name).publish_all),
         erasures,
         TableGauges(engine),
         Positions(settings, SINK.name),
+        RemovalWatch(settings, SINK, consumer),
         tracer_of(settings, SINK.name),
         settings.sink_batch,
     )
@@ -77,6 +80,7 @@ class Sink:
         erasures: ErasureLog,
         gauges: TableGauges,
         positions: Positions,
+        removals: RemovalWatch,
         tracer: Tracer | None,
         batch: int,
     ) -> None:
@@ -84,7 +88,7 @@ class Sink:
         self._consumer, self._topics, self._batch = consumer, topics, batch
         self._full_names = {name: full for full, name in topics.items()}
         self._writer, self._erasures, self._gauges = writer, erasures, gauges
-        self._positions, self._tracer = positions, tracer
+        self._positions, self._removals, self._tracer = positions, removals, tracer
         self._flow = Flow(lambda: is_behind(consumer))
         self._broken = BrokenBatches(consumer)
         self._letters = {name: DEAD_LETTERS.labels(name) for name in LETTERS_OF}  # there before the first is counted
@@ -103,6 +107,8 @@ class Sink:
             self._flow.check()
             return
         self._flow.moved()
+        for record in records:
+            self._removals.read(self._full_names[record.topic], record.partition, record.offset)
         self._erasures.check()
         begun = time.time_ns()
         written = self._writer.write(records)
@@ -131,7 +137,9 @@ class Sink:
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self._broken.forget()
-        self._positions.assigned(begins(consumer, places))
+        committed = committed_offsets(consumer, places)
+        self._positions.assigned(begins(places, committed))
+        self._removals.assigned(committed)
         if places:
             HEALTH.ready()
 

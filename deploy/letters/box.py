@@ -8,7 +8,7 @@ from datetime import datetime
 from runtime.servers.log import Span, TopicLog
 from schemas.envelope import StoredRecord, kafka_time
 from schemas.faults import UserFault
-from schemas.letters import Letter, Settled, read_letter
+from schemas.letters import Letter, Settled, read_letter, removed_records
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
@@ -76,8 +76,8 @@ def file(records: Iterable[StoredRecord]) -> list[FiledLetter]:
     for record in records:
         match read_letter(record):
             case Letter() as letter:
-                letters.pop(letter.name, None)
-                letters[letter.name] = _filed(letter, record.offset)
+                before = letters.pop(letter.name, None)
+                letters[letter.name] = _together(before, _filed(letter, record.offset))
             case Settled() as mark:
                 settled[mark.letter] = mark, kafka_time(record.timestamp)
     for name in letters.keys() & settled.keys():
@@ -130,6 +130,13 @@ def read_bytes(settings: Settings, letters: Sequence[FiledLetter]) -> Iterator[t
                     letter = read_letter(record)
                     if isinstance(letter, Letter):
                         yield wanted[record.offset], letter
+
+
+def _together(before: FiledLetter | None, letter: FiledLetter) -> FiledLetter:
+    """A letter, with all who had not read what was removed; of any other message one alone writes letters."""
+    if before is None or not removed_records(letter.error) or letter.consumer in before.consumer.split(", "):
+        return letter
+    return replace(letter, consumer=f"{before.consumer}, {letter.consumer}")
 
 
 def _filed(letter: Letter, offset: int) -> FiledLetter:

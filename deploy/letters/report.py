@@ -12,7 +12,7 @@ from deploy.letters.box import FiledLetter, LetterFilter, read_all
 from deploy.letters.redrive import Verdict
 from deploy.printable import escaped, printable
 from runtime.servers.log import TopicLog
-from schemas.letters import Letter
+from schemas.letters import Letter, removed_records
 from schemas.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
@@ -92,11 +92,24 @@ def print_open_letters(console: Console, settings: Settings) -> None:
         most = log.span(0).size
     if most > _MOST_COUNTED:
         count = f"{most} or fewer"
-    elif found := sum(LetterFilter().passes(letter) for letter in read_all(settings)):
-        count = str(found)
+    elif found := [letter for letter in read_all(settings) if LetterFilter().passes(letter)]:
+        count = str(len(found))
+        _print_removed(console, found)
     else:
         return
     console.print(f"[bold red]dead letters:[/] {count} open; `facematch dead-letters list` shows them")
+
+
+def _print_removed(console: Console, letters: Sequence[FiledLetter]) -> None:
+    removed: Counter[tuple[str, str]] = Counter()
+    for letter in letters:
+        removed[letter.topic, letter.consumer] += removed_records(letter.error)
+    for (topic, consumer), count in sorted((+removed).items()):
+        console.print(
+            f"[bold red]removed unread:[/] {count} records of {printable(topic)}, which {printable(consumer)} had not "
+            "read; see docs/runbook.md, Records removed",
+            soft_wrap=True,
+        )
 
 
 def _state(filed: FiledLetter) -> str:

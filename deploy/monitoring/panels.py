@@ -194,6 +194,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (("max(facematch_conflicting_individuals)", "individuals"),),
             help="Registered with different contents at one revision: `facematch conflicts` lists them.",
         ),
+        Panel(
+            "Removed unread",
+            "short",
+            (("sum by (group, topic) (facematch_removed_unread_total)", "{{group}} {{topic}}"),),
+            help="By retention, before the group had read them; since the workers' start.",
+        ),
     ),
     "Processes": (
         Panel("Ready", "short", (("facematch_ready", "{{worker}} {{instance}}"),), of=4),

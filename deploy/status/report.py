@@ -43,10 +43,18 @@ def print_status(console: Console, settings: Settings, everything: bool = False)
     _print_topics(console, settings)
     _print_galleries(console, galleries(settings), largest)
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
-    for lag in lags(settings):
+    found = lags(settings)
+    for lag in found:
         age = "-" if lag.oldest_age_s is None else f"{lag.oldest_age_s:.0f} s ago"
         groups.add_row(lag.group, str(lag.records), age)
     console.print(groups)
+    for lag in found:
+        if lag.removed:
+            console.print(
+                f"[bold red]removed unread:[/] {lag.removed} records that {lag.group} has not read and never will; "
+                "see docs/runbook.md, Records removed",
+                soft_wrap=True,
+            )
     print_open_letters(console, settings)
     print_outbox(console, settings)
     _print_workers(console, settings)

@@ -20,11 +20,15 @@ from streams.matcher.vitals import ScopeVitals, read_vitals
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """The lag of a consumer group: in records, and in seconds since the oldest record that it has not processed."""
+    """The lag of a consumer group: in records, and in seconds since the oldest record that it has not processed.
+
+    `removed`: how many more records Kafka has removed before the group read them.
+    """
 
     group: str
     records: int
     oldest_age_s: float | None
+    removed: int = 0
 
 
 def lags(settings: Settings) -> list[GroupLag]:
@@ -77,15 +81,16 @@ def _lag(settings: Settings, group: str, topics: tuple[Topic[Event], ...]) -> Gr
             .partitions
         ]
         behind: list[TopicPartition] = []
-        records = 0
+        records = removed = 0
         # A broker that answers may still be looking for who coordinates its first group.
         for place in retry_while_away(lambda: consumer.committed(places, timeout=5), "status"):
             begin, end = consumer.get_watermark_offsets(place, timeout=5)
+            removed += max(0, begin - place.offset) if place.offset >= 0 else 0
             place.offset = max(place.offset, begin)
             if place.offset < end:
                 records += end - place.offset
                 behind.append(place)
-        return GroupLag(group, records, _oldest_age_s(consumer, behind))
+        return GroupLag(group, records, _oldest_age_s(consumer, behind), removed)
     finally:
         consumer.close()
 

@@ -36,7 +36,7 @@ class ErasureLog:
     def catch_up(self) -> Self:
         """Read all that there is by now. A broker that is away is waited for."""
         begin, end = self._log.span(0)
-        self._add(self._log.read({0: Span(max(begin, self._next), end)}))
+        self._add(self._log.read({0: Span(self._next or begin, end)}))
         self._next = end
         return self
 

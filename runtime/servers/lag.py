@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from runtime.servers.kafka import client_config, is_transient, offsets
+from runtime.servers.kafka import client_config, offsets
 from runtime.telemetry.metrics import LAG_MESSAGES, LAG_S, Series
 from schemas.envelope import full_name
 from schemas.settings import Settings
@@ -157,15 +157,7 @@ class Positions:
         return topic.removeprefix(self._prefix), partition
 
 
-def begins(consumer: Consumer, places: list[TopicPartition]) -> dict[tuple[str, int], int]:
-    """Where the group of a consumer goes on in partitions that it has just been given: 0 where it has not been yet.
-
-    -1 where the broker does not answer: the work must not wait for it.
-    """
-    try:
-        found = consumer.committed(places, timeout=5) if places else []
-    except KafkaException as error:
-        if not is_transient(error.args[0]):
-            raise
-        found = [TopicPartition(place.topic, place.partition, -1) for place in places]
-    return {(one.topic, one.partition): 0 if one.offset == OFFSET_INVALID else one.offset for one in found}
+def begins(places: Iterable[TopicPartition], committed: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    """Where a group goes on in partitions, by its committed offsets: 0 where it has not been yet; -1: not known."""
+    found = {(place.topic, place.partition): committed.get((place.topic, place.partition), -1) for place in places}
+    return {place: 0 if offset == OFFSET_INVALID else offset for place, offset in found.items()}

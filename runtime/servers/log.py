@@ -7,17 +7,21 @@ from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple, Self
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ConsumedMessage
 
 from runtime.servers.kafka import consumer_config, retry_while_away
 from runtime.servers.records import BrokenBatches, record_of
 from runtime.telemetry.health import HEALTH
+from runtime.telemetry.metrics import REMOVED
 from schemas.envelope import StoredRecord, full_name
 from schemas.events.base import Event
 from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.topics import Topic, partition_of
+
+log = structlog.stdlib.get_logger(__name__)
 
 BATCH = 100  # of 2000, whose objects live at the same time, Python's garbage collector took a third of all time
 _WAIT_S = 0.5
@@ -28,6 +32,7 @@ _IDLE_WAIT_MS = 5
 FOLLOWING_WAIT_MS = 500
 _READING = {
     "enable.auto.commit": False,
+    "auto.offset.reset": "error",  # or what Kafka removed meanwhile would be passed over without a word
     "enable.partition.eof": True,
     "fetch.queue.backoff.ms": 50,  # librdkafka's second is longer than a full queue takes to read
     "fetch.message.max.bytes": 250_000,  # of one partition at once, so that they come side by side
@@ -173,6 +178,9 @@ class TopicLog:
         """The record in a message, None if it is not of what is left to read. Notes how far that is read."""
         error, partition, end = message.error(), message.partition(), message.offset()
         record = None
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET and partition in reading.next:
+            self._go_on_where_it_begins(partition, reading)
+            return None
         if error is None:
             record = record_of(message, self._topic)
         elif error.code() != KafkaError._PARTITION_EOF:
@@ -188,6 +196,26 @@ class TopicLog:
             if reading.next:
                 self._consumer.incremental_unassign([TopicPartition(self._full_name, partition)])
         return record if record is not None and record.offset < reading.ends[partition] else None
+
+    def _go_on_where_it_begins(self, partition: int, reading: _Reading) -> None:
+        """What was to be read next is not there: Kafka has removed it, or it is another log, which ends before."""
+        position, begin = reading.next[partition], self.span(partition).begin
+        if begin > position:
+            lost = int(min(begin, reading.ends[partition])) - position
+            REMOVED.labels(self._client, self._topic).inc(lost)
+            log.error(
+                "records were removed before they were read",
+                group=self._client,
+                topic=self._topic,
+                partition=partition,
+                records=lost,
+                first_offset=position,
+                last_offset=position + lost - 1,
+            )
+        reading.next[partition] = begin
+        if begin >= reading.ends[partition]:
+            del reading.next[partition]
+        self._reading = None  # to be assigned anew
 
     def _check(self, partitions: Set[int]) -> None:
         if missing := partitions - set(self._partitions):

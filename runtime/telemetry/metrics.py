@@ -123,6 +123,11 @@ SINCE_REGISTRATION_S = ManyHistogram(
 DEAD_LETTERS = Counter(
     "facematch_dead_letters_total", "Messages that could not be read, by the topic that they stood on.", ["topic"]
 )
+REMOVED = Counter(
+    "facematch_removed_unread_total",
+    "Records that Kafka removed, by a topic's retention, before the group had read them.",
+    ["group", "topic"],
+)
 REDIS_S = Histogram(
     "facematch_redis_seconds",
     "Duration of commands to Redis, waiting for one that is away included.",

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from runtime.servers.log import Span
+from runtime.servers.removed import report_removed
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import UNREADABLE, Headers, Record, StoredRecord, decode, of_replay
 from schemas.events.encodings import EncodingComputed
-from schemas.topics import ENCODINGS
+from schemas.topics import ENCODINGS, matcher_of
 from streams.checkpoint.state import gallery_of
 from streams.gallery.gallery import Gallery
 from streams.matcher.context import MatcherContext
@@ -70,7 +71,7 @@ class PartitionMatcher:
         # Before the log's end is asked for: while a process was stopped between the two, another may have matched more.
         known = context.progress.matched(self.partition)
         state = self._checkpoints.load(self._log_end)
-        log_end = self._log_end()
+        log_begin, log_end = context.log.span(self.partition)
         begin = 0
         if state is not None:
             self.gallery = gallery_of(state, context.shard, context.settings.max_collections)
@@ -78,6 +79,10 @@ class PartitionMatcher:
             begin = state.offset
         in_checkpoint, loaded_s = self.gallery.living, context.clock() - begun
         self.position = matched = self._matched(known, log_end)
+        group = matcher_of(context.shard).name
+        if matched and (letter := report_removed(group, ENCODINGS.name, self.partition, matched, log_begin)):
+            context.publisher.publish_all([letter], self._check_ownership)
+            self.position = matched = log_begin
         for batch in context.log.read({self.partition: Span(begin, matched)}):
             restore(self.gallery, batch, self._rules.erased)
             HEALTH.beat()

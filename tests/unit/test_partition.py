@@ -13,6 +13,7 @@ from runtime.servers.publisher import PublishError
 from schemas.envelope import Message, Record, StoredRecord, decode, encode
 from schemas.events.encodings import EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, PairEvent
+from schemas.letters import Letter, read_letter, removed_records
 from schemas.topics import ENCODINGS
 from streams.checkpoint.state import state_of
 from streams.gallery.gallery import Gallery
@@ -23,6 +24,7 @@ from streams.matching.match import restore
 from tests.conftest import Clock, Make
 from tests.encodings import EncodingEvent, computed, crowd
 from tests.matcher_parts import NOW, PARTITION, MatcherParts
+from tests.records import stored
 
 PEOPLE = 40
 
@@ -52,6 +54,17 @@ def checked(parts: MatcherParts) -> list[str]:
 def found(parts: MatcherParts) -> set[tuple[str, str]]:
     events = [decode(record).event for record in parts.publisher.published if record.topic == "duplicates"]
     return {(e.a.individual_id, e.b.individual_id) for e in events if isinstance(e, DuplicateFound)}
+
+
+def test_what_was_removed_before_it_was_matched_becomes_a_dead_letter(parts: MatcherParts, embedding: Make) -> None:
+    parts.append(records_of([computed(f"p{number}", embedding()) for number in range(8)]))
+    parts.progress.offset = 2
+    parts.kafka.remove(ENCODINGS.name, PARTITION, 5)
+    assert matcher_of(parts).position == 5
+    (record,) = parts.publisher.published
+    letter = read_letter(stored(record, 0))
+    assert isinstance(letter, Letter)
+    assert (letter.name, removed_records(letter.error)) == ("encodings/0/2", 3)
 
 
 def test_what_the_stream_skipped_is_read_from_the_log_and_matched_before_what_it_hands_over(

@@ -3,20 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
 from runtime.servers.flow import Flow, is_behind
-from runtime.servers.kafka import consumer_config
+from runtime.servers.kafka import consumer_config, is_transient, retry_while_away
 from runtime.servers.lag import Positions
 from runtime.servers.records import BrokenBatches, headers_of
-from runtime.telemetry.health import HEALTH, NO_PARTITIONS
+from runtime.servers.removed import RemovalWatch
+from runtime.telemetry.health import HEALTH, NO_PARTITIONS, server_is_away
 from schemas.envelope import Headers, StoredRecord, readable_timestamp
 from schemas.settings import Settings
 from schemas.topics import ConsumerGroup
 
+log = structlog.stdlib.get_logger(__name__)
+
+_TIMEOUT_S = 5.0
 _LONGEST_WAIT_S = 0.05  # arroyo commits what is answered between two polls, and would wait for a second
 
 
@@ -72,7 +77,7 @@ class _ReadableMessages:
     """The client's consumer, as arroyo can go on with it whatever stands on the topic.
 
     arroyo makes a datetime of every timestamp, and brokers accept some that none can have; it ends at a batch that the
-    client cannot unpack.
+    client cannot unpack, and at what is said of a broker that is away.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -89,7 +94,18 @@ class _ReadableMessages:
         if error.code() == KafkaError._BAD_COMPRESSION:
             record = self.broken.passed(message, "")
             return None if record is None else _UnreadableMessage(str(message.topic()), record)
+        if is_transient(error):
+            log.warning("the broker does not answer", asked_for="messages", error=error.name())
+            server_is_away("kafka")
+            return None
         return message
+
+    def committed(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        return retry_while_away(lambda: self._consumer.committed(places, timeout=_TIMEOUT_S), "committed offsets")
+
+    def get_watermark_offsets(self, place: TopicPartition) -> tuple[int, int]:
+        ask = self._consumer.get_watermark_offsets
+        return retry_while_away(lambda: ask(place, timeout=_TIMEOUT_S), "offsets")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
@@ -111,6 +127,7 @@ class CheckedConsumer(KafkaConsumer):
         self._KafkaConsumer__consumer: Any = self._readable
         self._flow = Flow(lambda: is_behind(consumer))
         self._positions = positions
+        self._removals = RemovalWatch(settings, group, consumer)
 
     def subscribe(
         self,
@@ -122,7 +139,9 @@ class CheckedConsumer(KafkaConsumer):
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._readable.broken.forget()
-            self._positions.assigned({(place.topic.name, place.index): at for place, at in offsets.items()})
+            begins = {(place.topic.name, place.index): at for place, at in offsets.items()}
+            self._positions.assigned(begins)
+            self._removals.assigned(begins)
             if on_assign is not None:
                 on_assign(offsets)
             HEALTH.ready()
@@ -141,6 +160,8 @@ class CheckedConsumer(KafkaConsumer):
         if not self._positions:
             HEALTH.beat()  # there is no step yet that does
         message = super().poll(_LONGEST_WAIT_S if timeout is None else min(timeout, _LONGEST_WAIT_S))
+        if message is not None:
+            self._removals.read(message.partition.topic.name, message.partition.index, message.offset)
         if message is not None or self.paused():
             self._flow.moved()
         else:
