@@ -88,7 +88,15 @@ def _of_partition(*names: str) -> tuple[str, ...]:
 
 
 ROLES = (
-    Role("setup", "`facematch setup`", reads=(DEPLOYMENT,), writes=(DEPLOYMENT,), creates=True, owns=True),
+    Role(
+        "setup",
+        "`facematch setup`",
+        reads=(DEPLOYMENT,),
+        writes=(DEPLOYMENT,),
+        groups=("setup",),
+        creates=True,
+        owns=True,
+    ),
     Role(
         "producer",
         "`facematch submit`, registration systems",

@@ -194,5 +194,5 @@ def ready(worker: str, tables: bool = False, redis: bool = False) -> Settings:
         wait_for_redis(found)
     if tables:
         wait_for_tables(found)
-        wait_for_claim(found)
+        wait_for_claim(found, f"{worker}-claim")
     return found

@@ -12,6 +12,7 @@ from schemas.settings import Settings
 from schemas.tables import deployment
 from schemas.topics import DEPLOYMENT
 
+_CLIENT = "setup"
 _KEY = b"database"
 
 
@@ -24,19 +25,22 @@ def claim_namespace(settings: Settings, new_database: bool = False) -> None:
 
     Raises OtherDatabaseError where it has noted another.
     """
-    ours, noted = _id_of_database(settings), _noted(settings)
+    ours, noted = _id_of_database(settings), _noted(settings, _CLIENT)
     if noted is None or (new_database and noted != ours):
         record = Record(DEPLOYMENT.name, _KEY, ours.encode(), (), partition=0)
-        Publisher(settings, "setup").publish_all([record])
-        noted = _noted(settings)
+        Publisher(settings, _CLIENT).publish_all([record])
+        noted = _noted(settings, _CLIENT)
     _compare(settings, ours, noted)
 
 
-def wait_for_claim(settings: Settings) -> None:
-    """Wait, with growing pauses, until Kafka has noted a database. Raises OtherDatabaseError where it is another."""
+def wait_for_claim(settings: Settings, client: str) -> None:
+    """Wait, with growing pauses, until Kafka has noted a database. Raises OtherDatabaseError where it is another.
+
+    `client` begins with the name of a consumer group whose user asks: Kafka lets nobody else read by it.
+    """
 
     def missing() -> str:
-        noted = _noted(settings)
+        noted = _noted(settings, client)
         if noted is not None:
             _compare(settings, _id_of_database(settings), noted)
         return "" if noted else "`facematch setup` has not noted on Kafka which database the namespace belongs to"
@@ -52,10 +56,10 @@ def _id_of_database(settings: Settings) -> str:
     return str(found)
 
 
-def _noted(settings: Settings) -> str | None:
+def _noted(settings: Settings, client: str) -> str | None:
     """The id that stands last on the topic. A broker that is away is waited for."""
     noted = None
-    with TopicLog(settings, DEPLOYMENT, "setup") as log:
+    with TopicLog(settings, DEPLOYMENT, client) as log:
         for batch in log.read({0: log.span(0)}):
             for record in batch:
                 if record.key == _KEY and record.value is not None:
