@@ -30,14 +30,14 @@ class _Reports:
 
     def __init__(self, redis: Redis, settings: Settings, shard: Shard) -> None:
         self._redis, self._settings, self._shard = redis, settings, shard
-        self._retire_not_before = 0.0
+        self._retire_not_before: dict[int, float] = {}  # by partition: each is looked at once it has reported
 
     def show(self, vitals: PartitionVitals) -> None:
         """Replace the vitals of a partition in Redis."""
         write_vitals(self._redis, self._settings, self._shard, vitals)
-        if time.monotonic() >= self._retire_not_before:
+        if time.monotonic() >= self._retire_not_before.get(vitals.partition, 0.0):
             remove_retired(self._redis, self._settings, vitals=True)
-            self._retire_not_before = time.monotonic() + _RETIRES_EVERY_S
+            self._retire_not_before[vitals.partition] = time.monotonic() + _RETIRES_EVERY_S
 
 
 def context_of(settings: Settings, shard: Shard) -> MatcherContext:

@@ -32,7 +32,7 @@ from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason
 from schemas.shard import Shard
 from schemas.tables import duplicates, retractions
-from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER
+from schemas.topics import CERTIFICATES, DUPLICATES, ENCODINGS, MATCHER, partition_of
 from streams.checkpoint import lease as leases
 from streams.checkpoint.handover import Inbox, LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError, lease_of
@@ -661,7 +661,7 @@ def test_checkpoints_of_a_number_of_shards_out_of_use_go(make_world: MakeWorld, 
     world.start("match")
     world.wait(lambda: keys(2) == [], "the matcher of all shards has removed it")
     assert keys(1)
-    redis.set(key(world.settings, "chunk:left", "3/3", 0), b"x")
+    redis.set(key(world.settings, "chunk:left", "3/3", partition_of("c", ENCODINGS.partitions)), b"x")
     compacted(world, "--collection", "c")
     assert keys(3) == []
     assert keys(1)

@@ -18,7 +18,7 @@ from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairDecided, PairEvent
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, IndividualUpdated, Photo
-from schemas.tables import duplicates, erased, individual_duplicates, metadata, retractions
+from schemas.tables import deployment, duplicates, erased, individual_duplicates, metadata, retractions
 from schemas.topics import DECISIONS, DUPLICATES, ENCODINGS, ERASURES, INDIVIDUALS, MATCHER, SINK, topic_named
 from streams.matching.match import restore
 from tests.encodings import computed
@@ -91,7 +91,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.read = dict.fromkeys(self.topics, 0)
         with self.world.engine.begin() as connection:
             for table in metadata.sorted_tables:
-                connection.execute(delete(table))
+                if table is not deployment:
+                    connection.execute(delete(table))
 
     # what registration systems and reviewers say
 
@@ -214,7 +215,8 @@ class Lifecycle(RuleBasedStateMachine):
         """It is filled again from what Kafka has."""
         with self.world.engine.begin() as connection:
             for table in metadata.sorted_tables:
-                connection.execute(delete(table))
+                if table is not deployment:
+                    connection.execute(delete(table))
         self.read = dict.fromkeys(self.topics, 0)
         self.sink_knows = self.registry()
 
