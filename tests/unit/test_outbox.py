@@ -46,7 +46,7 @@ def test_what_the_schema_does_not_know_is_not_published() -> None:
         ({"event": json.dumps([SECRET])}, "should be an object"),
         ({"event": json.dumps(EVENT | {"revision": SECRET})}, "revision: Input should be a valid integer"),
         ({"event": json.dumps(EVENT | {"photo": SECRET})}, "photo: "),
-        ({"event": json.dumps(EVENT | {"attributes": {SECRET: 1}})}, "attributes.QUJD"),
+        ({"event": json.dumps(EVENT | {"attributes": {SECRET: [1]}})}, "attributes.QUJD"),
         ({"key": "c/b"}, "key"),
         ({"source": ""}, "ce_source"),
         ({"time": "infinityZ"}, "ce_time"),
