@@ -38,9 +38,10 @@ _AT_ONCE = 50_000
 
 def records_of(vectors: NDArray[np.float32], first: int) -> Iterator[Record]:
     """Encodings of individuals `first`, `first + 1` …, as `encode` makes them, without a model for each."""
-    like = encode(announce(computed("?", np.zeros(EMBEDDING_DIMENSIONS, np.float32), collection=COLLECTION), SOURCE))
+    stand_in = np.ones(EMBEDDING_DIMENSIONS, np.float32)
+    like = encode(announce(computed("?", stand_in, collection=COLLECTION), SOURCE))
     assert like.value is not None
-    text = base64.b64encode(bytes(4 * EMBEDDING_DIMENSIONS))
+    text = base64.b64encode(stand_in.tobytes())
     begin, _, rest = like.value.partition(b'"?"')
     middle, _, end = rest.partition(text)
     headers = tuple(header for header in like.headers if header[0] != "ce_id")
