@@ -143,7 +143,10 @@ def _check(settings: Settings, admin: AdminClient, there: dict[str, int]) -> Non
 
 
 def _configure(settings: Settings, admin: AdminClient, there: dict[str, int]) -> None:
-    """Set what differs from the table in the configuration of topics that are there. Raises KafkaException."""
+    """Set what differs from the table in the configuration of topics that are there; return once the broker shows it.
+
+    Raises KafkaException.
+    """
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
@@ -155,8 +158,12 @@ def _configure(settings: Settings, admin: AdminClient, there: dict[str, int]) ->
         )
         for topic, differing in _differing(settings, admin, there)
     ]
-    for done in admin.incremental_alter_configs(resources).values() if resources else ():
+    if not resources:
+        return
+    for done in admin.incremental_alter_configs(resources).values():
         done.result()
+    # A controller takes a configuration before the broker that is asked knows of it.
+    wait_while(lambda: ", ".join(topic.name for topic, _ in _differing(settings, admin, there)))
 
 
 def _differing(
