@@ -206,6 +206,10 @@ class Settings(BaseSettings):
         validate_default=True,
         description="Where the networks are kept in the form that onnxruntime reads; made on first use.",
     )
+    encoders: Annotated[Path | None, AfterValidator(lambda folder: folder and folder.expanduser())] = Field(
+        default=None,
+        description="Where encoders are kept that were added, with their weights. Unset: `encoders` in model_cache.",
+    )
     match_batch: int = Field(default=256, ge=1, description="Newcomers that the matcher compares at once.")
     findings_limit: int = Field(
         default=100,
@@ -297,6 +301,11 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, self.shown(name) if name in _ADDRESSES and value is not None else value
+
+    @property
+    def encoders_folder(self) -> Path:
+        """Where added encoders are: see `encoders`."""
+        return self.encoders or self.model_cache / "encoders"
 
     def threshold_for(self, collection: str) -> float:
         """The collection's own threshold, or the general one."""

@@ -30,6 +30,7 @@ from schemas.events.base import (
 )
 
 EMBEDDING_DIMENSIONS = 128
+FEWEST_DIMENSIONS, MOST_DIMENSIONS = 64, 1024  # that an encoder may have
 _EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
 _REFUSED = b"\xff" * _EMBEDDING_BYTES  # NaN
 # Encoders make vectors of length 1, or of a few tens. A vector of zeros is what a program has that found no face; that
