@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.toml"
 _PROBLEMS = 3  # named at once
 
 
-class ManifestError(UserFault):
+class EncoderManifestError(UserFault):
     """A manifest that cannot be read. The text says what is wrong with it."""
 
 
@@ -25,17 +25,17 @@ class NoSuchEncoderError(UserFault):
 
 
 def parse_manifest(text: str, where: str) -> EncoderManifest:
-    """The manifest in a TOML text; `where` is named if it is wrong. Raises ManifestError."""
+    """The manifest in a TOML text; `where` is named if it is wrong. Raises EncoderManifestError."""
     try:
         return EncoderManifest.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{where} is no TOML: {error}") from None
+        raise EncoderManifestError(f"{where} is no TOML: {error}") from None
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         problems = [_problem(one["loc"], one["msg"]) for one in found]
         more = [f"and {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
         what = "; ".join(problems[:_PROBLEMS] + more)
-        raise ManifestError(
+        raise EncoderManifestError(
             f"{where} is no manifest of an encoder: {what}. `facematch encoder show sface` shows one"
         ) from None
 
@@ -49,12 +49,12 @@ def _problem(where: tuple[int | str, ...], what: str) -> str:
 
 
 def read_manifest(path: Path) -> EncoderManifest:
-    """The manifest in a file. Raises ManifestError."""
+    """The manifest in a file. Raises EncoderManifestError."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ManifestError(f"{path} cannot be read: {why}") from None
+        raise EncoderManifestError(f"{path} cannot be read: {why}") from None
     return parse_manifest(text, str(path))
 
 
@@ -71,7 +71,7 @@ def shipped(name: str) -> EncoderManifest:
 def known_encoders(folder: Path) -> Mapping[str, EncoderManifest]:
     """The encoders by their names: those that ship, then those added to a folder, each in a folder of its own.
 
-    Raises ManifestError.
+    Raises EncoderManifestError.
     """
     known = {name: shipped(name) for name in SHIPPED}
     for path in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
@@ -82,7 +82,7 @@ def known_encoders(folder: Path) -> Mapping[str, EncoderManifest]:
 
 
 def encoder_named(folder: Path, name: str) -> EncoderManifest:
-    """The encoder of that name or id. Raises NoSuchEncoderError and ManifestError."""
+    """The encoder of that name or id. Raises NoSuchEncoderError and EncoderManifestError."""
     known = known_encoders(folder)
     for manifest in known.values():
         if name in (manifest.name, manifest.id):

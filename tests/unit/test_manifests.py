@@ -10,7 +10,7 @@ from consumers.faces.networks.weights import file_digest
 from schemas.encoders.known import (
     MANIFEST_FILE,
     SHIPPED,
-    ManifestError,
+    EncoderManifestError,
     NoSuchEncoderError,
     encoder_named,
     known_encoders,
@@ -111,7 +111,7 @@ def test_operating_points_are_handed_out_from_the_largest_false_match_rate_on() 
 def test_a_manifest_that_is_not_right_is_refused_with_what_is_wrong(before: str, after: str, problem: str) -> None:
     text = shipped_text("sface")
     assert before in text
-    with pytest.raises(ManifestError, match=r"own\.toml") as refused:
+    with pytest.raises(EncoderManifestError, match=r"own\.toml") as refused:
         parse_manifest(text.replace(before, after, 1), "own.toml")
     assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -120,7 +120,7 @@ def test_a_manifest_that_is_not_right_is_refused_with_what_is_wrong(before: str,
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "photo.toml").write_bytes(b"\xff\xd8\xff")
     for name in ("photo.toml", "missing.toml"):
-        with pytest.raises(ManifestError, match=name):
+        with pytest.raises(EncoderManifestError, match=name):
             read_manifest(tmp_path / name)
 
 
