@@ -64,8 +64,17 @@ class Source(StrEnum):
 
 
 UNREADABLE = "facematch_unreadable"
-"""The only header of a record that Kafka's client could not take apart: which of these is why."""
+"""A header that whoever reads a record puts before its own, where it is not to be decoded: which of these is why.
+
+Of a record that Kafka's client could not take apart it is the only one.
+"""
 UNREADABLE_NAMES, UNREADABLE_BATCH = b"names", b"batch"  # the latter maybe with a colon and the size of the batch
+SET_ASIDE = b"set_aside"
+
+
+def is_set_aside(record: "StoredRecord") -> bool:
+    """Whether a record is to be passed over: whoever read it died of it, or an operator skipped it. It has a letter."""
+    return record.headers[:1] == ((UNREADABLE, SET_ASIDE),)
 
 
 class UnreadableError(Exception):
@@ -338,6 +347,8 @@ def _why_unreadable(why: str) -> str:
     """In words; a sender may have sent such a header too."""
     if why.encode() == UNREADABLE_NAMES:
         return "the name of a header is not UTF-8: no header can be read"
+    if why.encode() == SET_ASIDE:
+        return "it was set aside, and has a letter: whoever read it died of it, or an operator skipped it"
     size = re.fullmatch(rf"{UNREADABLE_BATCH.decode()}:([0-9]{{1,12}})", why)
     of = f" of {size[1]} bytes" if size else ""
     return f"the compressed batch{of} that it came in cannot be unpacked: nothing of it is known but its place"

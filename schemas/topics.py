@@ -194,6 +194,15 @@ DEPLOYMENT: Topic[Event] = Topic(
     partitions=1,
     cleanup=Cleanup.COMPACT,
 )
+SKIPPED: Topic[Event] = Topic(
+    name="skipped",
+    carries=(),
+    key="skipped/reader/position, or tried/group/topic/partition",
+    purpose="records that a reader passes over, and what each had in hand when it died: see schemas/attempts.py",
+    letters_by=None,
+    partitions=1,
+    cleanup=Cleanup.COMPACT,
+)
 
 TOPICS: tuple[Topic[Event], ...] = (
     INDIVIDUALS,
@@ -206,6 +215,7 @@ TOPICS: tuple[Topic[Event], ...] = (
     REJECTIONS,
     DEAD_LETTERS,
     DEPLOYMENT,
+    SKIPPED,
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {event.__name__: event for topic in TOPICS for event in topic.carries}

@@ -28,6 +28,7 @@ from streams.gallery.segment import Segment
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership
 from streams.matcher.vitals import PartitionVitals
+from tests.memory_journal import MemoryJournal
 from tests.memory_kafka import MemoryKafka, MemoryLog
 
 PARTITION = 0
@@ -225,6 +226,7 @@ class MatcherParts:
         self.progress = MemoryProgress(self._step)
         self.checkpoints = MemoryCheckpoints(self._step)
         self.background = StepwiseBackground()
+        self.journal = MemoryJournal()
         self.ownership = Ownership(clock)
         self.ownership.set([PARTITION])
         self.context = MatcherContext(
@@ -238,6 +240,8 @@ class MatcherParts:
             erasures=MemoryErasures(),
             checkpoints_of=lambda _: self.checkpoints,
             background=self.background,
+            attempts=self.journal.attempts(),
+            restoring=MemoryJournal().attempts(),
             show=self.shown.append,
             clock=clock,
             now=lambda: NOW,

@@ -8,7 +8,7 @@ from consumers.encoder.answers import Answer, Task, erased, escalated, rejected,
 from consumers.encoder.pool.step import Preparation
 from consumers.photos.rejected import RejectedError
 from runtime.telemetry.log_fields import about, fields_of
-from schemas.envelope import Message, StoredRecord, UnreadableError, as_erasure, decode, has_event
+from schemas.envelope import Message, StoredRecord, UnreadableError, as_erasure, decode, has_event, is_set_aside
 from schemas.erased import Erased, ErasureKey
 from schemas.events.base import Detector
 from schemas.events.registrations import IndividualDeleted, IndividualUpdated, Photo, Registration
@@ -40,7 +40,7 @@ class Intake:
         try:
             message = decode(record, _READ[record.topic])
         except UnreadableError as error:
-            return Preparation([unreadable(record, error)])
+            return Preparation() if is_set_aside(record) else Preparation([unreadable(record, error)])
         if has_event(message, Registration):
             return self._prepare(record, message)
         leaving = as_erasure(message, record.timestamp)

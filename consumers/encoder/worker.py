@@ -29,34 +29,41 @@ from consumers.encoder.reporting import Reporter
 from consumers.photos.store import PhotoStore, longest_fetch_s
 from runtime.process.cores import cores
 from runtime.process.stopping import on_stop_signal
+from runtime.servers.attempts import Attempts, Reader, attempts_of
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.lag import Positions
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.metrics import POOL_STARTS
 from runtime.telemetry.tracing import tracer_of
-from schemas.envelope import StoredRecord, full_name
+from schemas.envelope import Source, StoredRecord, full_name
 from schemas.settings import Settings
 from schemas.topics import CPU_POOL, GPU_POOL
 
 log = structlog.stdlib.get_logger(__name__)
 
+_CLOSELY = 200  # records, one at a time: more than are begun within the second between two commits
 GROUP_OF = {Pool.CPU: CPU_POOL, Pool.GPU: GPU_POOL}
 
 
 def run(settings: Settings, pool: Pool) -> None:
     """Encode until SIGTERM or SIGINT. Returns when what was under way is committed."""
-    processor = build_processor(settings, pool)
+    group = GROUP_OF[pool].name
+    attempts = attempts_of(settings, Reader(group, group, Source.ENCODER, deaths=2, closely=_CLOSELY))
+    processor = build_processor(settings, pool, attempts)
     on_stop_signal(processor.signal_shutdown)
-    processor.run()
+    try:
+        processor.run()
+    finally:
+        attempts.close()
 
 
-def build_processor(settings: Settings, pool: Pool) -> StreamProcessor[KafkaPayload]:
+def build_processor(settings: Settings, pool: Pool, attempts: Attempts) -> StreamProcessor[KafkaPayload]:
     """The worker's loop, put together from real parts: clients of Kafka, photo stores, threads and processes."""
     processes = settings.encoder_processes or _default_processes(pool)
     group = GROUP_OF[pool]
     (source,) = group.reads
     publisher = Publisher(settings, group.name)
-    consumer = CheckedConsumer(settings, group, Positions(settings, group.name))
+    consumer = CheckedConsumer(settings, group, Positions(settings, group.name), attempts)
     erasures = ErasureLog(settings, group.name).follow()
     intake = Intake(settings, DETECTOR_OF[pool], PhotoStore(settings).read, erasures.key, erasures.erased)
     reporter, counter = Reporter(tracer_of(settings, group.name)), AnswerCounter(pool.value, source.name)
@@ -72,7 +79,7 @@ def build_processor(settings: Settings, pool: Pool) -> StreamProcessor[KafkaPayl
 
     threads = ThreadPoolExecutor(settings.photo_fetches, thread_name_prefix="fetch")
     steps = StepFactory(
-        Work(threads, prepare, start_pool(settings, pool, processes), answer_to, report),
+        Work(threads, prepare, start_pool(settings, pool, processes), answer_to, attempts, report),
         publisher,
         source.name,
         limit=2 * settings.photo_fetches + 4 * processes,

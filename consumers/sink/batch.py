@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, decode
+from schemas.envelope import Message, Record, Source, StoredRecord, UnreadableError, decode, is_set_aside
 from schemas.events.base import Event
 from schemas.letters import dead_letter
 from schemas.topics import SINK
@@ -66,7 +66,7 @@ class BatchWriter:
             try:
                 events.append((decode(record), record.timestamp))
             except UnreadableError as error:
-                if record.topic in LETTERS_OF:
+                if record.topic in LETTERS_OF and not is_set_aside(record):
                     letters.append((record, dead_letter(record, error, Source.SINK)))
         self._publish([letter for _, letter in letters])
         return WrittenBatch(events, self._tables.write(events, self._publish), letters)

@@ -15,6 +15,7 @@ from consumers.sink.gauges import TableGauges
 from consumers.sink.metering import count_written
 from consumers.sink.postgres import PostgresTables
 from runtime.process.stopping import on_stop_signal
+from runtime.servers.attempts import Attempts, Reader, attempts_of
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config
@@ -27,7 +28,7 @@ from runtime.telemetry.health import HEALTH, NO_PARTITIONS
 from runtime.telemetry.log_fields import fields_of, fields_of_letter
 from runtime.telemetry.metrics import DEAD_LETTERS
 from runtime.telemetry.tracing import Tracer, tracer_of
-from schemas.envelope import StoredRecord, full_name
+from schemas.envelope import Source, StoredRecord, full_name
 from schemas.events.base import IndividualEvent
 from schemas.events.encodings import EncodingErased
 from schemas.events.registrations import IndividualDeleted, IndividualErased
@@ -45,8 +46,11 @@ def run(settings: Settings) -> None:
     sink = build_sink(settings, engine)
     stopping = threading.Event()
     on_stop_signal(stopping.set)
-    while not stopping.is_set():
-        sink.step()
+    try:
+        while not stopping.is_set():
+            sink.step()
+    finally:
+        sink.attempts.close()
     sink.close()
     engine.dispose()
 
@@ -61,6 +65,7 @@ def build_sink(settings: Settings, engine: Engine) -> "Sink":
         {full_name(topic.name, settings.namespace): topic.name for topic in SINK.reads},
         BatchWriter(tables, Publisher(settings, SINK.name).publish_all),
         erasures,
+        attempts_of(settings, Reader(SINK.name, SINK.name, Source.SINK)),
         TableGauges(engine),
         Positions(settings, SINK.name),
         RemovalWatch(settings, SINK, consumer),
@@ -78,6 +83,7 @@ class Sink:
         topics: Mapping[str, str],
         writer: BatchWriter,
         erasures: ErasureLog,
+        attempts: Attempts,
         gauges: TableGauges,
         positions: Positions,
         removals: RemovalWatch,
@@ -85,6 +91,7 @@ class Sink:
         batch: int,
     ) -> None:
         """`topics` has the topic table's names by the broker's; a step takes `batch` records at most."""
+        self.attempts = attempts
         self._consumer, self._topics, self._batch = consumer, topics, batch
         self._full_names = {name: full for full, name in topics.items()}
         self._writer, self._erasures, self._gauges = writer, erasures, gauges
@@ -110,17 +117,22 @@ class Sink:
         for record in records:
             self._removals.read(self._full_names[record.topic], record.partition, record.offset)
         self._erasures.check()
-        begun = time.time_ns()
-        written = self._writer.write(records)
-        self._report(written, begun)
-        self._store_offsets(records)
-        count_written([message for message, _ in written.events])
+        with self.attempts.working():
+            for portion in self.attempts.portions(records):
+                self._write(portion)
         if any(record.topic == CERTIFICATES.name for record in records):
             self._gauges.refresh(force=True)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
         self._consumer.close()
+
+    def _write(self, records: list[StoredRecord]) -> None:
+        begun = time.time_ns()
+        written = self._writer.write(records)
+        self._report(written, begun)
+        self._store_offsets(records)
+        count_written([message for message, _ in written.events])
 
     def _consume(self) -> list[StoredRecord]:
         # Asked for a whole batch, it would wait that long whenever there is less.
@@ -140,11 +152,18 @@ class Sink:
         committed = committed_offsets(consumer, places)
         self._positions.assigned(begins(places, committed))
         self._removals.assigned(committed)
+        self.attempts.assigned(
+            {
+                (self._topics[place.topic], place.partition): committed.get((place.topic, place.partition), -1)
+                for place in places
+            }
+        )
         if places:
             HEALTH.ready()
 
     def _revoked(self, _: Consumer, places: list[TopicPartition]) -> None:
         self._positions.revoked((place.topic, place.partition) for place in places)
+        self.attempts.revoked((self._topics[place.topic], place.partition) for place in places)
         HEALTH.not_ready(NO_PARTITIONS)
 
     def _report(self, written: WrittenBatch, begun: int) -> None:

@@ -39,6 +39,7 @@ from schemas.topics import (
     MATCHER,
     REJECTIONS,
     SINK,
+    SKIPPED,
     TOPICS,
     Topic,
 )
@@ -112,22 +113,22 @@ ROLES = (
     Role(
         "encoder-cpu",
         "`facematch encode --pool cpu`",
-        reads=(*CPU_POOL.reads, ERASURES),
-        writes=(ESCALATIONS, ENCODINGS, ERASURES, REJECTIONS, DEAD_LETTERS),
+        reads=(*CPU_POOL.reads, ERASURES, SKIPPED),
+        writes=(ESCALATIONS, ENCODINGS, ERASURES, REJECTIONS, DEAD_LETTERS, SKIPPED),
         groups=(CPU_POOL.name,),
     ),
     Role(
         "encoder-gpu",
         "`facematch encode --pool gpu`",
-        reads=(*GPU_POOL.reads, ERASURES),
-        writes=(ENCODINGS, REJECTIONS, DEAD_LETTERS),
+        reads=(*GPU_POOL.reads, ERASURES, SKIPPED),
+        writes=(ENCODINGS, REJECTIONS, DEAD_LETTERS, SKIPPED),
         groups=(GPU_POOL.name,),
     ),
     Role(
         "matcher",
         "`facematch match`",
-        reads=(*MATCHER.reads, ERASURES),
-        writes=(ENCODINGS, DUPLICATES, DEAD_LETTERS),
+        reads=(*MATCHER.reads, ERASURES, SKIPPED),
+        writes=(ENCODINGS, DUPLICATES, DEAD_LETTERS, SKIPPED),
         groups=(MATCHER.name,),
         keys=_of_partition("manifest", "chunk:*", "compacted", "matched", "vitals"),
         commands=(
@@ -138,8 +139,8 @@ ROLES = (
     Role(
         "compaction",
         "`facematch compact`",
-        reads=(ENCODINGS, DUPLICATES, ERASURES),
-        writes=(DUPLICATES, CERTIFICATES),
+        reads=(ENCODINGS, DUPLICATES, ERASURES, SKIPPED),
+        writes=(DUPLICATES, CERTIFICATES, DEAD_LETTERS, SKIPPED),
         groups=("compactor",),
         sees_groups=True,
         # A script may be given a key to write only, whatever it does with it: the manifest is one.
@@ -153,8 +154,8 @@ ROLES = (
     Role(
         "sink",
         "`facematch sink`",
-        reads=(*SINK.reads, DEPLOYMENT),
-        writes=(DUPLICATES, DECISIONS, DEAD_LETTERS),
+        reads=(*SINK.reads, DEPLOYMENT, SKIPPED),
+        writes=(DUPLICATES, DECISIONS, DEAD_LETTERS, SKIPPED),
         groups=(SINK.name,),
         tables={
             VERSION: (READ,),
@@ -183,7 +184,7 @@ ROLES = (
     Role("scaler", "KEDA, which starts and stops encoders by their lag", sees_groups=True),
     Role(
         "repair",
-        "`facematch replay`, `dead-letters redrive` and `discard`: what may be sent again may be of any topic",
+        "`facematch replay`, `skip`, `dead-letters redrive` and `discard`: what may be sent again may be of any topic",
         reads=TOPICS,
         writes=TOPICS,
         sees_groups=True,

@@ -182,6 +182,36 @@ def discard(
     console.print(f"{len(chosen)} discarded")
 
 
+@app.command(rich_help_panel=OPERATE)
+def skip(
+    position: Annotated[
+        str,
+        typer.Argument(help="Where the record stands, as a worker's line names it.", metavar="TOPIC/PARTITION/OFFSET"),
+    ],
+    note: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Pass over a record that no worker gets past: it becomes a dead letter, which can be redriven.
+
+    A worker that dies of a record several times does so by itself. It works on compacted topics too, of which Kafka
+    removes nothing by hand.
+    """
+    from deploy.letters.skip import skip as skip_record
+    from schemas.attempts import Position
+
+    try:
+        place = Position.parse(position)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    settings = read_settings()
+    with servers_expected():
+        topics_expected(settings)
+        readers = skip_record(settings, place, note)
+    Terminal().plain(
+        f"{place} is a dead letter; {', '.join(readers)} pass over it from their next start on: "
+        "one that dies of it is started again, one that hangs at it must be"
+    )
+
+
 def _chosen_for(
     names: list[str] | None, reason: str | None, topic: str | None, since: str | None, until: str | None
 ) -> "list[FiledLetter]":

@@ -200,6 +200,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (("sum by (group, topic) (facematch_removed_unread_total)", "{{group}} {{topic}}"),),
             help="By retention, before the group had read them; since the workers' start.",
         ),
+        Panel(
+            "Set aside",
+            "short",
+            (("sum by (group, topic) (facematch_set_aside_total)", "{{group}} {{topic}}"),),
+            help="Records that the group died of several times, and passes over; since the workers' start.",
+        ),
     ),
     "Processes": (
         Panel("Ready", "short", (("facematch_ready", "{{worker}} {{instance}}"),), of=4),

@@ -128,6 +128,11 @@ REMOVED = Counter(
     "Records that Kafka removed, by a topic's retention, before the group had read them.",
     ["group", "topic"],
 )
+SET_ASIDE = Counter(
+    "facematch_set_aside_total",
+    "Records that a reader died of several times, and passes over from then on.",
+    ["group", "topic"],
+)
 REDIS_S = Histogram(
     "facematch_redis_seconds",
     "Duration of commands to Redis, waiting for one that is away included.",

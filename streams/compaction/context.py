@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from runtime.servers.attempts import Attempts
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.log import TopicLog
 from runtime.servers.publisher import Publisher
@@ -21,7 +22,8 @@ class CompactionContext:
 
     `log` reads `encodings`, `duplicates` the topic of that name. `progress` knows up to where the matcher has matched.
     `lease` takes the partition's lease and raises HeldError where another compaction has it. A compaction uses
-    `threads` processor threads.
+    `threads` processor threads. `attempts` knows what must not be died of again in `encodings`, `finding_attempts` in
+    `duplicates`.
     """
 
     settings: Settings
@@ -35,4 +37,6 @@ class CompactionContext:
     publisher: Publisher
     inbox: Inbox
     lease: Callable[[], AbstractContextManager[Lease]]
+    attempts: Attempts
+    finding_attempts: Attempts
     tracer: Tracer | None = None

@@ -1,12 +1,22 @@
 """The input of a compaction: who is in the log, what is published about them, who changed meanwhile."""
 
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from runtime.servers.attempts import INNOCENT, Attempts
 from runtime.servers.log import Span
 from schemas.envelope import StoredRecord
+from schemas.topics import DUPLICATES, ENCODINGS
 from streams.compaction.census import Census, Fold
 from streams.compaction.context import CompactionContext
 from streams.compaction.findings import Findings
 from streams.gallery.build import OnProgress
 from streams.gallery.id_table import IdTable
+
+log = structlog.stdlib.get_logger(__name__)
+
+_MOST_READINGS = 10  # a record is set aside in the fifth
 
 
 class CompactionInput:
@@ -31,21 +41,36 @@ class CompactionInput:
         return context.log.span(context.partition).size, context.duplicates.span(context.partition).size
 
     def read(self, collection: str | None, progress: OnProgress) -> list[Census]:
-        """Read both topics, and return the census of each collection that either has."""
+        """Read both topics, and return the census of each collection that either has.
+
+        Where a record ends that, it is read again, until the record is known and set aside.
+        """
+        for _ in range(_MOST_READINGS - 1):
+            try:
+                return self._read(collection, progress)
+            except INNOCENT:
+                raise
+            except Exception as error:
+                log.exception("a record cannot be compacted: reading again", error=type(error).__name__)
+        return self._read(collection, progress)
+
+    def _read(self, collection: str | None, progress: OnProgress) -> list[Census]:
         context = self._context
         begin, self.end = context.log.span(context.partition)
         erased = context.erasures.catch_up().erased
         fold, self._since, self._read_on = Fold(collection, erased), Fold(collection, erased), self.end
+        context.attempts.assigned({(ENCODINGS.name, context.partition): begin})
         for batch in context.log.read({context.partition: Span(begin, self.end)}):
-            fold.add(batch)
+            _add(context.attempts, batch, fold.add)
             progress("reading", _behind(batch) - begin, self.end - begin)
         # The findings of everyone matched by now are on `duplicates` already.
         matched = context.progress.matched(context.partition)
         self.matched_offset = matched or context.log.committed(context.partition) or 0
         begin, self.findings_end = context.duplicates.span(context.partition)
         self.findings = Findings(collection, context.shard, erased)
+        context.finding_attempts.assigned({(DUPLICATES.name, context.partition): begin})
         for batch in context.duplicates.read({context.partition: Span(begin, self.findings_end)}):
-            self.findings.add(batch)
+            _add(context.finding_attempts, batch, self.findings.add)
             progress("gathering", _behind(batch) - begin, self.findings_end - begin, "findings")
         known = list(fold.collections())
         # Collections without anybody in the log: Kafka has dropped the tombstones of all.
@@ -58,10 +83,16 @@ class CompactionInput:
         context = self._context
         begin, self._read_on = self._read_on, context.log.span(context.partition).end
         for batch in context.log.read({context.partition: Span(begin, self._read_on)}):
-            self._since.add(batch)
+            _add(context.attempts, batch, self._since.add)
         return next(
             (one.id_table for one in self._since.collections() if one.collection == collection), IdTable.empty()
         )
+
+
+def _add(attempts: Attempts, batch: list[StoredRecord], add: Callable[[Sequence[StoredRecord]], None]) -> None:
+    with attempts.working():
+        for portion in attempts.portions(batch):
+            add(portion)
 
 
 def _behind(batch: list[StoredRecord]) -> int:

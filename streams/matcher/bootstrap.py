@@ -1,25 +1,28 @@
 """The one place where a matcher's real parts are made: clients of Kafka and Redis, background threads."""
 
+import sys
 import time
 
 from redis import Redis
 
 from runtime.process.cores import cores
+from runtime.servers.attempts import Reader, attempts_of
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.kafka import SESSION_TIMEOUT_S
 from runtime.servers.log import TopicLog
 from runtime.servers.publisher import Publisher
 from runtime.servers.redis import connect, connect_patiently
 from runtime.telemetry.tracing import tracer_of
+from schemas.envelope import Source
 from schemas.settings import Settings
 from schemas.shard import Shard
-from schemas.topics import ENCODINGS, matcher_of
+from schemas.topics import ENCODINGS, MATCHER, matcher_of
 from streams.checkpoint.progress import Progress
 from streams.checkpoint.retired import remove_retired
 from streams.checkpoint.store import CheckpointStore
 from streams.matcher.background import BackgroundThreads
 from streams.matcher.context import MatcherContext
-from streams.matcher.ownership import Ownership
+from streams.matcher.ownership import Ownership, PartitionLostError, ProcessWasFrozenError
 from streams.matcher.vitals import PartitionVitals, write_vitals
 
 _RETIRES_EVERY_S = 300.0
@@ -44,6 +47,9 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
     """The parts of a matcher process. Its ownership is not ticking yet. Raises ErasureKeyError, MissingTopicsError."""
     group = matcher_of(shard).name
     redis, patient_redis = connect(settings), connect_patiently(settings)
+    innocent = (PartitionLostError, ProcessWasFrozenError)
+    reader = Reader(group, MATCHER.name, Source.MATCHER, innocent=innocent)
+    restorer = Reader(f"{group}-restoring", MATCHER.name, Source.MATCHER, closely=sys.maxsize, innocent=innocent)
     return MatcherContext(
         settings,
         shard,
@@ -57,6 +63,8 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
         erasures=ErasureLog(settings, group),
         checkpoints_of=lambda partition: CheckpointStore(settings, redis, shard, partition),
         background=BackgroundThreads(cores()),
+        attempts=attempts_of(settings, reader),
+        restoring=attempts_of(settings, restorer),
         show=_Reports(patient_redis, settings, shard).show,
         tracer=tracer_of(settings, group),
     )

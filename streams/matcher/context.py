@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from runtime.servers.attempts import Attempts
 from runtime.servers.log import Span
 from runtime.telemetry.tracing import Tracer
 from schemas.envelope import Record, StoredRecord
@@ -106,7 +107,8 @@ class MatcherContext:
 
     `log` is read in stretches, `lookup` by single offsets, also while a stretch of `log` is being read.
     `checkpoints_of` opens the checkpoints of a partition. `show` puts a partition's vitals where `facematch status`
-    finds them. `clock` counts seconds and never goes back; `now` is the time of day.
+    finds them. `attempts` knows what a matcher must not die of again while it matches, `restoring` while it restores.
+    `clock` counts seconds and never goes back; `now` is the time of day.
     """
 
     settings: Settings
@@ -119,6 +121,8 @@ class MatcherContext:
     erasures: Erasures
     checkpoints_of: Callable[[int], Checkpoints]
     background: BackgroundWork
+    attempts: Attempts
+    restoring: Attempts
     show: Callable[[PartitionVitals], None]
     tracer: Tracer | None = None
     clock: Callable[[], float] = time.monotonic

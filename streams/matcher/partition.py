@@ -45,6 +45,7 @@ class PartitionMatcher:
 
     def __init__(self, partition: int, context: MatcherContext) -> None:
         self.partition = partition
+        self._place = ENCODINGS.name, partition
         self.gallery = Gallery(context.shard, context.settings.max_collections)
         self.position = 0
         self.matched_at: int | None = None  # Kafka's timestamp of the last record matched, milliseconds since 1970
@@ -83,9 +84,8 @@ class PartitionMatcher:
         if matched and (letter := report_removed(group, ENCODINGS.name, self.partition, matched, log_begin)):
             context.publisher.publish_all([letter], self._check_ownership)
             self.position = matched = log_begin
-        for batch in context.log.read({self.partition: Span(begin, matched)}):
-            restore(self.gallery, batch, self._rules.erased)
-            HEALTH.beat()
+        self._read_again(Span(begin, matched))
+        context.attempts.assigned({self._place: matched})
         self._sealer = Sealer(
             context.settings, self.gallery, self._checkpoints, begin, context.background, context.clock
         )
@@ -105,6 +105,17 @@ class PartitionMatcher:
         committed = min(context.log.committed(self.partition) or 0, log_end)
         if committed > self.position:
             self._catch_up(committed)
+
+    def _read_again(self, span: Span) -> None:
+        """Apply records that were matched before."""
+        restoring = self._context.restoring
+        restoring.assigned({self._place: span.begin})
+        with restoring.working():
+            for batch in self._context.log.read({self.partition: span}):
+                for portion in restoring.portions(batch):
+                    restore(self.gallery, portion, self._rules.erased)
+                HEALTH.beat()
+        restoring.revoked([self._place])
 
     def process(self, records: Iterable[StoredRecord]) -> None:
         """Match records of this partition, in the order of their offsets. Returns when all findings are durable."""
@@ -159,9 +170,14 @@ class PartitionMatcher:
             )
 
     def _match(self, records: list[StoredRecord]) -> None:
-        """Match records that follow each other: publish, check that the partition is still ours, advance."""
-        if not records:
-            return
+        """Match records that follow each other, what the matcher may die of by itself."""
+        with self._context.attempts.working():
+            for portion in self._context.attempts.portions(records):
+                if portion:
+                    self._match_at_once(portion)
+
+    def _match_at_once(self, records: list[StoredRecord]) -> None:
+        """Publish what follows from records, check that the partition is still ours, advance."""
         HEALTH.beat()
         begun = time.time_ns()
         consequences = match(self.gallery, records, self._rules)

@@ -49,7 +49,12 @@ class Matcher:
         """Publish and store nothing more of any partition. Returns once that is so."""
         self._context.ownership.set([])
         HEALTH.not_ready(NO_PARTITIONS)
-        await self._in_thread(lambda: None)
+        await self._in_thread(self._context.attempts.close)
+
+    def close(self) -> None:
+        """The process ends: in good order, or by what is no record's fault, unless attempts have noted otherwise."""
+        self._context.attempts.close()
+        self._context.restoring.close()
 
     async def take_over(self, partitions: set[int]) -> None:
         """Restore the partitions that this process has now, and drop those that belong to others."""
@@ -81,6 +86,8 @@ class Matcher:
             # Another process may have had it meanwhile, and matched more of it.
             if partition not in partitions or (self._context.progress.matched(partition) or 0) > matcher.position:
                 del self._partitions[partition]
+        kept = {(ENCODINGS.name, partition): matcher.position for partition, matcher in self._partitions.items()}
+        self._context.attempts.assigned(kept)
         for partition in sorted(partitions):
             HEALTH.not_ready(f"partition {partition} is being restored")
             HEALTH.beat()  # from this thread: waiting for a server counts as alive in the beating thread alone
@@ -113,6 +120,7 @@ class Matcher:
             matcher.process(records)
         except PartitionLostError:
             del self._partitions[partition]  # see PartitionMatcher: it is of no use any more
+            self._context.attempts.forget([(ENCODINGS.name, partition)])
             raise
 
     def _matcher_of(self, partition: int) -> PartitionMatcher:

@@ -23,12 +23,11 @@ from streams.matcher.whole_batches import read_whole_batches
 log = structlog.stdlib.get_logger(__name__)
 
 
-def build_app(settings: Settings, shard: Shard) -> faust.App:
+def build_app(settings: Settings, shard: Shard, matcher: Matcher) -> faust.App:
     """The Faust application: one topic in, one agent, one batch at a time."""
     read_whole_batches()
     settings.data_folder.mkdir(parents=True, exist_ok=True)  # Faust makes a folder there, and leaves it empty
     app = _app(settings, shard)
-    matcher = _start_matcher(settings, shard)
     _follow_assignments(app, matcher)
     # The events that arrive while a batch is matched are the next batch: one if there is little to do, else many.
     arrived: asyncio.Queue[faust.EventT] = asyncio.Queue(settings.match_batch)
@@ -103,7 +102,7 @@ def _follow_assignments(app: faust.App, matcher: Matcher) -> None:
     app.on_rebalance_complete.connect(on_rebalance_complete, weak=False)
 
 
-def _start_matcher(settings: Settings, shard: Shard) -> Matcher:
+def start_matcher(settings: Settings, shard: Shard) -> Matcher:
     """A matcher with its real parts, its ownership ticking, and its gauges ready to be scraped."""
     context = context_of(settings, shard)
     matcher = Matcher(context)
@@ -126,10 +125,14 @@ class _Worker(faust.Worker):
 
 def run(settings: Settings, shard: Shard = Shard()) -> None:
     """Match until SIGTERM or SIGINT, then raise SystemExit. Records that are not acknowledged by then come again."""
-    app = build_app(settings, shard)
+    matcher = start_matcher(settings, shard)
+    app = build_app(settings, shard, matcher)
     worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True, loglevel=None)
     worker.spinner = None
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    finally:
+        matcher.close()
 
 
 def _record(event: faust.EventT) -> StoredRecord:

@@ -14,6 +14,7 @@ from schemas.envelope import (
     UnreadableError,
     decode,
     encode,
+    is_set_aside,
     kafka_time,
 )
 from schemas.erased import NOBODY, Erased, Erasure
@@ -156,8 +157,10 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 
 
 def _letter(gallery: Gallery, record: StoredRecord, error: UnreadableError) -> list[Record]:
-    """The dead letter of a record. All shards read it, one publishes the letter."""
-    return [dead_letter(record, error, Source.MATCHER)] if gallery.shard.number == 1 else []
+    """The dead letter of a record, unless it has one. All shards read it, one publishes the letter."""
+    if gallery.shard.number != 1 or is_set_aside(record):
+        return []
+    return [dead_letter(record, error, Source.MATCHER)]
 
 
 def _hidden_by(gallery: Gallery, record: StoredRecord) -> list[int]:

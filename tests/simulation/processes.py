@@ -23,6 +23,7 @@ from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership, PartitionLostError
 from streams.matcher.partition import PartitionMatcher
 from streams.matching.match import restore
+from tests.memory_journal import MemoryJournal
 from tests.simulation.actors import Actor
 from tests.simulation.parts import TIMEOUT_S, InlineThreads, MemoryLog, MemoryProducer, Registry, done
 
@@ -88,6 +89,8 @@ class MatcherProcess(Process):
             erasures=Registry(world.registry),
             checkpoints_of=lambda partition: CheckpointStore(settings, redis, Shard(), partition, InlineThreads()),
             background=self,
+            attempts=MemoryJournal().attempts(),
+            restoring=MemoryJournal().attempts(),
             show=lambda _: None,
             clock=world.clock,
             now=world.now,

@@ -12,10 +12,11 @@ import asyncio, threading
 from runtime.process import stopping
 from schemas.settings import Settings
 from schemas.shard import Shard
-from streams.matcher.worker import _Worker, build_app
+from streams.matcher.worker import _Worker, build_app, start_matcher
 
 stopping.STOP_WITHIN_S = 1
-worker = _Worker(build_app(Settings(), Shard()), override_logging=False, redirect_stdouts=False, quiet=True)
+app = build_app(Settings(), Shard(), start_matcher(Settings(), Shard()))
+worker = _Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
 
 async def crash():
     worker.app.beacon.reattach(worker.beacon)  # as it does when it starts

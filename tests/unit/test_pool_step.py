@@ -19,6 +19,7 @@ from consumers.photos.store import longest_fetch_s
 from runtime.servers.publisher import Publisher, PublishError
 from schemas.envelope import Record, StoredRecord
 from schemas.settings import Settings
+from tests.memory_journal import MemoryJournal
 
 
 class Threads:
@@ -112,10 +113,15 @@ def prepare(record: StoredRecord) -> Preparation[str]:
 
 
 class Parts:
-    def __init__(self, longest_s: float = 0.0) -> None:
+    def __init__(self, longest_s: float = 0.0, journal: MemoryJournal | None = None) -> None:
         self.pool, self.broker, self.commit = Pool(), Broker(), Commit()
+        self.journal = journal or MemoryJournal()
         work: Work[str, str] = Work(
-            cast(ThreadPoolExecutor, Threads()), prepare, cast("TaskPool[str, str]", self.pool), answer_to
+            cast(ThreadPoolExecutor, Threads()),
+            prepare,
+            cast("TaskPool[str, str]", self.pool),
+            answer_to,
+            self.journal.attempts(),
         )
         self.step = AnswerInPool(
             work, cast(Publisher, self.broker), to_record, self.commit, limit=3, longest_s=longest_s

@@ -1,5 +1,6 @@
 """What is forgotten when a column or a topic is added is named here, before it survives an erasure or is lost."""
 
+from datetime import timedelta
 from itertools import chain
 
 import pytest
@@ -9,7 +10,7 @@ from schemas.envelope import decode
 from schemas.events.base import Event
 from schemas.generate import examples
 from schemas.tables import column_groups, individuals
-from schemas.topics import CONSUMER_GROUPS, TOPICS, Topic
+from schemas.topics import CONSUMER_GROUPS, DECISIONS, DUPLICATES, ENCODINGS, TOPICS, Topic
 
 
 def test_every_column_of_an_individual_has_a_group_which_an_erasure_empties() -> None:
@@ -28,3 +29,10 @@ def test_the_sink_writes_every_column_of_every_group() -> None:
 def test_of_every_topic_somebody_who_reads_it_writes_the_dead_letters(topic: Topic[Event]) -> None:
     readers = [group.name for group in CONSUMER_GROUPS if topic in group.reads]
     assert topic.letters_by in readers, f"what cannot be read on {topic.name} would vanish without a letter"
+
+
+@pytest.mark.parametrize("topic", [ENCODINGS, DUPLICATES, DECISIONS], ids=lambda topic: topic.name)
+def test_what_a_stale_record_hides_is_kept_for_a_day(topic: Topic[Event]) -> None:
+    """By then the right record was published behind it: Kafka's compaction never keeps the stale one alone."""
+    assert int(topic.config["min.compaction.lag.ms"]) >= timedelta(days=1) / timedelta(milliseconds=1)
+    assert int(topic.config["max.compaction.lag.ms"]) > int(topic.config["min.compaction.lag.ms"])

@@ -9,13 +9,14 @@ from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
+from runtime.servers.attempts import Attempts
 from runtime.servers.flow import Flow, is_behind
 from runtime.servers.kafka import consumer_config, is_transient, retry_while_away
 from runtime.servers.lag import Positions
 from runtime.servers.records import BrokenBatches, headers_of
 from runtime.servers.removed import RemovalWatch
 from runtime.telemetry.health import HEALTH, NO_PARTITIONS, server_is_away
-from schemas.envelope import Headers, StoredRecord, readable_timestamp
+from schemas.envelope import Headers, StoredRecord, full_name, readable_timestamp
 from schemas.settings import Settings
 from schemas.topics import ConsumerGroup
 
@@ -116,17 +117,19 @@ class CheckedConsumer(KafkaConsumer):
 
     Not while the consumer is paused, which arroyo does as long as the step behind it takes no more.
 
-    It keeps `positions`, from which the lag is measured. The worker is ready while the group has given it partitions.
+    It keeps `positions`, from which the lag is measured, and hands `attempts` the partitions that it has. The worker is
+    ready while the group has given it partitions.
     """
 
-    def __init__(self, settings: Settings, group: ConsumerGroup, positions: Positions) -> None:
+    def __init__(self, settings: Settings, group: ConsumerGroup, positions: Positions, attempts: Attempts) -> None:
         own = {"arroyo.enable.auto.commit": True, "arroyo.strict.offset.reset": False}
         super().__init__(consumer_config(settings, group.name) | own)
         consumer = self._KafkaConsumer__consumer  # arroyo offers no way to ask it
         self._readable = _ReadableMessages(consumer)
         self._KafkaConsumer__consumer: Any = self._readable
         self._flow = Flow(lambda: is_behind(consumer))
-        self._positions = positions
+        self._positions, self._attempts = positions, attempts
+        self._topics = {full_name(topic.name, settings.namespace): topic.name for topic in group.reads}
         self._removals = RemovalWatch(settings, group, consumer)
 
     def subscribe(
@@ -142,6 +145,7 @@ class CheckedConsumer(KafkaConsumer):
             begins = {(place.topic.name, place.index): at for place, at in offsets.items()}
             self._positions.assigned(begins)
             self._removals.assigned(begins)
+            self._attempts.assigned({(self._topics[topic], partition): at for (topic, partition), at in begins.items()})
             if on_assign is not None:
                 on_assign(offsets)
             HEALTH.ready()
@@ -151,6 +155,7 @@ class CheckedConsumer(KafkaConsumer):
             self._positions.revoked((place.topic.name, place.index) for place in places)
             if on_revoke is not None:
                 on_revoke(places)
+            self._attempts.revoked((self._topics[place.topic.name], place.index) for place in places)
 
         super().subscribe(topics, assigned, revoked)
         HEALTH.not_ready(NO_PARTITIONS)

@@ -23,6 +23,7 @@ from confluent_kafka import KafkaError
 from consumers.encoder.answers import Answer
 from consumers.encoder.pool.task_pool import TaskFailedError, TaskPool
 from runtime.process.background import Failure
+from runtime.servers.attempts import Attempts
 from runtime.servers.publisher import Publisher, PublishError
 from runtime.telemetry.health import HEALTH
 from schemas.envelope import StoredRecord
@@ -53,14 +54,16 @@ class AnsweredRecord:
 class Work(Generic[T, R]):
     """The work on a record: `prepare` in a thread of `threads`, then its task in a process of `pool`.
 
-    `answer` makes an answer of a task's result, or of a TaskFailedError where its process died of it. `report` is
-    called for each record whose answers the broker has, in the order of the records.
+    `answer` makes an answer of a task's result, or of a TaskFailedError where its process died of it. `attempts` knows
+    what this worker must not die of again. `report` is called for each record whose answers the broker has, in the
+    order of the records.
     """
 
     threads: ThreadPoolExecutor
     prepare: Callable[[StoredRecord], Preparation[T]]
     pool: TaskPool[T, R]
     answer: Callable[[StoredRecord, T, R | TaskFailedError], Answer]
+    attempts: Attempts
     report: Callable[[AnsweredRecord], None] = lambda _: None
 
 
@@ -107,6 +110,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         longest_s: float,
     ) -> None:
         self._work = work
+        self._attempts = work.attempts
         self._publisher = publisher
         self._to_record = to_record
         self._next_step = next_step
@@ -119,12 +123,17 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
         self._closed = False
 
     def submit(self, message: Message[KafkaPayload]) -> None:
-        """Begin with a message. Raises MessageRejected while `limit` messages are under way."""
+        """Begin with a message. Raises MessageRejected while `limit` messages are under way.
+
+        While records are looked at closely, one alone is under way.
+        """
         assert not self._closed
-        if len(self._under_way) >= self._limit:
+        if len(self._under_way) >= (1 if self._attempts.is_careful else self._limit):
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
-        item = _UnderWay(message, self._to_record(message.value))
+        with self._attempts.working():
+            (record,) = self._attempts.take([self._to_record(message.value)])
+        item = _UnderWay(message, record)
         with self._publishing:
             self._of_key.setdefault(item.record.key, deque()).append(item)
         prepared = self._work.threads.submit(self._work.prepare, item.record)
@@ -178,6 +187,10 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
 
     def poll(self) -> None:
         """Pass on what is answered and acknowledged."""
+        with self._attempts.working():
+            self._poll()
+
+    def _poll(self) -> None:
         self._work.pool.poll()
         self._publisher.poll()
         if not self._under_way:
@@ -196,6 +209,7 @@ class AnswerInPool(ProcessingStrategy[KafkaPayload], Generic[T, R]):
                 AnsweredRecord(first.record, first.published, first.begun, first.answered or time.time_ns())
             )
             self._next_step.submit(first.message)
+            self._attempts.answered([first.record])
         self._next_step.poll()
 
     def close(self) -> None:
