@@ -29,13 +29,13 @@ from schemas.events.base import (
     individual_of,
 )
 
-EMBEDDING_DIMENSIONS = 128
 FEWEST_DIMENSIONS, MOST_DIMENSIONS = 64, 1024  # that an encoder may have
-_EMBEDDING_BYTES = EMBEDDING_DIMENSIONS * 4
-_REFUSED = b"\xff" * _EMBEDDING_BYTES  # NaN
+EMBEDDING_DIMENSIONS = 128  # those of the encoders that ship
+_NUMBER_BYTES = 4
 # Encoders make vectors of length 1, or of a few tens. A vector of zeros is what a program has that found no face; that
 # of a length beyond 1e18 cannot be compared: half its square, by which rows are, is no float32 any more.
 LEAST_NORM, GREATEST_NORM = 1e-3, 1e3
+_DIMENSIONS_IN_WORDS = f"{FEWEST_DIMENSIONS} to {MOST_DIMENSIONS}"
 
 
 def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
@@ -44,8 +44,8 @@ def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
         embedding.flags.writeable = False
     else:
         embedding = np.frombuffer(_bytes_of(value), dtype="<f4")
-    if embedding.shape != (EMBEDDING_DIMENSIONS,):
-        raise ValueError(f"an embedding has shape ({EMBEDDING_DIMENSIONS},), this one {embedding.shape}")
+    if embedding.ndim != 1 or not FEWEST_DIMENSIONS <= len(embedding) <= MOST_DIMENSIONS:
+        raise ValueError(f"an embedding has {_DIMENSIONS_IN_WORDS} numbers, this one has shape {embedding.shape}")
     if not np.isfinite(embedding).all():
         raise ValueError("an embedding holds finite numbers only")
     if not _have_norms(embedding[np.newaxis])[0]:
@@ -54,7 +54,7 @@ def _embedding_from_wire(value: Any) -> NDArray[np.float32]:
 
 
 def _have_norms(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the Euclidean length of each is one that encoders make: (n, 128) float32 to (n,) bool."""
+    """Whether the Euclidean length of each is one that encoders make: (n, d) float32 to (n,) bool."""
     squares = np.einsum("ij,ij->i", embeddings, embeddings)  # infinite where it overflows, which is refused
     return np.asarray((squares >= LEAST_NORM**2) & (squares <= GREATEST_NORM**2))
 
@@ -64,13 +64,19 @@ def _bytes_of(text: Any) -> bytes:
         raw = binascii.a2b_base64(text, strict_mode=True)
     except (TypeError, ValueError):
         raise ValueError("an embedding is base64 text") from None
-    if len(raw) != _EMBEDDING_BYTES:
-        raise ValueError(f"an embedding has {_EMBEDDING_BYTES} bytes, this one has {len(raw)}")
+    numbers, rest = divmod(len(raw), _NUMBER_BYTES)
+    if rest or not FEWEST_DIMENSIONS <= numbers <= MOST_DIMENSIONS:
+        raise ValueError(f"an embedding has {_DIMENSIONS_IN_WORDS} numbers of 4 bytes, this one has {len(raw)} bytes")
     return raw
 
 
 def _embedding_to_wire(embedding: NDArray[np.float32]) -> str:
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+
+
+def _base64_length(dimensions: int) -> int:
+    """Characters of an embedding of so many dimensions, with the padding."""
+    return -(-dimensions * _NUMBER_BYTES // 3) * 4
 
 
 Embedding = Annotated[
@@ -81,9 +87,10 @@ Embedding = Annotated[
         {
             "type": "string",
             "contentEncoding": "base64",
-            "minLength": 684,
-            "maxLength": 684,
-            "description": "128 little-endian float32 (512 bytes), base64; of a Euclidean length of 0.001 to 1000",
+            "minLength": _base64_length(FEWEST_DIMENSIONS),
+            "maxLength": _base64_length(MOST_DIMENSIONS),
+            "description": "64 to 1024 little-endian float32, base64: as many as the encoder has dimensions, which are "
+            "128 (684 characters) for those that ship; of a Euclidean length of 0.001 to 1000",
         }
     ),
 ]
@@ -141,7 +148,7 @@ def rank_keys(
 
 
 class EncodingComputed(IndividualEvent):
-    """The face in an individual's photo, as 128 numbers."""
+    """The face in an individual's photo, as numbers: as many as its encoder has dimensions."""
 
     encoder: EncoderId
     embedding: Embedding = Field(repr=False)
@@ -177,16 +184,30 @@ class EncodingAsSent:
         return Rank(self.revision, is_erasure=False)
 
 
-def embeddings_of(texts: Iterable[str]) -> NDArray[np.float32]:
-    """Embeddings as they were sent, (n, 128) float32. Of one that EncodingComputed refuses not all are finite."""
-    raw = []
-    for text in texts:
+class EmbeddingsAt(NamedTuple):
+    """Embeddings of one number of dimensions, (n, d) float32, and where each stands, (n,) int64, ascending."""
+
+    positions: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+
+
+def embeddings_of(texts: Iterable[str]) -> dict[int, EmbeddingsAt]:
+    """Embeddings as they were sent, by their dimensions. What EncodingComputed refuses is left out."""
+    raw: dict[int, tuple[list[int], list[bytes]]] = {}
+    for position, text in enumerate(texts):
         try:
-            raw.append(_bytes_of(text))
+            one = _bytes_of(text)
         except ValueError:
-            raw.append(_REFUSED)
-    embeddings = np.frombuffer(b"".join(raw), dtype="<f4").reshape(-1, EMBEDDING_DIMENSIONS)
-    return np.where(_have_norms(embeddings)[:, np.newaxis], embeddings, np.float32(np.nan))
+            continue
+        positions, parts = raw.setdefault(len(one) // _NUMBER_BYTES, ([], []))
+        positions.append(position)
+        parts.append(one)
+    found = {}
+    for dimensions, (positions, parts) in raw.items():
+        embeddings = np.frombuffer(b"".join(parts), dtype="<f4").reshape(-1, dimensions)
+        good = _have_norms(embeddings)  # no number that is not finite leads to such a length
+        found[dimensions] = EmbeddingsAt(np.array(positions, dtype=np.int64)[good], embeddings[good])
+    return found
 
 
 class EncodingErased(IndividualEvent):

@@ -9,7 +9,7 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events.encodings import EMBEDDING_DIMENSIONS
+from schemas.events.encodings import FEWEST_DIMENSIONS, MOST_DIMENSIONS
 from streams.gallery.exact import VectorRows
 from streams.gallery.id_table import IdTable
 from streams.gallery.segment import Ids, IndexQuality, Segment
@@ -17,6 +17,7 @@ from streams.gallery.shared_vectors import SharedVectors
 from streams.gallery.without_vector import WithoutVector
 
 Parts = Mapping[str, BinaryIO]
+_DIMENSIONS_BEFORE = 128  # of segments that were packed when all embeddings had as many, and are not noted
 
 
 def memory_file() -> BinaryIO:
@@ -34,6 +35,7 @@ def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
         segment.ids.ends,
         segment.shared.rows,
         segment.shared.begins,
+        np.array(segment.dimensions),
     )
     segment.index.save_index(_path(index))
     return {"id_table": id_table, "index": index}
@@ -41,8 +43,9 @@ def pack_segment(segment: Segment) -> dict[str, BinaryIO]:
 
 def unpack_segment(parts: Parts, quality: IndexQuality) -> Segment:
     """A segment without masked rows. Raises ValueError, EOFError or RuntimeError if the files make none."""
-    hashes, revisions, offsets, text, ends, rows, begins = _read(parts["id_table"])
-    index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
+    hashes, revisions, offsets, text, ends, rows, begins, *noted = _read(parts["id_table"])
+    (dimensions,) = noted or [np.array(_DIMENSIONS_BEFORE)]
+    index = hnswlib.Index(space="l2", dim=_checked(int(dimensions)))
     index.load_index(_path(parts["index"]))
     return Segment(IdTable(hashes, revisions, offsets), Ids(text, ends), SharedVectors(rows, begins), index, quality)
 
@@ -78,8 +81,9 @@ def pack_rest(rest: Rest) -> dict[str, BinaryIO]:
 def unpack_rest(parts: Parts) -> Rest:
     """See `Rest`. Raises ValueError, EOFError or UnicodeDecodeError if the file has none."""
     vectors, text, ends, revisions, offsets, *alive = _read(parts["rest"])
-    if vectors.dtype != np.float32 or vectors.shape[1:] != (EMBEDDING_DIMENSIONS,):
+    if vectors.dtype != np.float32 or vectors.ndim != 2:
         raise ValueError(f"vectors of {vectors.dtype} and shape {vectors.shape}")
+    _checked(vectors.shape[1])
     ids = Ids(text, ends)
     if not len(vectors) == len(ids) == len(revisions) == len(offsets):
         raise ValueError("columns of different lengths")
@@ -87,6 +91,12 @@ def unpack_rest(parts: Parts) -> Rest:
         raise ValueError("masks that are none")
     names = [ids[row] for row in range(len(vectors))]
     return Rest(VectorRows(vectors, names, revisions, offsets), alive)
+
+
+def _checked(dimensions: int) -> int:
+    if not FEWEST_DIMENSIONS <= dimensions <= MOST_DIMENSIONS:
+        raise ValueError(f"vectors of {dimensions} dimensions")
+    return dimensions
 
 
 def _arrays(id_table: IdTable) -> tuple[NDArray[Any], ...]:

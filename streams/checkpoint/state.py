@@ -63,7 +63,8 @@ def gallery_of(state: State, shard: Shard, most_collections: int = sys.maxsize) 
         gallery.collections.setdefault(name, Collection()).add_absent(absent)
     for kept in state.scopes:
         collection = gallery.collections.setdefault(kept.collection, Collection())
-        scope = Scope(compacted_at=kept.compacted_at, begun_at=kept.begun_at)
+        scope = Scope.of_dimensions(kept.rest.rows.vectors.shape[1])
+        scope.compacted_at, scope.begun_at = kept.compacted_at, kept.begun_at
         collection.scopes[kept.encoder] = scope
         for segment, alive in zip(kept.segments, kept.rest.alive, strict=True):
             segment.remove_rows(np.flatnonzero(~alive))

@@ -242,6 +242,8 @@ class CheckpointStore:
             rest = unpack_rest(parts)
             if [len(alive) for alive in rest.alive] != [len(segment) for segment in segments]:
                 raise ValueError("it is of other segments")
+            if any(segment.dimensions != rest.rows.vectors.shape[1] for segment in segments):
+                raise ValueError("its segments are of other dimensions")
         return rest
 
     def _absent(self, blob: Blob) -> WithoutVector:

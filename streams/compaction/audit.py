@@ -20,7 +20,7 @@ from streams.gallery.segment import Segment, search_index
 
 _FIRST_PROBES, _MOST_PROBES = 256, 2048  # searched at once: doubled while they have few hits, halved when many
 _HITS_AT_ONCE = 2_000_000  # 24 bytes each: about 50 MB
-_MEASURED_AT_ONCE = 65_536  # pairs; their vectors are 2 x 33 MB of float32
+_MEASURED_NUMBERS = 2**23  # of one side of pairs that are measured at once: 2 x 33 MB of float32
 _SAME_DISTANCE = 1e-6  # a distance is computed in float64 of float32 vectors: what differs less is the same
 REASONS = tuple(RetractionReason)
 _IN_ORDER = RetractionReason.ERASED, RetractionReason.UPDATED, RetractionReason.THRESHOLD
@@ -220,8 +220,9 @@ def _codes_and_distances(
     codes = np.where((members >= 0).all(axis=0), members.min(axis=0) * len(rows.ids) + members.max(axis=0), -1)
     distances = np.full(len(codes), np.inf)
     current = np.flatnonzero(is_current)
-    for begin in range(0, len(current), _MEASURED_AT_ONCE):
-        some = current[begin : begin + _MEASURED_AT_ONCE]
+    at_once = _MEASURED_NUMBERS // max(1, rows.vectors.shape[1])
+    for begin in range(0, len(current), at_once):
+        some = current[begin : begin + at_once]
         distances[some] = exact_distances(rows.vectors[members[0, some]], rows.vectors[members[1, some]])
     return codes, distances
 

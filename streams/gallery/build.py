@@ -6,7 +6,6 @@ import hnswlib
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from streams.gallery.exact import VectorRows, half_norms, search_block
 from streams.gallery.id_table import IdTable, hashes_of, order_of
 from streams.gallery.recall import recall_of
@@ -68,7 +67,7 @@ def build_segment(
     sample = _sample(vectors, threshold)
     densities = [density for density in DENSITIES if at_least is None or density.m >= at_least.m]
     for density in densities:
-        index = hnswlib.Index(space="l2", dim=EMBEDDING_DIMENSIONS)
+        index = hnswlib.Index(space="l2", dim=vectors.shape[1])
         index.init_index(len(vectors), M=density.m, ef_construction=density.ef_construction)
         index.set_num_threads(threads)
         if len(vectors) >= _TRIAL_FROM and density is not densities[-1]:
@@ -94,7 +93,7 @@ def _add(index: hnswlib.Index, vectors: NDArray[np.float32], end: int, progress:
 
 
 class Sample(NamedTuple):
-    """Probes (m, 128) to measure recall with, and their pairs: which of the first `nodes` lie in reach of each.
+    """Probes (m, d) to measure recall with, and their pairs: which of the first `nodes` lie in reach of each.
 
     A pair is one int64, probe · nodes + node.
     """

@@ -50,11 +50,18 @@ class Collection:
         return latest
 
     def append(self, encoder: str, vector: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> None:
-        """Add an individual's latest record, with its vector (128,), to the delta of its encoder."""
+        """Add an individual's latest record, with its vector (d,), to the delta of its encoder."""
         self.lately_absent.pop(individual_id, None)
-        delta = self.scopes.setdefault(encoder, Scope()).delta
+        delta = self.scope_of(encoder, len(vector)).delta
         row = delta.append(vector, individual_id, revision, offset)
         self.in_delta[individual_id] = Latest(revision, offset, encoder=encoder, place=delta, row=row)
+
+    def scope_of(self, encoder: str, dimensions: int) -> Scope:
+        """The scope of an encoder: as it is, or a new one of so many dimensions."""
+        scope = self.scopes.get(encoder)
+        if scope is None:
+            scope = self.scopes[encoder] = Scope.of_dimensions(dimensions)
+        return scope
 
     def note(self, individual_id: str, revision: int, offset: int, erased: bool) -> None:
         """Note an individual's latest record, which has no vector here."""
@@ -95,9 +102,13 @@ class Collection:
         """Replace the rows of an encoder by a compacted segment. Rows that it does not have stay.
 
         It may be of any age: a row of it is living if its record is still the individual's latest. A segment of which
-        it lacks more than half stays; what it lacks of others goes to the delta.
+        it lacks more than half stays; what it lacks of others goes to the delta. One of other dimensions than the
+        encoder's rows is left.
         """
-        scope = self.scopes.setdefault(encoder, Scope())
+        scope = self.scope_of(encoder, compacted.dimensions)
+        if scope.dimensions != compacted.dimensions:
+            scope.compacted_at = made_at
+            return
         delta = scope.delta.living_rows()
         is_living = np.zeros(len(compacted), dtype=np.bool_)
 
@@ -130,7 +141,8 @@ class Collection:
 
     def hold(self, encoder: str, rows: VectorRows) -> None:
         """Replace the delta of an encoder by a new one with these rows alone."""
-        self.scopes.setdefault(encoder, Scope()).delta = Delta()
+        dimensions = rows.vectors.shape[1]
+        self.scope_of(encoder, dimensions).delta = Delta(dimensions)
         records = zip(rows.vectors, rows.ids, rows.revisions.tolist(), rows.offsets.tolist(), strict=True)
         for vector, individual_id, revision, offset in records:
             self.append(encoder, vector, individual_id, revision, offset)

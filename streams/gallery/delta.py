@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.events.base import Member
-from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from streams.gallery.exact import Hits, VectorRows, search_block
 
 _FIRST_CAPACITY = 4  # a deployment may have thousands of collections of a few people
@@ -27,8 +26,8 @@ class Delta:
     sealed. Not thread-safe; what `living_rows` and `numbered_rows` returned stays as it was.
     """
 
-    def __init__(self) -> None:
-        self._vectors = np.empty((_FIRST_CAPACITY, EMBEDDING_DIMENSIONS), dtype=np.float32)
+    def __init__(self, dimensions: int) -> None:
+        self._vectors = np.empty((_FIRST_CAPACITY, dimensions), dtype=np.float32)
         self._half_norms = np.empty(_FIRST_CAPACITY, dtype=np.float32)  # infinite where masked
         self._revisions = np.empty(_FIRST_CAPACITY, dtype=np.int64)
         self._offsets = np.empty(_FIRST_CAPACITY, dtype=np.int64)
@@ -36,12 +35,17 @@ class Delta:
         self._dropped = 0
         self.living = 0
 
+    @property
+    def dimensions(self) -> int:
+        """Numbers of each embedding."""
+        return int(self._vectors.shape[1])
+
     def __len__(self) -> int:
         """The number of rows, with the masked ones, without the dropped ones."""
         return len(self._ids)
 
     def append(self, embedding: NDArray[np.float32], individual_id: str, revision: int, offset: int) -> int:
-        """Add an embedding, (128,) float32, with its individual and the offset of its record. Returns its row."""
+        """Add an embedding, (d,) float32, with its individual and the offset of its record. Returns its row."""
         position = len(self._ids)
         if position == len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
@@ -107,13 +111,13 @@ class Delta:
         return self._offsets[rows - self._dropped]
 
     def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings of rows, masked or not: (n, 128) float32."""
+        """The embeddings of rows, masked or not: (n, d) float32."""
         return self._vectors[rows - self._dropped]
 
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """For each probe, every row within the threshold whose record stands before the probe's.
 
-        `probes` is (n, 128) float32, `offsets` (n,) int64.
+        `probes` is (n, d) float32, `offsets` (n,) int64.
         """
         count = len(self._ids)
         at, positions, distances = search_block(probes, self._vectors[:count], self._half_norms[:count], threshold)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_ROWS = 2048  # of 512 bytes: 1 MiB, which a core's second-level cache holds
-_BLOCK_PAIRS = 4096  # of 3 KiB while they are measured
+_BLOCK_NUMBERS = 2**18  # of vectors: 1 MiB, which a core's second-level cache holds
+_PAIRS_NUMBERS = 2**19  # of one side of pairs, 24 bytes each while they are measured
 # float32 rounding in ‖x‖² + ‖y‖² − 2xy for embeddings of norm ≤ 2 stays below 1e-5; hits are measured again exactly.
 SLACK = 1e-4
 
@@ -21,7 +21,7 @@ class Hits(NamedTuple):
 
 
 class VectorRows(NamedTuple):
-    """Embeddings with their individuals, (n,) of each: `vectors` is (n, 128). The arrays are never written to."""
+    """Embeddings with their individuals, (n,) of each: `vectors` is (n, d). The arrays are never written to."""
 
     vectors: NDArray[np.float32]
     ids: list[str]
@@ -56,7 +56,7 @@ def nearest_of_each(
 
 
 def exact_distances(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Euclidean distances between corresponding rows of two (n, 128) arrays, computed in float64.
+    """Euclidean distances between corresponding rows of two (n, d) arrays, computed in float64.
 
     Depends on the two embeddings alone, not on which is left or what else is compared with them.
     """
@@ -73,14 +73,15 @@ def distances_of_pairs(
 ) -> NDArray[np.float64]:
     """`exact_distances` of pairs (probe, row), (n,) each, in blocks: in a crowd there are millions of them."""
     distances = np.empty(len(rows), np.float64)
-    for begin in range(0, len(rows), _BLOCK_PAIRS):
-        block = slice(begin, begin + _BLOCK_PAIRS)
+    pairs = max(1, _PAIRS_NUMBERS // probes.shape[1])
+    for begin in range(0, len(rows), pairs):
+        block = slice(begin, begin + pairs)
         distances[block] = exact_distances(probes[at[block]], vectors_of(rows[block]))
     return distances
 
 
 def half_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """‖y‖²/2 of each row of (n, 128)."""
+    """‖y‖²/2 of each row of (n, d)."""
     halves: NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors) / np.float32(2)
     return halves
 
@@ -88,16 +89,17 @@ def half_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def search_block(
     probes: NDArray[np.float32], vectors: NDArray[np.float32], halves: NDArray[np.float32], threshold: float
 ) -> Hits:
-    """Every row of `vectors` (m, 128) within the threshold of each probe (n, 128); `halves` as `half_norms` has it.
+    """Every row of `vectors` (m, d) within the threshold of each probe (n, d); `halves` as `half_norms` has it.
 
     ‖x − y‖² ≤ t² is tested as xy − ‖y‖²/2 ≥ (‖x‖² − t²)/2, one matrix product a block, and what passes is
     measured again exactly. A row whose half norm is infinite is never found.
     """
     found = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     least = half_norms(probes)[:, None] - np.float32((threshold**2 + SLACK) / 2)
-    for begin in range(0, len(vectors), _BLOCK_ROWS):
-        closeness = probes @ vectors[begin : begin + _BLOCK_ROWS].T
-        closeness -= halves[begin : begin + _BLOCK_ROWS]
+    rows_at_once = max(1, _BLOCK_NUMBERS // vectors.shape[1])
+    for begin in range(0, len(vectors), rows_at_once):
+        closeness = probes @ vectors[begin : begin + rows_at_once].T
+        closeness -= halves[begin : begin + rows_at_once]
         places = np.flatnonzero(closeness >= least)  # far faster than nonzero, which counts and walks in two dimensions
         found[0].append(places // closeness.shape[1])
         found[1].append(places % closeness.shape[1] + begin)

@@ -35,6 +35,8 @@ class Applied(Enum):
     """It came after a record of a higher revision, which stays the latest."""
     REFUSED = auto()
     """It is of a collection more than the gallery takes."""
+    OF_OTHER_DIMENSIONS = auto()
+    """Its embedding has another number of dimensions than the others of its encoder and collection."""
 
 
 class AppliedRecord(NamedTuple):
@@ -92,8 +94,13 @@ class Gallery:
                 return AppliedRecord(Applied.AGAIN if offset == latest.offset else Applied.SUPERSEDED, latest)
             if Rank(latest.revision, latest.erased) > event.rank:
                 return AppliedRecord(Applied.STALE, latest)
-            if latest.place is not None:
-                latest.place.remove(latest.row)
+        if isinstance(event, EncodingComputed):
+            # A shard without any of its vectors has the scope, too: all refuse the same records.
+            scope = collection.scope_of(event.encoder, len(event.embedding))
+            if scope.dimensions != len(event.embedding):
+                return AppliedRecord(Applied.OF_OTHER_DIMENSIONS, latest)
+        if latest is not None and latest.place is not None:
+            latest.place.remove(latest.row)
         if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
             collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
         else:

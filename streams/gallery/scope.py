@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +30,25 @@ class CandidateList(NamedTuple):
 
 @dataclass(slots=True)
 class Scope:
-    """A delta, searched exactly, and the segments that were sealed from it before.
+    """A delta, searched exactly, and the segments that were sealed from it before, all of as many dimensions.
 
     `begun_at`: when Kafka had the first record that is known of it.
     """
 
-    delta: Delta = field(default_factory=Delta)
+    delta: Delta
     segments: list[Segment] = field(default_factory=list)
     compacted_at: datetime | None = None
     begun_at: datetime | None = None
+
+    @classmethod
+    def of_dimensions(cls, dimensions: int) -> Self:
+        """An empty one."""
+        return cls(Delta(dimensions))
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers of each embedding: those of the first one."""
+        return self.delta.dimensions
 
     @property
     def living(self) -> int:
@@ -50,7 +60,7 @@ class Scope:
     ) -> list[CandidateList]:
         """For each probe the candidates: individuals before it in the log within the threshold.
 
-        `probes` is (n, 128) float32, `offsets` (n,) int64. At most `limit` are listed, the nearest first; of several
+        `probes` is (n, d) float32, `offsets` (n,) int64. At most `limit` are listed, the nearest first; of several
         equally near, the one that stands earlier in the log.
         """
         totals = np.zeros(len(probes), dtype=np.int64)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events.base import Member
-from schemas.events.encodings import EMBEDDING_DIMENSIONS
 from streams.gallery.exact import SLACK, Hits, VectorRows, distances_of_pairs, half_norms, search_block
 from streams.gallery.id_table import IdTable, hash_of
 from streams.gallery.shared_vectors import SharedVectors
@@ -83,6 +82,11 @@ class Segment:
         index.set_ef(quality.ef)
         self.use_threads(1)
 
+    @property
+    def dimensions(self) -> int:
+        """Numbers of each embedding."""
+        return self.index.dim
+
     def use_threads(self, threads: int) -> None:
         """Search with so many threads from now on, of which each takes some of the probes."""
         self.index.set_num_threads(threads)
@@ -119,7 +123,7 @@ class Segment:
         return self.id_table.offsets[rows]
 
     def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings of rows, masked or not: (n, 128) float32."""
+        """The embeddings of rows, masked or not: (n, d) float32."""
         return _vectors(self.index, self.shared.nodes_of(rows))
 
     def take(self, rows: NDArray[np.int64]) -> VectorRows:
@@ -131,7 +135,7 @@ class Segment:
     def search(self, probes: NDArray[np.float32], offsets: NDArray[np.int64], threshold: float) -> Hits:
         """For each probe, the rows within the threshold whose records stand before it, as the index finds them.
 
-        `probes` is (n, 128) float32, `offsets` (n,) int64. Distances are measured exactly.
+        `probes` is (n, d) float32, `offsets` (n,) int64. Distances are measured exactly.
         """
         at, rows, distances = self.shared.hits(search_index(self.index, probes, threshold))
         good = self.alive[rows] & (self.id_table.offsets[rows] < offsets[at])
@@ -140,7 +144,7 @@ class Segment:
 
 def _vectors(index: hnswlib.Index, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     if not len(rows):
-        return np.empty((0, EMBEDDING_DIMENSIONS), np.float32)
+        return np.empty((0, index.dim), np.float32)
     found: NDArray[np.float32] = index.get_items(rows, return_type="numpy")
     return found
 

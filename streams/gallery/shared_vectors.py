@@ -21,7 +21,7 @@ class SharedVectors:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32]) -> "tuple[SharedVectors, NDArray[np.float32]]":
-        """The shared vectors of rows (n, 128), and the vectors of the nodes, in the order of their first rows."""
+        """The shared vectors of rows (n, d), and the vectors of the nodes, in the order of their first rows."""
         whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1]))).ravel()
         _, first, of_unique = np.unique(whole, return_index=True, return_inverse=True)
         node_of_unique = np.empty(len(first), dtype=np.int64)

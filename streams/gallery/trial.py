@@ -38,8 +38,8 @@ def will_miss_floor(
 ) -> bool:
     """Whether, with 95 % confidence, an index of all vectors will find less than the share `floor` at that ef.
 
-    `index` has the first of `vectors` (n, 128) so far; `in_reach`, (m,) int64, is how many of all lie within the
-    threshold of each of `probes` (m, 128).
+    `index` has the first of `vectors` (n, d) so far; `in_reach`, (m,) int64, is how many of all lie within the
+    threshold of each of `probes` (m, d).
     """
     nodes = vectors[: index.get_current_count()]
     wanted = np.minimum(_TIMES_AS_MANY * in_reach, min(_MOST_OF_A_PROBE, len(nodes)))

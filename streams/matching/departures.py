@@ -82,7 +82,7 @@ def events_of_departed(
     replaced = keys_replaced(departed, encoding_at)
     for (collection, encoder), pasts in _by_scope(departed, encoding_at).items():
         threshold = threshold_for(collection)
-        scope = gallery.collections[collection].scopes.get(encoder, Scope())
+        scope = gallery.collections[collection].scopes.get(encoder) or Scope.of_dimensions(len(pasts[0].vector))
         pairs = [
             *_with_living(scope, pasts, threshold, limit * _FINDINGS_LIMITS),
             *_with_each_other(pasts, threshold, gallery.owns),

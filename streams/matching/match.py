@@ -35,10 +35,16 @@ from streams.matching.departures import (
     without_repetitions,
 )
 
-_ONE_COLLECTION_MORE = UnreadableError(
-    "it is of a collection more than a matcher takes in a partition: raise FACEMATCH_MAX_COLLECTIONS, start the "
-    "matchers again, and send it again"
-)
+_WHY_NOT_TAKEN = {
+    Applied.REFUSED: UnreadableError(
+        "it is of a collection more than a matcher takes in a partition: raise FACEMATCH_MAX_COLLECTIONS, start the "
+        "matchers again, and send it again"
+    ),
+    Applied.OF_OTHER_DIMENSIONS: UnreadableError(
+        "its embedding has another number of dimensions than those before it of its encoder and collection: see that "
+        "no two encoders have one id, and encode the photo again"
+    ),
+}
 
 ThresholdFor = Callable[[str], float]
 
@@ -122,9 +128,10 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
                 consequences.tombstones.append(_tombstone(message, erasure))
             continue
         applied, before = gallery.apply(event, offset)
-        if applied is Applied.REFUSED:
+        if applied in _WHY_NOT_TAKEN:
             if isinstance(event, EncodingComputed):
-                consequences.letters += _letter(gallery, record, _ONE_COLLECTION_MORE)
+                consequences.letters += _letter(gallery, record, _WHY_NOT_TAKEN[applied])
+                consequences.renew += _hidden_by(gallery, record)
             continue
         gallery.note_begin(event, kafka_time(record.timestamp))
         if applied is Applied.STALE:

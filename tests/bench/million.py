@@ -150,7 +150,8 @@ def rows_of(vectors: NDArray[np.float32], first: int) -> VectorRows:
 def gallery_of(segment: Segment | None, rest: VectorRows) -> Gallery:
     """A gallery of a sealed segment and the rest in the delta."""
     gallery, collection = Gallery(), Collection()
-    scope = Scope(segments=[] if segment is None else [segment])
+    scope = Scope.of_dimensions(rest.vectors.shape[1])
+    scope.segments += [] if segment is None else [segment]
     gallery.collections[COLLECTION], collection.scopes[ENCODER] = collection, scope
     collection.hold(ENCODER, rest)
     return gallery

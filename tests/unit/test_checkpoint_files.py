@@ -48,6 +48,40 @@ def test_a_segment_that_was_packed_gives_the_same_answers() -> None:
     assert after.index.ef == segment.quality.ef
 
 
+@pytest.mark.parametrize("dimensions", [64, 256, 1024])
+def test_a_segment_and_a_rest_keep_their_dimensions(dimensions: int) -> None:
+    vectors = np.random.default_rng(1).normal(size=(300, dimensions)).astype(np.float32)
+    numbers = np.arange(300, dtype=np.int64)
+    rows = VectorRows(vectors, [f"p{i}" for i in numbers], numbers + 1, numbers)
+    segment = build_segment(rows, 0.45, 0.99, 1)
+    after = unpacked(pack_segment(segment), lambda parts: unpack_segment(parts, segment.quality))
+    assert after.dimensions == dimensions
+    assert np.array_equal(after.take(numbers).vectors, segment.take(numbers).vectors)
+    found, found_after = (one.search(vectors, np.full(300, 300), 0.1) for one in (segment, after))
+    assert len(found.rows) > 290
+    assert np.array_equal(found_after.rows, found.rows)
+    rest = unpacked(pack_rest(Rest(rows.chosen(numbers[:0]), [])), unpack_rest)
+    assert rest.rows.vectors.shape == (0, dimensions)
+
+
+def test_a_segment_that_was_packed_before_dimensions_were_noted_is_read() -> None:
+    numbers = np.arange(200, dtype=np.int64)
+    rows = VectorRows(embeddings(200, seed=1), [f"p{i}" for i in numbers], numbers + 1, numbers)
+    segment = build_segment(rows, 0.45, 0.99, 1)
+    parts = pack_segment(segment)
+    noted = parts["id_table"]
+    noted.seek(0)
+    arrays = [np.load(noted) for _ in range(7)]
+    noted.seek(0)
+    noted.truncate()
+    for array in arrays:
+        np.save(noted, array)
+    noted.flush()
+    after = unpacked(parts, lambda files: unpack_segment(files, segment.quality))
+    assert (len(after), after.dimensions) == (200, 128)
+    assert np.array_equal(after.take(numbers).vectors, segment.take(numbers).vectors)
+
+
 def test_the_absent_who_were_packed_are_the_same() -> None:
     absent = WithoutVector.of(["a", "ü", "c"], [1, 2, 3], [7, 8, 9], [True, False, True])
     after = unpacked(pack_absent(absent), unpack_absent)

@@ -36,7 +36,7 @@ def test_search_equals_a_comparison_one_by_one(rows: int) -> None:
     centres = random.normal(size=(40, 128)) * 0.12
     gallery = (centres[random.integers(40, size=rows)] + random.normal(size=(rows, 128)) * 0.03).astype(np.float32)
     removed = set(random.integers(rows, size=rows // 10).tolist())
-    delta = Delta()
+    delta = Delta(128)
     for offset, vector in enumerate(gallery):
         delta.append(vector, f"p{offset}", 1, offset)
     for row in removed:
@@ -63,7 +63,7 @@ def test_the_threshold_itself_is_within(embedding: Make) -> None:
     b = a.copy()
     b[0] += np.float32(0.25)
     exactly = float(exact_distances(a[None], b[None])[0])
-    delta = Delta()
+    delta = Delta(128)
     delta.append(a, "a", 1, 0)
     before = np.array([1])
     assert len(delta.search(b[None], before, exactly).rows) == 1
@@ -72,7 +72,7 @@ def test_the_threshold_itself_is_within(embedding: Make) -> None:
 
 def test_what_is_dropped_is_found_no_more_and_the_rest_keeps_its_numbers(embedding: Make) -> None:
     vectors = [embedding() for _ in range(3000)]
-    delta = Delta()
+    delta = Delta(128)
     rows = [delta.append(vector, f"p{offset}", 1, offset) for offset, vector in enumerate(vectors)]
     delta.remove(rows[7])
     delta.remove(rows[2500])
@@ -88,13 +88,13 @@ def test_what_is_dropped_is_found_no_more_and_the_rest_keeps_its_numbers(embeddi
 
 
 def test_an_empty_delta_finds_nothing(embedding: Make) -> None:
-    assert len(Delta().search(embedding()[None], np.array([0]), 0.45).rows) == 0
+    assert len(Delta(128).search(embedding()[None], np.array([0]), 0.45).rows) == 0
 
 
 def test_a_crowd_is_measured_in_little_memory(embedding: Make) -> None:
     """Many registered with one picture: 200 newcomers among 2,000 of them are 400,000 pairs, 400 MB of vectors."""
     crowd = np.tile(embedding(), (2000, 1))
-    delta = Delta()
+    delta = Delta(128)
     for offset, vector in enumerate(crowd):
         delta.append(vector, f"p{offset}", 1, offset)
     tracemalloc.start()

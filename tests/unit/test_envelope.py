@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid5
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from schemas.events.base import Member
 from schemas.events.certificates import CompactionCertified
 from schemas.events.encodings import EncodingAsSent, EncodingComputed, embeddings_of
 from schemas.events.pairs import DuplicateFound, pair_id
-from schemas.generate import examples
+from schemas.generate import examples, json_schema
 from schemas.identity import uuid_of
 
 CREATED = examples()["IndividualCreated"]
@@ -209,9 +210,10 @@ def read_as_sent(record: Record) -> tuple[object, ...] | None:
         return None
     if not isinstance(event, EncodingAsSent):
         return (event,)
-    (embedding,) = embeddings_of([event.embedding])
-    if not np.isfinite(embedding).all():
+    found = embeddings_of([event.embedding])
+    if not sum(len(at.positions) for at in found.values()):
         return None
+    ((embedding,),) = (at.embeddings for at in found.values())
     return event.collection, event.individual_id, event.revision, event.encoder, embedding.tobytes()
 
 
@@ -223,7 +225,39 @@ def test_an_embedding_of_a_length_that_no_encoder_makes_is_refused_by_every_read
         decode(record)
     event = decode_as_sent(record)
     assert isinstance(event, EncodingAsSent)
-    assert np.isnan(embeddings_of([event.embedding])).all()
+    assert not sum(len(at.positions) for at in embeddings_of([event.embedding]).values())
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"), [(0, False), (252, False), (256, True), (258, False), (1024, True), (4096, True), (4100, False)]
+)
+def test_an_embedding_has_64_to_1024_numbers_of_4_bytes_for_every_reader(size: int, taken: bool) -> None:
+    text = base64.b64encode((np.ones(1025, "<f4") / 32).tobytes()[:size]).decode()
+    record = sent(FIELDS | {"embedding": text})
+    assert bool(embeddings_of([text])) == taken
+    if taken:
+        event = decode(record).event
+        assert isinstance(event, EncodingComputed)
+        assert event.embedding.shape == (size // 4,)
+    else:
+        with pytest.raises(UnreadableError, match="64 to 1024 numbers"):
+            decode(record)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(252, False), (256, True), (4096, True), (4100, False)])
+def test_the_json_schema_bounds_the_length_of_an_embedding(size: int, fits: bool) -> None:
+    value = FIELDS | {"embedding": base64.b64encode(bytes(size)).decode()}
+    assert jsonschema.Draft202012Validator(json_schema(EncodingComputed)).is_valid(value) == fits
+
+
+def test_embeddings_are_read_by_their_dimensions_in_their_order() -> None:
+    vectors = [np.full(size, number + 1, "<f4") for number, size in enumerate((128, 64, 128, 1024, 64))]
+    texts = ["?", *(base64.b64encode(vector.tobytes()).decode() for vector in vectors), "", "AAAA"]
+    found = embeddings_of(texts)
+    assert {size: at.positions.tolist() for size, at in found.items()} == {128: [1, 3], 64: [2, 5], 1024: [4]}
+    for at in found.values():
+        for position, embedding in zip(at.positions, at.embeddings, strict=True):
+            assert np.array_equal(embedding, vectors[position - 1])
 
 
 @pytest.mark.parametrize("numbers", [(2e-3,), (1.4,), (999.0,)])

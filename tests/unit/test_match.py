@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from schemas.shard import Shard
+from streams.checkpoint.state import gallery_of, state_of
 from streams.gallery.gallery import Gallery
 from streams.matching.match import Consequences, Rules, match, restore
 from tests import encodings, oracle
@@ -27,8 +29,13 @@ LIMIT = 100
 Logged = EncodingComputed | EncodingErased
 
 
-def computed(who: str, revision: int, point: int, collection: str = "c", encoder: str = "e") -> EncodingComputed:
-    return encodings.computed(who, POINTS[point], revision, collection, encoder)
+def computed(
+    who: str, revision: int, point: int, collection: str = "c", encoder: str = "e", dimensions: int | None = None
+) -> EncodingComputed:
+    """Encoder f has twice as many dimensions as the others, and the same distances."""
+    vector = np.zeros(dimensions or (256 if encoder == "f" else 128), np.float32)
+    vector[:128] = POINTS[point]
+    return encodings.computed(who, vector, revision, collection, encoder)
 
 
 def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:
@@ -73,6 +80,55 @@ def test_neighbours_are_found_with_their_distance_and_everyone_is_checked() -> N
     event = decode(consequences.publish[1]).event
     assert isinstance(event, DuplicateFound)
     assert abs(event.distance - 0.2) < 1e-6
+
+
+def letters(consequences: Consequences) -> list[Record]:
+    return [record for record in consequences.publish if record.topic == "dead-letters"]
+
+
+def test_embeddings_of_many_dimensions_are_compared_beside_those_of_few() -> None:
+    consequences = run(
+        log_of(
+            [*(computed(who, 1, 0, encoder="e") for who in "ab"), *(computed(who, 1, 0, encoder="f") for who in "cd")]
+        )
+    )
+    assert found(consequences) == {("c", "a", "b"), ("c", "c", "d")}
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_an_embedding_of_other_dimensions_than_its_encoders_is_a_dead_letter(batch: int) -> None:
+    """What it hides in the log is published again; whoever comes after it is compared as if it had never come."""
+    log = log_of([computed("a", 1, 0), computed("a", 2, 1, dimensions=256), computed("b", 1, 0)])
+    gallery = Gallery()
+    consequences = run(log, batch, gallery)
+    (letter,) = letters(consequences)
+    assert any(b"another number of dimensions" in (value or b"") for _, value in letter.headers)
+    assert letter.value == log[1].value
+    assert consequences.renew == [0]
+    assert checked(consequences)["b", 1] == 1
+    assert gallery.living == 2
+
+
+def test_of_several_shards_all_leave_it_and_one_sends_the_letter() -> None:
+    """A shard knows how many dimensions there are though it keeps no vector: also when it was started again."""
+    people = [computed(f"p{number}", 1, number % 8) for number in range(4)]
+    log = log_of([*people, computed("odd", 1, 0, dimensions=512)])
+    sent, left = 0, 0
+    for number in range(1, 9):
+        gallery = Gallery(Shard(number, 8))
+        run(log[: len(people)], gallery=gallery)
+        gallery = gallery_of(state_of(gallery, len(people)), Shard(number, 8))
+        sent += len(letters(run(log[len(people) :], gallery=gallery)))
+        left += gallery.living
+    assert (sent, left) == (1, len(people))
+
+
+def test_what_is_restored_leaves_it_too() -> None:
+    gallery = Gallery()
+    restore(gallery, log_of([computed("a", 1, 0), computed("a", 2, 1, dimensions=256), computed("b", 1, 7)]))
+    latest = gallery.collections["c"].find("a")
+    assert latest is not None
+    assert (latest.revision, gallery.living) == (1, 2)
 
 
 def test_collections_and_encoders_are_never_compared() -> None:
