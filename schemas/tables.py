@@ -60,6 +60,14 @@ individuals = Table(
     Column("encoded_revision", BigInteger, comment="latest EncodingComputed", info=_ENCODED),
     Column("encoder", String, comment="which encoder made the embedding", info=_ENCODED),
     _time("encoded_at", "when Kafka had the embedding", _ENCODED),
+    Column("detector", String, comment="what found the face", info=_ENCODED),
+    Column("face", JSONB, comment="where it is in the upright photo, in pixels", info=_ENCODED),
+    Column(
+        "quality",
+        JSONB,
+        comment="how good the face is for comparing: its measures, as in the EncodingComputed",
+        info=_ENCODED,
+    ),
     Column("checked_revision", BigInteger, comment="latest IndividualChecked, of all shards", info=_CHECKED),
     _time("checked_at", "when Kafka had the comparison", _CHECKED),
     Column("rejected_revision", BigInteger, comment="latest EncodingRejected", info=_REJECTED),
@@ -253,6 +261,9 @@ individual_duplicates = Table(
     Column("truncated", Boolean),
     Column("confirmed", ARRAY(String)),
     Column("conflicting", Boolean),
+    Column("detector", String),
+    Column("face", JSONB),
+    Column("quality", JSONB),
 )
 
 

@@ -36,7 +36,10 @@ SELECT
     CASE WHEN checked_revision = revision THEN duplicates_found END AS duplicates_found,
     coalesce(checked_revision = revision AND duplicates_found IS NOT NULL, false) AS truncated,
     coalesce(found.confirmed, '{}') AS confirmed,
-    coalesce(conflicting, false) AS conflicting
+    coalesce(conflicting, false) AS conflicting,
+    CASE WHEN encoded_revision = revision THEN detector END AS detector,
+    CASE WHEN encoded_revision = revision THEN face END AS face,
+    CASE WHEN encoded_revision = revision THEN quality END AS quality
 FROM individuals
 CROSS JOIN LATERAL (
     SELECT greatest(registered_revision, encoded_revision, checked_revision, rejected_revision) AS revision

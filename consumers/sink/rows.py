@@ -125,7 +125,13 @@ def _individual_row(message: Message[Event], published: datetime) -> tuple[str, 
             }
         case EncodingComputed():
             guard = "encoded_revision"
-            columns = {"encoder": event.encoder, "encoded_at": published}
+            columns = {
+                "encoder": event.encoder,
+                "encoded_at": published,
+                "detector": event.detector.value,
+                "face": event.face.model_dump(),
+                "quality": event.quality.model_dump(),
+            }
         case IndividualChecked():
             guard = CHECKED
             # How many stood before depends on the order of arrival: kept only where pairs were left out.

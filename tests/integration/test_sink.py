@@ -193,6 +193,18 @@ def test_the_view_shows_each_individual_with_the_ids_of_its_duplicates(world: Wo
         assert [tuple(row) for row in rows] == [("a", ["c", "b"]), ("b", ["a", "c"]), ("c", ["a", "b"]), ("d", [])]
 
 
+def test_the_view_shows_how_good_the_face_of_the_latest_revision_is(world: World) -> None:
+    updated = IndividualUpdated(**who("past", 2), photo=PHOTO)
+    world.start("sink")
+    world.publish([announce(event, "test") for event in (encoded("now", 1), encoded("past", 1), updated)])
+    world.wait(lambda: caught_up(world), "all written")
+    event, view = encoded("now", 1), individual_duplicates.c
+    with world.connect() as connection:
+        rows = connection.execute(select(view.individual_id, view.detector, view.face, view.quality)).all()
+    shown = ("hog", event.face.model_dump(), event.quality.model_dump())
+    assert sorted(map(tuple, rows)) == [("now", *shown), ("past", None, None, None)]
+
+
 def test_an_individual_is_checked_once_the_last_shard_has_reported_its_latest_revision(world: World) -> None:
     numbers = list(range(1, 9))
     random.Random(3).shuffle(numbers)
