@@ -10,7 +10,7 @@ import deploy.commands.replay
 import deploy.commands.compaction
 import deploy.commands.what_if
 import deploy.commands.letters
-import deploy.commands.reference
+import deploy.commands.encoder
 import deploy.commands.work  # noqa: F401 - all of them register commands
 from deploy.commands.app import app
 # isort: on
