@@ -37,6 +37,7 @@ SECRETS = "FACEMATCH_SECRETS"  # names the folder of secrets
 SECRETS_FOLDER = Path("/run/secrets/facematch")  # where it is unless that is set
 _PREFIX = "FACEMATCH_"
 STACK_FOLDER = Path(".facematch")
+ENCODERS = "encoders"  # the folder of encoders in the model cache
 STACK_ENV = STACK_FOLDER / "stack.env"
 
 SeveralFaces = Literal["reject", "largest"]
@@ -305,7 +306,7 @@ class Settings(BaseSettings):
     @property
     def encoders_folder(self) -> Path:
         """Where added encoders are: see `encoders`."""
-        return self.encoders or self.model_cache / "encoders"
+        return self.encoders or self.model_cache / ENCODERS
 
     def threshold_for(self, collection: str) -> float:
         """The collection's own threshold, or the general one."""

@@ -98,10 +98,11 @@ def _add_weights(settings: Settings, file: Path) -> str:
     for manifest in map(shipped, SHIPPED):
         for one in manifest.weights:
             if one.sha256 == digest:
-                settings.model_cache.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=settings.model_cache, prefix=".") as made:
+                folder = settings.encoders_folder / manifest.name
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder, prefix=".") as made:
                     _copy(file, Path(made) / one.file, digest)
-                    (Path(made) / one.file).replace(settings.model_cache / one.file)
+                    (Path(made) / one.file).replace(folder / one.file)
                 return f"{one.file} is kept for {manifest.name}"
     raise NotAddedError(
         f"{file} (SHA-256 {digest}) is no file that a shipped encoder needs: to add an encoder of your own name its "

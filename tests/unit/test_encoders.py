@@ -11,8 +11,11 @@ from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner, Result
 
 from consumers.faces.networks.onnx_network import OnnxNetwork
+from consumers.faces.networks.stored import weights_path
+from consumers.faces.networks.weights import WeightsError
 from deploy.cli import app
 from schemas.encoders.known import encoder_named, read_manifest, shipped
+from schemas.settings import Settings
 from tests.networks import NETWORK, SIDE, small_graph, write_own
 
 CHIPS = np.random.default_rng(2).integers(0, 256, (5, SIDE, SIDE, 3)).astype(np.uint8)
@@ -183,7 +186,22 @@ def test_weights_of_an_encoder_that_ships_are_kept_and_no_others(
     manifest = shipped("sface").model_copy(update={"weights": (wanted, *others)})
     monkeypatch.setattr("deploy.encoders.adding.shipped", lambda _: manifest)
     assert facematch("add", had).exit_code == 0
-    assert files(tmp_path / "cache") == {wanted.file: b"weights"}
+    assert files(folder) == {f"sface/{wanted.file}": b"weights"}
+
+
+@pytest.mark.parametrize("place", ["encoders/own", "encoders/sface", "cache/encoders/sface"])
+def test_weights_are_found_beside_the_manifest_with_what_ships_and_in_the_image(
+    folder: Path, tmp_path: Path, place: str
+) -> None:
+    manifest, settings = read_manifest(write_own(tmp_path / "mine")), Settings()
+    one = manifest.weights[0].model_copy(update={"sha256": hashlib.sha256(b"weights").hexdigest()})
+    path = tmp_path / place / one.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert weights_path(settings, manifest, one) == path
+    path.write_bytes(b"others")
+    with pytest.raises(WeightsError, match="is another file"):
+        weights_path(settings, manifest, one)
 
 
 def test_an_unknown_encoder_is_refused(folder: Path) -> None:

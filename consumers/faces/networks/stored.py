@@ -4,16 +4,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from consumers.faces.networks.weights import WeightsError, file_digest
+from schemas.encoders.known import SHIPPED
 from schemas.encoders.manifest import EncoderManifest, WeightsFile
-from schemas.settings import Settings
+from schemas.settings import ENCODERS, Settings
 
 
 def places_of(settings: Settings, manifest: EncoderManifest, one: WeightsFile) -> Iterator[Path]:
-    """Where a file of weights may be, the first that counts first: beside the manifest, in the cache, in a package."""
+    """Where a file of weights may be, the first that counts first: the encoder's folder, one that ships, a package.
+
+    What ships may have come with the image, while what was added lies elsewhere.
+    """
     from consumers.faces.encoder import models_folder
 
-    yield settings.encoders_folder / manifest.name / one.file
-    yield settings.model_cache / one.file
+    folders = dict.fromkeys((settings.encoders_folder, settings.model_cache / ENCODERS))
+    yield from (folder / name / one.file for name in dict.fromkeys((manifest.name, *SHIPPED)) for folder in folders)
     yield models_folder() / one.file
 
 
