@@ -21,6 +21,7 @@ from schemas.envelope import StoredRecord
 from schemas.erased import Erased
 from schemas.faults import UserFault
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
 from schemas.topics import ENCODINGS
 from streams.matching.match import Rules
 from streams.matching.what_if import LogSlice, PairChange, SupposedOutcome, SupposedRun, batches, changes
@@ -30,9 +31,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Supposed:
-    """Supposed settings; None: unchanged. `encoder`: as if only its embeddings had come."""
+    """Supposed settings; None: unchanged. `encoder`: as if only its embeddings had come.
+
+    With `candidates_per_newcomer` no plain threshold counts.
+    """
 
     threshold: float | None = None
+    candidates_per_newcomer: float | None = None
     findings_limit: int | None = None
     encoder: str | None = None
 
@@ -40,10 +45,26 @@ class Supposed:
         """The rules of matching with these settings."""
         threshold = self.threshold
         return Rules(
-            settings.threshold_for if threshold is None else lambda _: threshold,
+            self.thresholds(settings).of if threshold is None else lambda *_: threshold,
             self.findings_limit or settings.findings_limit,
             erased,
         )
+
+    def thresholds(self, settings: Settings) -> Thresholds:
+        """What thresholds follow from."""
+        return Thresholds(supposing(settings, self.candidates_per_newcomer))
+
+
+def supposing(settings: Settings, candidates_per_newcomer: float | None) -> Settings:
+    """The settings with that review budget for every collection, and without plain thresholds; None: as they are."""
+    if candidates_per_newcomer is None:
+        return settings
+    own = {
+        name: one.model_copy(update={"thresholds": {}, "candidates_per_newcomer": None})
+        for name, one in settings.collections.items()
+    }
+    update = {"thresholds": {}, "collections": own, "candidates_per_newcomer": candidates_per_newcomer}
+    return settings.model_copy(update=update)
 
 
 class NoSuchPartError(UserFault):

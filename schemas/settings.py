@@ -44,6 +44,8 @@ SeveralFaces = Literal["reject", "largest"]
 Routing = Literal["cascade", "cpu", "gpu"]
 LogFormat = Literal["text", "json"]
 Threshold = Annotated[float, Field(gt=0, lt=2)]
+Candidates = Annotated[float, Field(gt=0, le=1000)]
+_ONE_FOR_ALL = "a threshold belongs to one encoder: type {}; without it, it follows from candidates_per_newcomer"
 
 
 class MinimumQuality(BaseModel):
@@ -63,10 +65,18 @@ class CollectionSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    threshold: Threshold | None = None
+    thresholds: dict[str, Threshold] = Field(default_factory=dict)
+    candidates_per_newcomer: Candidates | None = None
     several_faces: SeveralFaces | None = None
     routing: Routing | None = None
     minimum_quality: MinimumQuality | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_threshold_of_all_encoders(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "threshold" in given:
+            raise ValueError(_ONE_FOR_ALL.format(f'"thresholds": {{"face_recognition": {given["threshold"]}}}'))
+        return given
 
 
 class Settings(BaseSettings):
@@ -136,9 +146,15 @@ class Settings(BaseSettings):
         "any that is free. Unset: nowhere. Who reads it learns the names of collections, and nothing of individuals.",
     )
 
-    threshold: Threshold = Field(
-        default=0.45,
-        description="Two embeddings at most this far apart (Euclidean) are a finding. Lower finds fewer.",
+    candidates_per_newcomer: Candidates = Field(
+        default=1,
+        description="The review budget: how many strangers a newcomer may meet on average. The threshold follows from "
+        "it, the encoder's operating points and the number of people in the collection.",
+    )
+    thresholds: dict[str, Threshold] = Field(
+        default_factory=dict,
+        description="Two embeddings of an encoder at most this far apart (Euclidean) are a finding, whatever the "
+        'budget, as JSON, by names or ids: {"face_recognition": 0.45}.',
     )
     several_faces: SeveralFaces = Field(
         default="reject", description="A photo with several faces: reject it, or take the largest face."
@@ -295,6 +311,8 @@ class Settings(BaseSettings):
             return value.model_dump_json(exclude_none=True)
         if isinstance(value, list):
             return json.dumps([str(one) for one in value])
+        if isinstance(value, dict) and all(isinstance(one, float) for one in value.values()):
+            return json.dumps(value)
         if name in _ADDRESSES and value is not None:
             return without_password(value)
         return "" if value is None else str(value)
@@ -307,10 +325,6 @@ class Settings(BaseSettings):
     def encoders_folder(self) -> Path:
         """Where added encoders are: see `encoders`."""
         return self.encoders or self.model_cache / ENCODERS
-
-    def threshold_for(self, collection: str) -> float:
-        """The collection's own threshold, or the general one."""
-        return self._own(collection).threshold or self.threshold
 
     def several_faces_for(self, collection: str) -> SeveralFaces:
         """The collection's own rule, or the general one."""
@@ -347,6 +361,9 @@ def check_names(environment: Iterable[str], secrets: Path | None, settings: Sequ
     """
     names = [_PREFIX + name for name in settings]
     for variable in environment:
+        if variable.upper() == f"{_PREFIX}THRESHOLD":
+            typed = f"""{_PREFIX}THRESHOLDS='{{"face_recognition": 0.45}}'"""
+            raise UnknownSettingError(f"{variable} is no setting: {_ONE_FOR_ALL.format(typed)}")
         if variable.upper().startswith(_PREFIX) and variable.upper() not in (*names, SECRETS):
             raise UnknownSettingError(f"{variable} is no setting{_nearest(variable, names)}")
     for file in secrets.iterdir() if secrets is not None else ():

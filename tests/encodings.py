@@ -15,6 +15,11 @@ _NORM, _VARYING = 1.4, 16
 EncodingEvent = EncodingComputed | EncodingErased
 
 
+def thresholds_of_tests(threshold: float = 0.45) -> dict[str, float]:
+    """One plain threshold for each encoder that tests make up, and for face_recognition."""
+    return dict.fromkeys(("face_recognition", "test", "e", "f", "old", "new", "other", "another"), threshold)
+
+
 def computed(
     who: str, embedding: NDArray[np.float32], revision: int = 1, collection: str = "c", encoder: str = "test"
 ) -> EncodingComputed:

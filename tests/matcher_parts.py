@@ -12,6 +12,7 @@ from schemas.envelope import Record, StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from schemas.topics import ENCODINGS, MATCHER
 from streams.checkpoint.files import (
     Parts,
@@ -28,6 +29,7 @@ from streams.gallery.segment import Segment
 from streams.matcher.context import MatcherContext
 from streams.matcher.ownership import Ownership
 from streams.matcher.vitals import PartitionVitals
+from tests.encodings import thresholds_of_tests
 from tests.memory_journal import MemoryJournal
 from tests.memory_kafka import MemoryKafka, MemoryLog
 
@@ -229,8 +231,11 @@ class MatcherParts:
         self.journal = MemoryJournal()
         self.ownership = Ownership(clock)
         self.ownership.set([PARTITION])
+        # smaller than it may be in earnest
+        found = Settings(_env_file=None, thresholds=thresholds_of_tests()).model_copy(update=settings)
         self.context = MatcherContext(
-            Settings(_env_file=None).model_copy(update=settings),  # smaller than it may be in earnest
+            found,
+            Thresholds(found),
             Shard(),
             log=self.log,
             lookup=self.lookup,

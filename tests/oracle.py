@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ def lifetimes(log: Iterable[tuple[int, EncodingComputed | EncodingErased]]) -> d
     return lives
 
 
-def pairs(encodings: Iterable[EncodingComputed], threshold_for: Callable[[str], float]) -> dict[Pair, float]:
+def pairs(encodings: Iterable[EncodingComputed], threshold: float) -> dict[Pair, float]:
     """All pairs of one collection and encoder within the threshold, with their exact distances."""
     scopes: dict[tuple[str, str], list[EncodingComputed]] = defaultdict(list)
     for encoding in encodings:
@@ -89,7 +89,7 @@ def pairs(encodings: Iterable[EncodingComputed], threshold_for: Callable[[str], 
     found: dict[Pair, float] = {}
     for (collection, encoder), members in scopes.items():
         embeddings = np.stack([member.embedding for member in members])
-        for i, j, distance in _near(embeddings, threshold_for(collection)):
+        for i, j, distance in _near(embeddings, threshold):
             a, b = sorted((members[i], members[j]), key=lambda member: member.individual_id)
             if a.individual_id != b.individual_id:
                 pair = Pair(collection, encoder, a.individual_id, a.revision, b.individual_id, b.revision)

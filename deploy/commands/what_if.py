@@ -11,6 +11,7 @@ from deploy.commands.app import (
     Collection,
     UserError,
     app,
+    read_settings,
     servers_expected,
     settings_with_key,
     topics_expected,
@@ -23,6 +24,10 @@ from deploy.terminal import Terminal
 @app.command("what-if", rich_help_panel=OPERATE)
 def what_if(
     threshold: Annotated[float | None, typer.Option(help="Suppose this threshold, above 0 and below 2.")] = None,
+    candidates_per_newcomer: Annotated[
+        float | None,
+        typer.Option(help="Suppose this review budget, above 0, and no plain threshold.", metavar="COUNT"),
+    ] = None,
     findings_limit: Annotated[
         int | None, typer.Option(help="Suppose that so many pairs at most are published of a newcomer.", min=1)
     ] = None,
@@ -56,24 +61,33 @@ def what_if(
 
     With --whole the index is built anew of everyone living now, and compared with the pairs as they are.
     """
-    from deploy.what_if import Supposed, compare, print_report
+    from deploy.what_if import Supposed, compare, print_report, supposing
+    from schemas.thresholds import Thresholds
     from streams.compaction.compactor import CompactionPlan
     from streams.matching.what_if import LogSlice
 
     if threshold is not None and not 0 < threshold < 2:
         raise UserError(f"--threshold {threshold}: a threshold is above 0 and below 2")
+    if candidates_per_newcomer is not None and not 0 < candidates_per_newcomer <= 1000:
+        raise UserError(f"--candidates-per-newcomer {candidates_per_newcomer:g}: a budget is above 0 and at most 1000")
+    if threshold is not None and candidates_per_newcomer is not None:
+        raise UserError("suppose a threshold or a budget: from --candidates-per-newcomer the threshold follows")
     if recall_floor is not None and not 0 < recall_floor < 1:
         raise UserError(f"--recall-floor {recall_floor}: a recall floor is above 0 and below 1")
     if whole:
         if findings_limit or offsets or since or until or as_json:
-            raise UserError("--whole goes with --threshold, --recall-floor, --encoder and --collection alone")
-        run_plan(Terminal(), CompactionPlan(collection, encoder, True, threshold, recall_floor))
+            raise UserError(
+                "--whole goes with --threshold, --candidates-per-newcomer, --recall-floor, --encoder and --collection "
+                "alone"
+            )
+        supposed_thresholds = Thresholds(supposing(read_settings(), candidates_per_newcomer))
+        run_plan(Terminal(), CompactionPlan(collection, encoder, True, threshold, recall_floor, supposed_thresholds))
         return
     if recall_floor is not None:
         raise UserError("--recall-floor goes with --whole: without it everything is compared exactly")
-    supposed = Supposed(threshold, findings_limit, encoder)
+    supposed = Supposed(threshold, candidates_per_newcomer, findings_limit, encoder)
     if supposed == Supposed():
-        raise UserError("suppose something: --threshold, --findings-limit or --encoder")
+        raise UserError("suppose something: --threshold, --candidates-per-newcomer, --findings-limit or --encoder")
     begin, end = _parse_offsets(offsets, collection)
     part = LogSlice(collection, begin, end, *parse_period(since, until))
     settings, console = settings_with_key(), Terminal()

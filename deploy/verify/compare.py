@@ -19,7 +19,9 @@ from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from deploy.verify.identities import Identities
 from producers.submit.entries import photos_in
+from schemas.encoders.known import shipped
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
 
 # What the encoder must keep to.
 MEDIAN_DISTANCE = 0.10  # between the two embeddings of one face
@@ -133,7 +135,9 @@ def verify(console: Console, settings: Settings, folder: Path) -> bool:
     if all(one.distance is None for one in compared):
         console.print("no photo in which both found a face: nothing to compare")
         return False
-    return _print_summary(console, settings.threshold, compared)
+    threshold = Thresholds(settings).of("", shipped("face_recognition").id, 1)
+    assert threshold is not None  # it ships with operating points
+    return _print_summary(console, threshold, compared)
 
 
 def _print_photos(console: Console, folder: Path, compared: list[Compared]) -> None:

@@ -70,4 +70,6 @@ def gallery_of(state: State, shard: Shard, most_collections: int = sys.maxsize) 
             segment.remove_rows(np.flatnonzero(~alive))
             scope.segments.append(segment)
         collection.hold(kept.encoder, kept.rest.rows)
+    for collection in gallery.collections.values():
+        collection.count_living()
     return gallery

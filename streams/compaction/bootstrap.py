@@ -14,6 +14,7 @@ from schemas.attempts import COMPACTION
 from schemas.envelope import Source
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from schemas.topics import DUPLICATES, ENCODINGS, MATCHER, matcher_of
 from streams.checkpoint.handover import Inbox
 from streams.checkpoint.lease import SURE_FOR_S, lease_of
@@ -42,6 +43,7 @@ def open_compactor(
     ):
         context = CompactionContext(
             settings,
+            Thresholds(settings),
             shard,
             partition,
             threads,

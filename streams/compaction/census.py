@@ -50,6 +50,11 @@ class Census(NamedTuple):
         """The encoders of the latest vectors."""
         return [self.names[code] for code in np.unique(self.encoders).tolist() if code != ERASED]
 
+    @property
+    def people(self) -> int:
+        """How many are living, by whichever encoder."""
+        return int((self.encoders != ERASED).sum())
+
     def positions(self, encoder: str) -> NDArray[np.int64]:
         """The positions of those whose latest vector is by that encoder, ascending: (n,) int64."""
         return np.flatnonzero(self.encoders == self.code_of(encoder))

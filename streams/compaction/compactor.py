@@ -13,6 +13,7 @@ from redis.exceptions import OutOfMemoryError
 
 from schemas.events.certificates import CompactionCertified, IndexParameters, MeasuredRecall, PairCounts
 from schemas.faults import UserFault
+from schemas.thresholds import Thresholds, no_threshold
 from streams.checkpoint.files import pack_segment
 from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import Lease, LeaseLostError
@@ -48,7 +49,8 @@ class UnknownCollectionError(UserFault):
 class CompactionPlan:
     """What to compact: everything, unless a collection or an encoder is named.
 
-    A dry run publishes and stores nothing. Only a dry run may have another threshold or recall floor.
+    A dry run publishes and stores nothing. Only a dry run may have another threshold, other thresholds than those of
+    the settings, or another recall floor.
     """
 
     collection: str | None = None
@@ -56,6 +58,7 @@ class CompactionPlan:
     dry_run: bool = False
     threshold: float | None = None
     recall_floor: float | None = None
+    thresholds: Thresholds | None = None
 
 
 class Compactor:
@@ -116,13 +119,16 @@ class _Run:
             if plan.encoder is not None:
                 encoders &= {plan.encoder} if plan.encoder in census.in_use() else set()
             for encoder in sorted(encoders, key=str):
+                if encoder is not None and encoder in census.in_use() and not self._threshold(census, encoder):
+                    log.warning("not compacted", collection=census.collection, why=no_threshold(encoder))
+                    continue
                 self._watch.seconds = defaultdict(float, reading)
                 yield self._certify(census, encoder, begun)
                 begun = datetime.now(UTC)
 
     def _certify(self, census: Census, encoder: str | None, begun: datetime) -> CompactionCertified:
         context, plan = self._context, self._plan
-        threshold = plan.threshold or self._settings.threshold_for(census.collection)
+        threshold = self._threshold(census, encoder) or 0.0  # nobody is living by the encoder
         floor = plan.recall_floor or self._settings.recall_floor
         done = _ScopeResult()
         if encoder is not None:
@@ -151,6 +157,10 @@ class _Run:
         if self._lease is not None:
             self._correction.publish_certificate(certificate)
         return certificate
+
+    def _threshold(self, census: Census, encoder: str | None) -> float | None:
+        thresholds = self._plan.thresholds or self._context.thresholds
+        return self._plan.threshold or thresholds.of(census.collection, encoder or "", census.people)
 
     def _compact(self, census: Census, encoder: str, threshold: float, floor: float) -> "_ScopeResult":
         rows, findings = census.living(encoder), self._input.findings
@@ -196,7 +206,7 @@ class _Run:
         people, threads = len(rows.ids), self._context.threads
         if not len(ours):
             return None, RequiredPairs.nothing(people)
-        if self._plan.threshold is not None:
+        if self._plan.dry_run:
             check_reach(threshold, others_in_reach(rows, threshold))
         needed = self._needed_before(census.collection, encoder, len(ours))
         chosen = rows if len(ours) == people else rows.chosen(ours)

@@ -11,6 +11,7 @@ from runtime.servers.publisher import Publisher
 from runtime.telemetry.tracing import Tracer
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from streams.checkpoint.handover import Inbox
 from streams.checkpoint.lease import Lease
 from streams.checkpoint.progress import Progress
@@ -27,6 +28,7 @@ class CompactionContext:
     """
 
     settings: Settings
+    thresholds: Thresholds
     shard: Shard
     partition: int
     threads: int

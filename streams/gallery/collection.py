@@ -1,5 +1,6 @@
 """The individuals of one collection, with their latest records: by id while recent, by 16-byte hash once sealed."""
 
+import functools
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from streams.gallery.segment import Segment
 from streams.gallery.without_vector import WithoutVector
 
 _MOSTLY = 0.5  # of a segment's rows: a smaller rest is cheaper to search in the delta
+_NOBODY_ABSENT = WithoutVector.of([], [], [], [])
 
 
 @dataclass(slots=True)
@@ -34,12 +36,15 @@ class Collection:
 
     Invariant: every individual is in exactly one of `in_delta` (vector not sealed yet), `lately_absent` (no vector
     here), one of the scopes' segments, or `absent` (hashes of those without a vector).
+
+    `living`: how many of them are not erased, those included whose vectors other shards keep.
     """
 
     in_delta: dict[str, Latest] = field(default_factory=dict)
     lately_absent: dict[str, Latest] = field(default_factory=dict)
     scopes: dict[str, Scope] = field(default_factory=dict)
     absent: list[WithoutVector] = field(default_factory=list)
+    living: int = 0
 
     def find(self, individual_id: str) -> Latest | None:
         """The latest record of an individual, None if it was never seen."""
@@ -67,6 +72,13 @@ class Collection:
         """Note an individual's latest record, which has no vector here."""
         self.in_delta.pop(individual_id, None)
         self.lately_absent[individual_id] = Latest(revision, offset, erased)
+
+    def count_living(self) -> None:
+        """Set `living` by what is here. `absent` has somebody living only where the vector is another shard's."""
+        absent = functools.reduce(lambda earlier, later: later.with_earlier(earlier), self.absent, _NOBODY_ABSENT)
+        absent = self.absent_lately().with_earlier(absent)
+        here = sum(scope.living for scope in self.scopes.values())
+        self.living = here + len(absent) - int(absent.erased.sum())
 
     def _in_segments(self, wanted: IdHash) -> Latest | None:
         for encoder, scope in self.scopes.items():

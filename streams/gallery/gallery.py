@@ -101,6 +101,8 @@ class Gallery:
                 return AppliedRecord(Applied.OF_OTHER_DIMENSIONS, latest)
         if latest is not None and latest.place is not None:
             latest.place.remove(latest.row)
+        was_living = latest is not None and not latest.erased
+        collection.living += isinstance(event, EncodingComputed) - was_living
         if isinstance(event, EncodingComputed) and self.owns(event.individual_id):
             collection.append(event.encoder, event.embedding, event.individual_id, event.revision, offset)
         else:
@@ -110,23 +112,16 @@ class Gallery:
     def candidates(self, newcomers: Sequence[Newcomer], threshold: float, limit: int) -> list[CandidateList]:
         """For each newcomer, the living individuals before it in the log within the threshold.
 
-        Newcomers have been applied, are their individuals' latest records, and share one collection. At most `limit`
-        candidates for each, the nearest first.
+        Newcomers have been applied, are their individuals' latest records, and share one collection and encoder. At
+        most `limit` candidates for each, the nearest first.
         """
-        found: list[CandidateList] = [CandidateList(0, [])] * len(newcomers)
-        by_encoder: dict[str, list[int]] = {}
-        for position, newcomer in enumerate(newcomers):
-            by_encoder.setdefault(newcomer.encoding.encoder, []).append(position)
-        scopes = self.collections[newcomers[0].encoding.collection].scopes
-        for encoder, positions in by_encoder.items():
-            scope = scopes.get(encoder)  # none where all vectors are in other shards
-            if scope is None:
-                continue
-            probes = np.stack([newcomers[position].encoding.embedding for position in positions])
-            offsets = np.array([newcomers[position].offset for position in positions], dtype=np.int64)
-            for position, one in zip(positions, scope.search(probes, offsets, threshold, limit), strict=True):
-                found[position] = one
-        return found
+        first = newcomers[0].encoding
+        scope = self.collections[first.collection].scopes.get(first.encoder)
+        if scope is None:  # all vectors are in other shards
+            return [CandidateList(0, [])] * len(newcomers)
+        probes = np.stack([newcomer.encoding.embedding for newcomer in newcomers])
+        offsets = np.array([newcomer.offset for newcomer in newcomers], dtype=np.int64)
+        return scope.search(probes, offsets, threshold, limit)
 
     def note_begin(self, event: EncodingEvent, time: datetime) -> None:
         """Kafka had the record of an event at that time: of the first one of a scope it is noted."""

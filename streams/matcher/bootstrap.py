@@ -16,6 +16,7 @@ from runtime.telemetry.tracing import tracer_of
 from schemas.envelope import Source
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from schemas.topics import ENCODINGS, MATCHER, matcher_of
 from streams.checkpoint.progress import Progress
 from streams.checkpoint.retired import remove_retired
@@ -44,7 +45,10 @@ class _Reports:
 
 
 def context_of(settings: Settings, shard: Shard) -> MatcherContext:
-    """The parts of a matcher process. Its ownership is not ticking yet. Raises ErasureKeyError, MissingTopicsError."""
+    """The parts of a matcher process. Its ownership is not ticking yet.
+
+    Raises ErasureKeyError, MissingTopicsError, NoSuchEncoderError.
+    """
     group = matcher_of(shard).name
     redis, patient_redis = connect(settings), connect_patiently(settings)
     innocent = (PartitionLostError, ProcessWasFrozenError)
@@ -52,6 +56,7 @@ def context_of(settings: Settings, shard: Shard) -> MatcherContext:
     restorer = Reader(f"{group}-restoring", MATCHER.name, Source.MATCHER, closely=sys.maxsize, innocent=innocent)
     return MatcherContext(
         settings,
+        Thresholds(settings),
         shard,
         log=TopicLog(settings, ENCODINGS, group, group),
         lookup=TopicLog(settings, ENCODINGS, group, group),

@@ -14,6 +14,7 @@ from schemas.envelope import Record, StoredRecord
 from schemas.erased import Erased
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from streams.checkpoint.manifest import CompactedSegment
 from streams.checkpoint.state import State
 from streams.gallery.segment import Segment
@@ -112,6 +113,7 @@ class MatcherContext:
     """
 
     settings: Settings
+    thresholds: Thresholds
     shard: Shard
     log: EncodingLog
     lookup: EncodingLog

@@ -55,7 +55,7 @@ class PartitionMatcher:
         self._shown_at = -_VITALS_EVERY_S
         self._is_spent = False
         self._rules = Rules(
-            context.settings.threshold_for,
+            context.thresholds.of,
             context.settings.findings_limit,
             context.erasures.erased,
             self._encoding_at,

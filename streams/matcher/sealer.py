@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import structlog
 
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
 from streams.checkpoint.manifest import CompactedSegment
 from streams.checkpoint.state import state_of
 from streams.gallery.build import build_segment
@@ -19,6 +20,7 @@ from streams.matcher.context import BackgroundWork, Checkpoints
 log = structlog.stdlib.get_logger(__name__)
 
 _PAUSE_AFTER_FAILURE_S = 30.0
+_NOBODY_COMPARED = 0.5  # by an encoder without a threshold: its segments are measured at this
 _LOOKS_EVERY_S = 2.0  # for compacted segments, in Redis
 _MUCH_LARGER = 2  # times the rows: what such a segment needed says nothing about a smaller one
 
@@ -45,6 +47,7 @@ class Sealer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._thresholds = Thresholds(settings)
         self._gallery = gallery
         self._checkpoints = checkpoints
         self._saved = saved
@@ -137,12 +140,13 @@ class Sealer:
 
     def _sealing(self, collection: str, encoder: str, sealed: DeltaRows) -> Callable[[], Finish]:
         settings, threads = self._settings, self._background.threads
+        threshold_now = self._thresholds.of(collection, encoder, self._gallery.collections[collection].living)
         before = reversed(self._gallery.collections[collection].scopes[encoder].segments)
         at_least = next((one.quality for one in before if len(one) <= _MUCH_LARGER * len(sealed.rows.ids)), None)
 
         def work() -> Finish:
             begun = self._clock()
-            threshold = settings.threshold_for(collection)
+            threshold = threshold_now or _NOBODY_COMPARED
             segment = build_segment(sealed.rows, threshold, settings.recall_floor, threads, at_least)
             quality = segment.quality
             log.log(

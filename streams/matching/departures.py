@@ -22,6 +22,7 @@ from schemas.envelope import Message, Source
 from schemas.events.base import Event, Member, individual_key
 from schemas.events.encodings import EncodingComputed, EncodingEvent
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, RetractionReason, in_order
+from schemas.thresholds import ThresholdFor
 from streams.gallery.collection import Latest
 from streams.gallery.delta import Delta
 from streams.gallery.exact import exact_distances, half_norms, nearest_of_each, search_block
@@ -38,21 +39,29 @@ TimeAt = Callable[[int], datetime]  # the time at which the record at an offset 
 
 
 class Departed(NamedTuple):
-    """A revision that stopped counting: its record, and the message at offset `end` that ended it."""
+    """A revision that stopped counting: its record, and the message at offset `end` that ended it.
+
+    `living`: how many of the collection were living then.
+    """
 
     before: Latest
     message: Message[EncodingEvent]
     end: int
+    living: int
 
 
 class _Past(NamedTuple):
-    """A revision that counted from offset `begin` to `end`, with its vector, and the message that ended it."""
+    """A revision that counted from offset `begin` to `end`, with its vector, and the message that ended it.
+
+    `threshold`: the one that was in force when it ended.
+    """
 
     member: Member
     vector: NDArray[np.float32]
     begin: int
     message: Message[EncodingEvent]
     end: int
+    threshold: float
 
 
 class _Pair(NamedTuple):
@@ -68,7 +77,7 @@ class _Pair(NamedTuple):
 def events_of_departed(
     gallery: Gallery,
     departed: Sequence[Departed],
-    threshold_for: Callable[[str], float],
+    threshold_for: ThresholdFor,
     limit: int,
     encoding_at: EncodingAt,
     time_at: TimeAt,
@@ -76,21 +85,25 @@ def events_of_departed(
     """For every pair of a revision that stopped counting: DuplicateFound at the next revision, or DuplicateRetracted.
 
     `departed` are the revisions that ended in a batch that the gallery has applied, in the order of the log. The vector
-    of one that another shard keeps is read by `encoding_at`.
+    of one that another shard keeps is read by `encoding_at`. Pairs beyond the threshold of now, which was wider when
+    they were found, are compaction's.
     """
     events: list[Message[Event]] = []
     replaced = keys_replaced(departed, encoding_at)
-    for (collection, encoder), pasts in _by_scope(departed, encoding_at).items():
-        threshold = threshold_for(collection)
+    for (collection, encoder), pasts in _by_scope(departed, threshold_for, encoding_at).items():
         scope = gallery.collections[collection].scopes.get(encoder) or Scope.of_dimensions(len(pasts[0].vector))
         pairs = [
-            *_with_living(scope, pasts, threshold, limit * _FINDINGS_LIMITS),
-            *_with_each_other(pasts, threshold, gallery.owns),
+            pair
+            for pair in (
+                *_with_living(scope, pasts, limit * _FINDINGS_LIMITS),
+                *_with_each_other(pasts, gallery.owns),
+            )
+            if pair.distance <= pair.past.threshold
         ]
         pairs.sort(key=lambda pair: (pair.past.end, pair.distance, pair.offset))
         distances = _distances_after(pairs, encoder)
         events += [
-            dated(_event_of(pair, after, collection, encoder, threshold, time), time, replaced)
+            dated(_event_of(pair, after, collection, encoder, time), time, replaced)
             for pair, after in zip(pairs, distances, strict=True)
             for time in [time_at(pair.past.end)]
         ]
@@ -125,8 +138,10 @@ def dated(message: Message[Event], time: datetime, replaced: Set[str]) -> Messag
     return message
 
 
-def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tuple[str, str], list[_Past]]:
-    """The departed revisions by collection and encoder, with their vectors."""
+def _by_scope(
+    departed: Iterable[Departed], threshold_for: ThresholdFor, encoding_at: EncodingAt
+) -> dict[tuple[str, str], list[_Past]]:
+    """The departed revisions by collection and encoder, with their vectors; without those that no threshold is for."""
     by_place: dict[int, list[Departed]] = {}
     for one in departed:
         by_place.setdefault(id(one.before.place), []).append(one)
@@ -134,9 +149,10 @@ def _by_scope(departed: Iterable[Departed], encoding_at: EncodingAt) -> dict[tup
     for some in by_place.values():
         for one, (encoder, vector) in zip(some, _vectors_of(some, encoding_at), strict=True):
             event = one.message.event
-            if vector is not None:
+            threshold = threshold_for(event.collection, encoder, one.living)
+            if vector is not None and threshold is not None:
                 member = Member(individual_id=event.individual_id, revision=one.before.revision)
-                past = _Past(member, vector, one.before.offset, one.message, one.end)
+                past = _Past(member, vector, one.before.offset, one.message, one.end, threshold)
                 pasts.setdefault((event.collection, encoder), []).append(past)
     return pasts
 
@@ -151,9 +167,10 @@ def _vectors_of(departed: Sequence[Departed], encoding_at: EncodingAt) -> list[t
     return [("", None) if one is None else (one.encoder, one.embedding) for one in encodings]
 
 
-def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: int) -> Iterator[_Pair]:
+def _with_living(scope: Scope, pasts: Sequence[_Past], most: int) -> Iterator[_Pair]:
     """Pairs with individuals that were there before the revision ended, and still are."""
     probes = np.stack([past.vector for past in pasts])
+    threshold = max(past.threshold for past in pasts)
     ends = np.array([past.end for past in pasts], dtype=np.int64)
     places: list[Delta | Segment] = [scope.delta, *scope.segments]
     for place in places:
@@ -173,10 +190,10 @@ def _with_living(scope: Scope, pasts: Sequence[_Past], threshold: float, most: i
                 yield _Pair(pasts[probe], member, vector, distance, offset)
 
 
-def _with_each_other(pasts: Sequence[_Past], threshold: float, owns: Callable[[str], bool]) -> Iterator[_Pair]:
+def _with_each_other(pasts: Sequence[_Past], owns: Callable[[str], bool]) -> Iterator[_Pair]:
     """Pairs of two departed revisions. Of several shards, the one that owns the second of them publishes."""
     vectors = np.stack([past.vector for past in pasts])
-    hits = search_block(vectors, vectors, half_norms(vectors), threshold)
+    hits = search_block(vectors, vectors, half_norms(vectors), max(past.threshold for past in pasts))
     for at, row, distance in zip(hits.probes.tolist(), hits.rows.tolist(), hits.distances.tolist(), strict=True):
         past, other = pasts[at], pasts[row]
         if other.begin < past.end < other.end and owns(other.member.individual_id):
@@ -197,11 +214,9 @@ def _distances_after(pairs: Sequence[_Pair], encoder: str) -> list[float]:
     return distances.tolist()
 
 
-def _event_of(
-    pair: _Pair, after: float, collection: str, encoder: str, threshold: float, time: datetime
-) -> Message[Event]:
+def _event_of(pair: _Pair, after: float, collection: str, encoder: str, time: datetime) -> Message[Event]:
     past, message = pair.past, pair.past.message
-    event = message.event
+    event, threshold = message.event, past.threshold
     if after <= threshold:
         a, b = in_order(Member(individual_id=event.individual_id, revision=event.revision), pair.other)
         found = DuplicateFound(collection=collection, encoder=encoder, a=a, b=b, distance=after, threshold=threshold)

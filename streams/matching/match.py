@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from typing import NamedTuple
 
 from schemas.envelope import (
     Headers,
@@ -23,6 +24,7 @@ from schemas.events.encodings import EncodingComputed, EncodingErased, EncodingE
 from schemas.events.pairs import DuplicateFound, IndividualChecked, in_order
 from schemas.letters import dead_letter
 from schemas.shard import Shard
+from schemas.thresholds import ThresholdFor, no_threshold
 from schemas.topics import ENCODINGS
 from streams.gallery.gallery import Applied, Gallery, Newcomer
 from streams.gallery.scope import CandidateList
@@ -46,8 +48,6 @@ _WHY_NOT_TAKEN = {
     ),
 }
 
-ThresholdFor = Callable[[str], float]
-
 
 def _nothing_at(_offset: int) -> None:
     return None
@@ -61,7 +61,8 @@ def _now() -> datetime:
 class Rules:
     """The rules of matching.
 
-    A newcomer's nearest `limit` findings are published. Records that `erased` forbids are not applied. `encoding_at`
+    Nobody is compared by an encoder that `threshold_for` has no threshold of: its encodings are dead letters, too. A
+    newcomer's nearest `limit` findings are published. Records that `erased` forbids are not applied. `encoding_at`
     reads an encoding of the log by its offset: one shard lacks the vectors of the others. `now` is the time of
     retractions.
     """
@@ -92,6 +93,15 @@ class Consequences:
     read: list[Message[Event]] = field(default_factory=list)
 
 
+class _Comparison(NamedTuple):
+    """A newcomer, its record and message, and the threshold that was in force when it came, None if there was none."""
+
+    record: StoredRecord
+    message: Message[EncodingEvent]
+    newcomer: Newcomer
+    threshold: float | None
+
+
 def restore(gallery: Gallery, records: Sequence[StoredRecord], erased: Erased = NOBODY) -> None:
     """Apply records that were matched before."""
     for record in records:
@@ -112,7 +122,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
     updated or erased are found again or retracted: see `events_of_departed`.
     """
     consequences = Consequences()
-    newcomers: dict[str, tuple[Message[EncodingEvent], Newcomer]] = {}
+    newcomers: dict[str, _Comparison] = {}
     departed: list[Departed] = []
     for record in records:
         try:
@@ -141,10 +151,12 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
                     consequences.replays[before.offset] = message.context
         elif applied is not Applied.SUPERSEDED:
             newcomers.pop(event.key, None)
+            living = gallery.collections[event.collection].living
             if isinstance(event, EncodingComputed):
-                newcomers[event.key] = message, Newcomer(event, offset)
+                threshold = rules.threshold_for(event.collection, event.encoder, living)
+                newcomers[event.key] = _Comparison(record, message, Newcomer(event, offset), threshold)
             if applied is Applied.NEW and before is not None and not before.erased:
-                departed.append(Departed(before, message, offset))
+                departed.append(Departed(before, message, offset, living))
     now, first = rules.now(), records[0].offset if records else 0
 
     def time_at(offset: int) -> datetime:
@@ -152,6 +164,7 @@ def match(gallery: Gallery, records: Sequence[StoredRecord], rules: Rules) -> Co
 
     events = events_of_departed(gallery, departed, rules.threshold_for, rules.limit, rules.encoding_at, time_at)
     replaced = keys_replaced(departed, rules.encoding_at)
+    consequences.letters += _letters_without_threshold(gallery, newcomers.values())
     compared = _compared(gallery, newcomers.values(), rules)
     findings = [dated(message, time_at(offset), replaced) for message, offset in compared]
     consequences.messages = without_repetitions(events + findings)
@@ -170,6 +183,18 @@ def _letter(gallery: Gallery, record: StoredRecord, error: UnreadableError) -> l
     return [dead_letter(record, error, Source.MATCHER)]
 
 
+def _letters_without_threshold(gallery: Gallery, newcomers: Iterable[_Comparison]) -> list[Record]:
+    """The dead letters of those who cannot be compared."""
+    what_then = "start the matchers again, and the next compaction compares whom they could not"
+    return [
+        letter
+        for one in newcomers
+        if one.threshold is None
+        for error in [UnreadableError(f"{no_threshold(one.newcomer.encoding.encoder)}; {what_then}")]
+        for letter in _letter(gallery, one.record, error)
+    ]
+
+
 def _hidden_by(gallery: Gallery, record: StoredRecord) -> list[int]:
     """The offset of the individual's record that an unreadable one under their key follows; none where there is none.
 
@@ -186,14 +211,14 @@ def _hidden_by(gallery: Gallery, record: StoredRecord) -> list[int]:
 
 def _compared(
     gallery: Gallery,
-    newcomers: Iterable[tuple[Message[EncodingEvent], Newcomer]],
+    newcomers: Iterable[_Comparison],
     rules: Rules,
 ) -> list[tuple[Message[Event], int]]:
     """The findings and checks of newcomers, with the newcomers' offsets."""
     compared: list[tuple[Message[Event], int]] = []
-    for collection, group in groupby(sorted(newcomers, key=_collection_of), key=_collection_of):
-        messages, encodings = zip(*group, strict=True)
-        threshold = rules.threshold_for(collection)
+    with_threshold = (one for one in newcomers if one.threshold is not None)
+    for (_, _, threshold), group in groupby(sorted(with_threshold, key=_alike), key=_alike):
+        _, messages, encodings, _ = zip(*group, strict=True)
         candidates = gallery.candidates(encodings, threshold, rules.limit)
         for message, one, found in zip(messages, encodings, candidates, strict=True):
             events = _findings(message, one.encoding, found, threshold, gallery.shard)
@@ -219,8 +244,9 @@ def _tombstone(message: Message[EncodingEvent], erasure: Erasure) -> Message[Eve
     return message.derive(tombstone, Source.MATCHER)
 
 
-def _collection_of(newcomer: tuple[Message[EncodingEvent], Newcomer]) -> str:
-    return newcomer[1].encoding.collection
+def _alike(one: _Comparison) -> tuple[str, str, float]:
+    """What those share that are compared at once."""
+    return one.newcomer.encoding.collection, one.newcomer.encoding.encoder, one.threshold or 0.0
 
 
 def _findings(

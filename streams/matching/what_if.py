@@ -104,11 +104,11 @@ class SupposedRun:
             event = message.event
             if isinstance(event, PairEvent):
                 self._hear(event, message.time)
+                threshold = max(threshold, event.threshold if isinstance(event, DuplicateFound) else 0.0)
             elif isinstance(event, IndividualChecked):
                 self._newcomers[event.collection] += 1
                 self._truncated[event.collection] += event.truncated
                 in_reach.append(event.duplicates)
-                threshold = max(threshold, self._rules.threshold_for(event.collection))
         if in_reach:
             check_reach(threshold, sum(in_reach) / len(in_reach))
 

@@ -25,7 +25,7 @@ from schemas.tables import duplicates
 from tests.bench.bare_index import count_pairs, fastest, one_at_a_time
 from tests.bench.machine import begin_benchmark, print_table, report, sized
 from tests.bench.matching import SEED, Matching, newcomers
-from tests.bench.million import million
+from tests.bench.million import THRESHOLDS, million
 from tests.bench.updates import updates
 from tests.integration.world import Lines, World
 from tests.population import again, embeddings
@@ -64,7 +64,7 @@ class Bench:
 
 def throughput(bench: Bench) -> None:
     """Encodings that wait in Kafka → findings acknowledged, against the bare loop on the same vectors."""
-    matching, threshold = bench.registered(), bench.settings.threshold
+    matching, threshold = bench.registered(), max(THRESHOLDS)
     gallery = embeddings(REGISTERED, SEED)
     probes = newcomers(REGISTERED, PROBES, REPEATS * NEWCOMERS)
     index = fastest(gallery, REGISTERED + REPEATS * NEWCOMERS, probes, threshold, bench.settings.recall_floor)

@@ -112,7 +112,7 @@ def cost(segment: Segment, efs: dict[float, int], settings: Settings) -> None:
 
 def _match(gallery: Gallery, batch: Sequence[StoredRecord], threshold: float, limit: int) -> tuple[float, int]:
     begun = time.perf_counter()
-    consequences = match(gallery, batch, Rules(lambda _: threshold, limit))
+    consequences = match(gallery, batch, Rules(lambda *_: threshold, limit))
     return time.perf_counter() - begun, len(consequences.publish)
 
 

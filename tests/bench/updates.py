@@ -13,7 +13,7 @@ from streams.gallery.build import build_segment
 from streams.matching.match import Rules, match
 from tests.bench.machine import print_table, sized
 from tests.bench.matching import COLLECTION, SEED
-from tests.bench.million import ENCODER, gallery_of, rows_of
+from tests.bench.million import ENCODER, THRESHOLDS, gallery_of, rows_of
 from tests.encodings import computed
 from tests.population import again, embeddings, individual_id
 from tests.records import stored
@@ -25,7 +25,7 @@ def updates(settings: Settings) -> None:
     """Batches of newcomers, and as many of people who are registered and send another photo."""
     size = settings.match_batch
     vectors = embeddings(SEALED + DELTA, SEED)
-    segment = build_segment(rows_of(vectors[:SEALED], 0), settings.threshold, settings.recall_floor, cores())
+    segment = build_segment(rows_of(vectors[:SEALED], 0), max(THRESHOLDS), settings.recall_floor, cores())
     segment.use_threads(cores())
     gallery = gallery_of(segment, rows_of(vectors[SEALED:], SEALED))
     known = np.random.default_rng(SEED).choice(SEALED + DELTA, BATCHES * size, replace=False)
@@ -43,7 +43,7 @@ def updates(settings: Settings) -> None:
     taken: dict[str, list[float]] = {kind: [] for kind in records}
     published: dict[str, int] = dict.fromkeys(records, 0)
     offset = len(vectors)
-    rules = Rules(lambda _: settings.threshold, settings.findings_limit)
+    rules = Rules(lambda *_: max(THRESHOLDS), settings.findings_limit)
     for number in range(BATCHES):
         for kind, all_of_them in records.items():
             batch = _placed(all_of_them[number * size : (number + 1) * size], offset)

@@ -69,7 +69,7 @@ class Truth:
         registered = [event for _, event in _events(world, INDIVIDUALS) if isinstance(event, IndividualEvent)]
         return cls(
             living,
-            oracle.pairs(living.values(), world.settings.threshold_for),
+            oracle.pairs(living.values(), world.threshold),
             {key: state for key, (_, state) in latest.items()},
             {event.key for event in registered if event.revision > latest.get(event.key, (0, ""))[0]},
             [
@@ -130,8 +130,7 @@ def _problems_of_the_topic(world: World, truth: Truth, missing: int, untrue: int
     never: list[Pair] = []
     for _, event in _events(world, DUPLICATES):
         latest[event.key] = event
-        threshold = world.settings.threshold_for(event.collection)
-        if isinstance(event, DuplicateFound) and not truth.was_ever(event, threshold):
+        if isinstance(event, DuplicateFound) and not truth.was_ever(event, world.threshold):
             never.append(oracle.pair_of(event))
     checked = {key: e.revision for key, e in latest.items() if isinstance(e, IndividualChecked)}
     unchecked = [

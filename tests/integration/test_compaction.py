@@ -1,5 +1,6 @@
 """`facematch compact` on real servers: matchers take up what it builds while they match, and nothing is lost."""
 
+import json
 import math
 import os
 import re
@@ -44,7 +45,7 @@ from streams.gallery.build import OnProgress
 from streams.matcher.vitals import ScopeVitals, read_vitals, write_vitals
 from tests import oracle
 from tests.conftest import Make
-from tests.encodings import crowd, twins
+from tests.encodings import crowd, thresholds_of_tests, twins
 from tests.integration.conftest import MakeWorld
 from tests.integration.faults import publish
 from tests.integration.judge import assert_as_the_oracle
@@ -188,8 +189,8 @@ def test_what_went_wrong_with_pairs_is_put_right_and_certified(make_world: MakeW
     world = matched(make_world, 1200)
     assert_as_the_oracle(world)
     living = oracle.living(crowd(1200, seed=1)).values()
-    true = list(oracle.pairs(living, world.settings.threshold_for))
-    beyond = list(oracle.pairs(living, lambda _: 0.7).keys() - true)
+    true = list(oracle.pairs(living, world.threshold))
+    beyond = list(oracle.pairs(living, 0.7).keys() - true)
     wrong = [*beyond[:15], *(one._replace(revision_a=one.revision_a - 1) for one in beyond[15:30])]
     world.publish(
         [announce(DuplicateRetracted(**sides(one), reason=RetractionReason.UPDATED), "t", AHEAD) for one in true[:20]]
@@ -507,7 +508,7 @@ def test_what_if_the_threshold_were_another(make_world: MakeWorld) -> None:
     assert (chunks(world), inbox(world).entries()) == (redis, {})
     assert "nothing is changed" in said
     world.workers["match"].stop()
-    world.env["FACEMATCH_THRESHOLD"] = "0.40"
+    world.env["FACEMATCH_THRESHOLDS"] = json.dumps(thresholds_of_tests(0.40))
     compacted(world)
     world.wait(lambda: len(certificates(world)) == 2, "the second certificate")
     done = certificates(world)[1].pairs
@@ -516,7 +517,7 @@ def test_what_if_the_threshold_were_another(make_world: MakeWorld) -> None:
     for name, count in (("kept", done.kept), ("found", 0), ("retracted", done.retracted)):
         assert re.search(rf"pairs {name} +│ {count} ", said), said
     living = oracle.living(crowd(800, seed=1)).values()
-    near = {(pair.a, pair.b) for pair in oracle.pairs(living, lambda _: 0.4)}
+    near = {(pair.a, pair.b) for pair in oracle.pairs(living, 0.4)}
     world.wait(lambda: world.pairs() == near, "Postgres has the pairs of the lower threshold alone")
 
 
@@ -551,7 +552,7 @@ def test_what_others_published_meanwhile_is_not_hidden(make_world: MakeWorld) ->
         if (what, done) == ("publishing", 0):
             world.publish([announce(updated, "t")])
 
-    settings = world.settings.model_copy(update={"threshold": 0.40})
+    settings = world.settings.model_copy(update={"thresholds": thresholds_of_tests(0.40)})
     with open_compactor(settings, Shard(), PARTITION, 1, find_again) as compactor:
         (certificate,) = compactor.run()
     assert certificate.pairs.retracted >= 1

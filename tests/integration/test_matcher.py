@@ -46,7 +46,7 @@ def checked(world: World) -> set[tuple[str, int]]:
 
 
 def expected_pairs(events: list[EncodingComputed | EncodingErased]) -> set[tuple[str, str, str]]:
-    return oracle.ids(oracle.pairs(oracle.living(events).values(), lambda _: 0.45))
+    return oracle.ids(oracle.pairs(oracle.living(events).values(), 0.45))
 
 
 def test_pairs_are_those_of_comparing_all_with_all(world: World, embedding: Make) -> None:

@@ -14,7 +14,7 @@ def test_demo_photos_give_exactly_the_reference_pairs(world: World, photos: Path
     world.start("encode-cpu", "encode-gpu", "match", "sink")
     world.submit((path.name, path.as_uri()) for path in files)
     world.wait(lambda: world.count("checked") == len(files), "all photos checked")
-    expected = reference_pairs(files, world.settings.threshold)
+    expected = reference_pairs(files, world.threshold)
     assert world.pairs() == set(expected) == pairs_to_find([path.name for path in files])
     events = world.events(DUPLICATES)
     for event in events:

@@ -42,6 +42,7 @@ from schemas.tables import (
     retractions,
 )
 from schemas.topics import Topic
+from tests.encodings import thresholds_of_tests
 
 ERASURE_KEY = SecretStr("of all worlds: " + "0123456789abcdef" * 2)
 _numbers = itertools.count(1)
@@ -83,10 +84,12 @@ def running_servers(say: Callable[[str], None] = lambda _: None) -> Iterator[tup
 class World:
     """See the module."""
 
-    def __init__(self, stack: Stack, lines: Lines, folder: Path, **settings: Any) -> None:
+    def __init__(self, stack: Stack, lines: Lines, folder: Path, threshold: float = 0.45, **settings: Any) -> None:
         self.stack, self.lines = stack, lines
         self.name = f"test{next(_numbers)}"
         self.begin = len(lines)
+        self.threshold = threshold
+        settings.setdefault("thresholds", thresholds_of_tests(threshold))
         url = make_url(stack.addresses["FACEMATCH_POSTGRES"]).set(database=self.name)
         self.settings = Settings(
             namespace=self.name,

@@ -12,6 +12,7 @@ from streams.gallery.gallery import Gallery
 from tests import oracle
 from tests.encodings import EncodingEvent
 from tests.oracle import Pair
+from tests.simulation.events import THRESHOLD
 from tests.simulation.parts import MemoryTopic
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def problems_of(world: "World", galleries: Iterable[Gallery]) -> Iterator[str]:
     """In what the tables, the topics and galleries differ from what the oracle says, at the end of a run."""
     events = encodings(world.encodings)
     latest, living = oracle.latest(events), oracle.living(events)
-    pairs = oracle.pairs(living.values(), world.settings.threshold_for)
+    pairs = oracle.pairs(living.values(), THRESHOLD)
     revisions = {key: event.revision for key, event in living.items()}
     duplicates = world.topics[DUPLICATES.name]
 

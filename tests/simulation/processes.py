@@ -9,6 +9,7 @@ from runtime.servers.publisher import Publisher
 from runtime.servers.redis import key
 from schemas.envelope import StoredRecord
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from schemas.topics import DUPLICATES, ENCODINGS
 from streams.checkpoint.chunks import Chunks
 from streams.checkpoint.files import pack_segment
@@ -25,6 +26,7 @@ from streams.matcher.partition import PartitionMatcher
 from streams.matching.match import restore
 from tests.memory_journal import MemoryJournal
 from tests.simulation.actors import Actor
+from tests.simulation.events import THRESHOLD
 from tests.simulation.parts import TIMEOUT_S, InlineThreads, MemoryLog, MemoryProducer, Registry, done
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class MatcherProcess(Process):
         self._is_given = self._is_new = False
         self._context = MatcherContext(
             settings,
+            Thresholds(settings),
             Shard(),
             log=log,
             lookup=log,
@@ -208,7 +211,7 @@ class CompactionProcess(Process):
             rows = scope.delta.living_rows()
             if not len(rows.ids):
                 continue
-            segment = build_segment(rows, world.settings.threshold, world.settings.recall_floor, 1)
+            segment = build_segment(rows, THRESHOLD, world.settings.recall_floor, 1)
             inbox = Inbox(world.settings, redis, shard, 0)
             chunks = Chunks(redis, key(world.settings, "chunk", shard, 0), "compaction-", InlineThreads())
             entry = SegmentEntry(blob=chunks.put(pack_segment(segment)), rows=len(segment), quality=segment.quality)

@@ -23,6 +23,7 @@ from streams.checkpoint.handover import LostChunksError
 from streams.checkpoint.lease import LeaseLostError
 from streams.matcher.ownership import ProcessWasFrozenError
 from tests.conftest import Clock
+from tests.encodings import thresholds_of_tests
 from tests.simulation import events
 from tests.simulation.actors import Actor, Schedule
 from tests.simulation.judge import Invariants, problems_of
@@ -32,7 +33,10 @@ from tests.simulation.redis import MemoryRedis
 from tests.simulation.tables import MemoryTables
 
 _SETTINGS = Settings(
-    _env_file=None, namespace="s", threshold=events.THRESHOLD, erasure_key=SecretStr("of the simulation" * 2)
+    _env_file=None,
+    namespace="s",
+    thresholds=thresholds_of_tests(events.THRESHOLD),
+    erasure_key=SecretStr("of the simulation" * 2),
 )
 _FAULTS = ("refused", "late", "skipped", "repeated")  # of a record or a batch
 _ENDS_OF_A_PROCESS = (PublishError, ProcessWasFrozenError, LostChunksError, LeaseLostError)

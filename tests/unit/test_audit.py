@@ -15,6 +15,7 @@ from schemas.events.base import Member, individual_of
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, DuplicateRetracted, IndividualChecked, RetractionReason
 from schemas.shard import Shard
+from schemas.thresholds import ThresholdFor
 from streams.compaction.audit import REASONS, AuditInput, Corrections, RequiredPairs, compare, required_pairs
 from streams.compaction.census import Census, Fold
 from streams.compaction.findings import Findings
@@ -22,7 +23,7 @@ from streams.gallery.build import build_segment
 from streams.gallery.exact import VectorRows
 from streams.gallery.gallery import Gallery
 from streams.gallery.id_table import IdTable, falling_to
-from streams.matching.match import Rules, match
+from streams.matching.match import Rules, match, restore
 from tests import oracle
 from tests.encodings import EncodingEvent, crowd, twins
 from tests.records import stored
@@ -40,17 +41,21 @@ def events() -> list[EncodingEvent]:
 
 
 def published(
-    events: list[EncodingEvent], threshold: float = THRESHOLD, limit: int = LIMIT, shard: Shard = Shard()
+    events: list[EncodingEvent],
+    threshold: float | ThresholdFor = THRESHOLD,
+    limit: int = LIMIT,
+    shard: Shard = Shard(),
 ) -> list[StoredRecord]:
     """What a matcher publishes that retracts nothing, with offsets."""
     gallery, log, records = Gallery(shard), log_of(events), []
+    rules = Rules((lambda *_: threshold) if isinstance(threshold, float) else threshold, limit)
     for begin in range(0, len(log), 50):
-        records += match(gallery, log[begin : begin + 50], Rules(lambda _: threshold, limit)).publish
+        records += match(gallery, log[begin : begin + 50], rules).publish
     kept = [record for record in records if not isinstance(decode(record).event, DuplicateRetracted)]
     return [stored(record, 3 * number) for number, record in enumerate(kept)]
 
 
-def matched(events: list[EncodingEvent], threshold: float, limit: int = LIMIT) -> list[StoredRecord]:
+def matched(events: list[EncodingEvent], threshold: float | ThresholdFor, limit: int = LIMIT) -> list[StoredRecord]:
     """The same, of pairs alone."""
     records = published(events, threshold, limit)
     return [record for record in records if not isinstance(decode(record).event, IndividualChecked)]
@@ -153,8 +158,39 @@ def after(records: list[StoredRecord], *audits: tuple[VectorRows, Corrections]) 
 
 
 def true(events: list[EncodingEvent], threshold: float = THRESHOLD) -> Pairs:
-    pairs = oracle.pairs(oracle.living(events).values(), lambda _: threshold)
+    pairs = oracle.pairs(oracle.living(events).values(), threshold)
     return {(pair.a, pair.revision_a, pair.b, pair.revision_b): distance for pair, distance in pairs.items()}
+
+
+@pytest.mark.parametrize("steps", [(0.6, 0.5, 0.45, 0.3), (0.45, 0.6)])
+def test_after_the_threshold_has_moved_in_steps_the_pairs_are_those_of_the_last(
+    events: list[EncodingEvent], steps: tuple[float, ...]
+) -> None:
+    """A step inwards takes pairs away, by reason `threshold`; one outwards (people were erased) brings some."""
+
+    def threshold_for(_collection: str, _encoder: str, living: int) -> float:
+        return steps[min(living // 250, len(steps) - 1)]
+
+    census = census_of(events)
+    gallery = Gallery()
+    restore(gallery, log_of(events))
+    assert census.people == gallery.collections["c"].living == len(oracle.living(events))
+    now = threshold_for("c", "test", census.people)
+    records = matched(events, threshold_for)
+    before, result = said(records), audited(census, records, threshold=now)
+    expected = true(events, now)
+    assert_same(after(records, result), expected)
+    judged = result[1]
+    reasons = Counter(REASONS[reason] for reason in judged.reasons.tolist())
+    if now < max(steps):
+        assert reasons[RetractionReason.THRESHOLD] >= len(
+            [pair for pair, distance in before.items() if distance > now and pair in true(events, max(steps))]
+        )
+        assert reasons[RetractionReason.THRESHOLD] > 10
+    else:
+        assert len(judged.found) > 10
+    again = audited(census, records, threshold=now)
+    assert again[1].retracted.tolist() == judged.retracted.tolist(), "cut off and run again, it retracts the same"
 
 
 def assert_same(found: Pairs, expected: Pairs) -> None:

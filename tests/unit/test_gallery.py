@@ -16,6 +16,7 @@ from schemas.erased import NOBODY, Erased
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, IndividualChecked
 from schemas.shard import Shard
+from schemas.thresholds import ThresholdFor
 from streams.checkpoint.files import pack_absent, pack_rest, pack_segment, unpack_absent, unpack_rest, unpack_segment
 from streams.checkpoint.state import ScopeState, State, gallery_of, state_of
 from streams.compaction.census import Fold
@@ -27,7 +28,7 @@ from streams.gallery.id_table import falling_to
 from streams.gallery.segment import Segment
 from streams.matching.match import Consequences, Rules, match
 from tests.encodings import crowd
-from tests.unit.test_match import Logged, computed, erased, log_of
+from tests.unit.test_match import Logged, computed, erased, log_of, stepped
 
 THRESHOLD = 0.3
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -40,6 +41,7 @@ class Holder:
 
     gallery: Gallery = field(default_factory=Gallery)
     limit: int = FEW
+    threshold_for: ThresholdFor = lambda *_: THRESHOLD
     published: Consequences = field(default_factory=Consequences)
     offset: int = 0
     under_way: list[tuple[str, str, DeltaRows]] = field(default_factory=list)
@@ -48,7 +50,7 @@ class Holder:
 
     def match(self, records: list[StoredRecord], erased: Erased = NOBODY, now: datetime = NOW) -> None:
         self.log |= {record.offset: record for record in records}
-        rules = Rules(lambda _: THRESHOLD, self.limit, erased, self.encoding_at, lambda: now)
+        rules = Rules(self.threshold_for, self.limit, erased, self.encoding_at, lambda: now)
         one = match(self.gallery, records, rules)
         self.published.publish += one.publish
         self.published.renew += one.renew
@@ -154,10 +156,15 @@ def check_same(one: Holder, other: Holder, logged: list[Logged]) -> None:
     assert one.published.publish == other.published.publish
     assert one.published.renew == other.published.renew
     assert one.gallery.living == other.gallery.living
+    assert living_of(one) == living_of(other)
     for event in logged:
         latest = [holder.gallery.collections[event.collection].find(event.individual_id) for holder in (one, other)]
         facts = [found and (found.revision, found.offset, found.erased, found.place is not None) for found in latest]
         assert facts[0] == facts[1]
+
+
+def living_of(holder: Holder) -> dict[str, int]:
+    return {name: collection.living for name, collection in holder.gallery.collections.items() if collection.living}
 
 
 def go_on(holders: list[Holder], log: list[StoredRecord], begin: int, data: st.DataObject) -> int:
@@ -181,7 +188,7 @@ def test_what_is_published_does_not_depend_on_how_the_gallery_keeps_it(
 ) -> None:
     """Sealed in random moments, adopted records later, put away, tidied, packed: always as if nothing ever were."""
     log = log_of(logged)
-    holder, plain = Holder(), Holder()
+    holder, plain = Holder(threshold_for=stepped), Holder(threshold_for=stepped)
     at = 0
     for _ in range(data.draw(st.integers(0, 30))):
         at = go_on([holder, plain], log, at, data)
@@ -323,8 +330,8 @@ def test_shards_together_publish_what_one_alone_publishes(
     log = log_of(logged)
     if log and data.draw(st.integers(0, 1)) == 1:
         log[0] = replace(log[0], value=b"garbage")
-    alone = Holder(limit=100)
-    shards = [Holder(Gallery(Shard(number, count)), 100) for number in range(1, count + 1)]
+    alone = Holder(limit=100, threshold_for=stepped)
+    shards = [Holder(Gallery(Shard(number, count)), 100, stepped) for number in range(1, count + 1)]
     at = 0
     for _ in range(data.draw(st.integers(0, 15))):
         chosen = data.draw(st.integers(0, count - 1))
@@ -340,6 +347,11 @@ def test_shards_together_publish_what_one_alone_publishes(
     ]
     assert [letter for one in letters[:-1] for letter in one] == letters[-1]
     assert sum(shard.gallery.living for shard in shards) == alone.gallery.living
+    for shard in shards:
+        assert living_of(shard) == living_of(alone), "each knows how many the whole collection has"
+        shard.put_away()
+        shard.pack()
+        assert living_of(shard) == living_of(alone)
 
 
 def findings(events: list[object]) -> list[str]:

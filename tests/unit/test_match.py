@@ -13,6 +13,7 @@ from schemas.events.base import Event
 from schemas.events.encodings import EncodingComputed, EncodingErased
 from schemas.events.pairs import DuplicateFound, IndividualChecked, PairEvent
 from schemas.shard import Shard
+from schemas.thresholds import ThresholdFor
 from streams.checkpoint.state import gallery_of, state_of
 from streams.gallery.gallery import Gallery
 from streams.matching.match import Consequences, Rules, match, restore
@@ -42,6 +43,11 @@ def erased(who: str, revision: int, collection: str = "c") -> EncodingErased:
     return EncodingErased(collection=collection, individual_id=who, revision=revision)
 
 
+def stepped(_collection: str, _encoder: str, living: int) -> float:
+    """A threshold that moves in steps, as a review budget's does: soon there are enough people for the last of them."""
+    return 0.5 if living <= 3 else 0.3 if living <= 6 else 0.1
+
+
 def log_of(events: list[Logged]) -> list[StoredRecord]:
     return [
         stored(encode(Message(event, id=f"id-{event.key}-{event.revision}", time=TIME, source="t")), offset)
@@ -49,11 +55,16 @@ def log_of(events: list[Logged]) -> list[StoredRecord]:
     ]
 
 
-def run(records: list[StoredRecord], batch: int = 1000, gallery: Gallery | None = None) -> Consequences:
+def run(
+    records: list[StoredRecord],
+    batch: int = 1000,
+    gallery: Gallery | None = None,
+    threshold_for: ThresholdFor = lambda *_: 0.3,
+) -> Consequences:
     gallery = gallery or Gallery()
     total = Consequences()
     for begin in range(0, len(records), batch):
-        one = match(gallery, records[begin : begin + batch], Rules(lambda _: 0.3, LIMIT))
+        one = match(gallery, records[begin : begin + batch], Rules(threshold_for, LIMIT))
         total.publish += one.publish
         total.renew += one.renew
     return total
@@ -66,6 +77,10 @@ def found(consequences: Consequences) -> set[tuple[str, str, str]]:
         for event in events
         if isinstance(event, DuplicateFound)
     }
+
+
+def event_of(record: Record) -> Event:
+    return decode(record).event
 
 
 def checked(consequences: Consequences) -> dict[tuple[str, int], int]:
@@ -206,12 +221,12 @@ def test_what_is_published_again_because_of_a_replay_names_it() -> None:
     context = (("traceparent", b"t"), (REPLAY_ID, b"r1"))
     latest, stale = log_of([computed("a", 2, 0), computed("a", 1, 7)])
     stale = replace(stale, headers=(*stale.headers, *context))
-    consequences = match(Gallery(), [latest, stale], Rules(lambda _: 0.3, LIMIT))
+    consequences = match(Gallery(), [latest, stale], Rules(lambda *_: 0.3, LIMIT))
     assert consequences.renew == [0]
     assert of_replay(latest.headers, consequences.replays[0]) == (*latest.headers, (REPLAY_ID, b"r1"))
     assert of_replay(((REPLAY_ID, b"r0"),), consequences.replays[0]) == ((REPLAY_ID, b"r0"),)
     assert (
-        match(Gallery(), log_of([computed("a", 2, 0), computed("a", 1, 7)]), Rules(lambda _: 0.3, LIMIT)).replays == {}
+        match(Gallery(), log_of([computed("a", 2, 0), computed("a", 1, 7)]), Rules(lambda *_: 0.3, LIMIT)).replays == {}
     )
 
 
@@ -316,6 +331,46 @@ def test_a_finding_that_follows_a_retraction_is_the_later_statement(
     assert_as_the_oracle(logged, before.publish + after.publish)
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 7)), max_size=30), st.integers(1, 9))
+def test_by_which_threshold_somebody_is_compared_does_not_depend_on_how_batches_are_cut(
+    arrivals: list[tuple[str, int]], batch: int
+) -> None:
+    """Newcomers are compared by the step in force when they came; each statement names it."""
+    logged: list[Logged] = [
+        erased(f"{who}{number // 2}", 2) if point == 7 else computed(f"{who}{number}", 1, point)
+        for number, (who, point) in enumerate(arrivals)
+    ]
+    log = log_of(logged)
+    at_once, cut = (run(log, size, threshold_for=stepped) for size in (1, batch))
+    gone = {event.individual_id for event in logged if isinstance(event, EncodingErased)}
+    stated = [
+        {
+            (event.key, event.threshold)
+            for event in map(event_of, (record for record in one.publish if record.topic == "duplicates"))
+            if isinstance(event, DuplicateFound) and gone.isdisjoint((event.a.individual_id, event.b.individual_id))
+        }
+        for one in (at_once, cut)
+    ]
+    assert stated[0] == stated[1]
+
+
+def test_a_step_is_taken_by_the_newcomer_who_makes_it_and_back_by_the_erasure_that_does() -> None:
+    crowd: list[Logged] = [computed(f"p{number}", 1, 7) for number in range(4)]
+    log = log_of([*crowd, erased("p0", 2), erased("p1", 2), computed("p9", 1, 7)])
+    events = map(event_of, run(log, 1, threshold_for=stepped).publish)
+    assert [e.threshold for e in events if isinstance(e, DuplicateFound)] == [0.5] * (1 + 2) + [0.3] * 3 + [0.5] * 2
+
+
+def test_by_an_encoder_without_a_threshold_nobody_is_compared_and_the_letter_names_what_to_type() -> None:
+    log = log_of([computed("a", 1, 0), computed("b", 1, 0), computed("b", 2, 0)])
+    consequences = run(log, threshold_for=lambda _, encoder, __: None if encoder == "e" else 0.3)
+    assert (found(consequences), checked(consequences)) == (set(), {})
+    assert [record.topic for record in consequences.publish] == ["dead-letters"] * 2, "of a revision that is past none"
+    for record in consequences.publish:
+        assert any("FACEMATCH_THRESHOLDS='{\"e\": …}'" in (value or b"").decode() for _, value in record.headers)
+
+
 def test_the_same_embedding_once_more_is_no_later_statement() -> None:
     log = log_of([computed("a", 1, 0), computed("b", 1, 0), computed("b", 1, 0)])
     first, again = run(log[:2]), run(log, batch=1)
@@ -324,7 +379,7 @@ def test_the_same_embedding_once_more_is_no_later_statement() -> None:
 
 def assert_as_the_oracle(logged: list[Logged], published: list[Record]) -> None:
     """Whether the last record of each pair counts, or that of the highest version: see `events.pairs.Version`."""
-    expected = set(oracle.pairs(oracle.living(logged).values(), lambda _: 0.3))
+    expected = set(oracle.pairs(oracle.living(logged).values(), 0.3))
     last: dict[str, Message[Event]] = {}
     highest: dict[str, Message[Event]] = {}
     for message in (decode(record) for record in published if record.topic == "duplicates"):

@@ -16,7 +16,7 @@ def test_pairs_are_those_of_a_double_loop() -> None:
         for a, b in itertools.combinations(alive, 2)
         if a.collection == b.collection and np.linalg.norm(a.embedding - b.embedding) <= 0.45
     }
-    found = oracle.pairs(alive, lambda _: 0.45)
+    found = oracle.pairs(alive, 0.45)
     assert oracle.ids(found) == expected
     assert len(expected) > 50
     assert {collection for collection, _, _ in expected} == {"c", "d"}

@@ -20,7 +20,7 @@ from streams.matcher import sealer as module
 from streams.matcher.background import BackgroundThreads
 from streams.matcher.sealer import Sealer
 from tests.conftest import Clock
-from tests.encodings import computed
+from tests.encodings import computed, thresholds_of_tests
 
 Make = Callable[[], NDArray[np.float32]]
 LIMIT = 100
@@ -70,8 +70,9 @@ class World:
         self.gallery = Gallery()
         self.store = Store()
         self.position = 0
+        settings = Settings(_env_file=None, delta_limit=LIMIT, thresholds=thresholds_of_tests())
         self.sealer = Sealer(
-            Settings(_env_file=None, delta_limit=LIMIT),
+            settings,
             self.gallery,
             self.store,
             saved=0,

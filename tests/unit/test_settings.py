@@ -193,9 +193,9 @@ def test_a_wrong_setting_is_named(name: str, value: str, told: str) -> None:
 def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_is_named() -> None:
     refused = facematch("settings", FACEMATCH_TRESHOLD="0.3")
     assert refused.exit_code == 2
-    assert "FACEMATCH_TRESHOLD is no setting: did you mean FACEMATCH_THRESHOLD?" in said(refused)
+    assert "FACEMATCH_TRESHOLD is no setting: did you mean FACEMATCH_THRESHOLDS?" in said(refused)
     assert "`facematch settings` lists them all" in said(facematch("status", FACEMATCH_X="1"))
-    assert facematch("settings", facematch_threshold="0.3").exit_code == 0, "names are settings in either case"
+    assert facematch("settings", facematch_gpu_batch="3").exit_code == 0, "names are settings in either case"
 
 
 def test_a_file_that_is_no_setting_is_refused_and_the_nearest_is_named(folder: Path) -> None:

@@ -25,7 +25,7 @@ from tests.unit.test_match import Logged, computed, erased, log_of
 
 
 def rules(threshold: float, limit: int = 100) -> Rules:
-    return Rules(lambda _: threshold, limit)
+    return Rules(lambda *_: threshold, limit)
 
 
 def outcome(run: SupposedRun, records: list[StoredRecord], begin: int = 0, most: int = 64) -> SupposedOutcome:
@@ -42,7 +42,7 @@ def names(run: SupposedOutcome) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("threshold", [0.45, 0.3])
 def test_the_pairs_are_those_of_comparing_all_with_all_at_that_threshold(threshold: float) -> None:
     events = crowd(600, seed=5, collections=("c", "d"))
-    truth = oracle.pairs(oracle.living(events).values(), lambda _: threshold)
+    truth = oracle.pairs(oracle.living(events).values(), threshold)
     assert len(truth) > 20
     assert set(outcome(SupposedRun(rules(threshold)), log_of(events)).pairs) == oracle.ids(truth)
 
@@ -50,7 +50,7 @@ def test_the_pairs_are_those_of_comparing_all_with_all_at_that_threshold(thresho
 def test_what_stands_before_the_part_counts_and_is_not_compared_itself() -> None:
     events = crowd(600, seed=6)
     late = {event.individual_id for event in events[400:]}
-    truth = oracle.ids(oracle.pairs(oracle.living(events).values(), lambda _: 0.45))
+    truth = oracle.ids(oracle.pairs(oracle.living(events).values(), 0.45))
     found = outcome(SupposedRun(rules(0.45)), log_of(events), begin=400)
     assert {pair for pair in found.pairs if {pair.a, pair.b} & late} == {
         pair for pair in truth if {pair[1], pair[2]} & late
