@@ -99,16 +99,16 @@ class Thresholds:
             return self._plain.get(encoder)
         return self._by_budget(encoder, fmr_for(budget or self._budget, living))
 
-    def budget_of(self, collection: str) -> float:
-        """How many strangers a newcomer to the collection may meet."""
-        _, budget = self._own.get(collection, ({}, None))
-        return budget or self._budget
-
     def strangers(self, collection: str, encoder: str, living: int) -> float | None:
         """How many strangers a newcomer meets on average at the threshold; None where nobody has measured that."""
         threshold = self.of(collection, encoder, living)
         fmr = None if threshold is None else fmr_at(self._points.get(encoder, ()), threshold)
         return None if fmr is None else fmr * living
+
+    def expected(self, collection: str, encoder: str, living: int) -> float:
+        """How many candidates a newcomer should have at most, on average: the budget, or more where it is not kept."""
+        _, budget = self._own.get(collection, ({}, None))
+        return max(budget or self._budget, self.strangers(collection, encoder, living) or 0)
 
     def check(self, encoder: str) -> None:
         """Raise NoThresholdError where an encoder, of that name or id, has no threshold."""

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumers.views.individuals import count_conflicting
+from consumers.views.pairs import count_different
 from runtime.servers.postgres import is_away
 from runtime.telemetry.health import server_is_away
 from runtime.telemetry.largest import Combine, largest_and_others
@@ -21,6 +22,7 @@ from runtime.telemetry.metrics import (
     CERTIFICATE_RECALL,
     CERTIFICATE_TIME,
     CONFLICTING,
+    DIFFERENT_PAIRS,
     CallbackGauge,
     Series,
 )
@@ -33,7 +35,7 @@ _REFRESH_S = 60.0
 
 
 class TableGauges:
-    """The latest certificate of each collection, encoder and shard, and how many registrations conflict.
+    """The latest certificate of each collection, encoder and shard; conflicting registrations, pairs decided different.
 
     Postgres is asked once a minute at most.
     """
@@ -41,11 +43,13 @@ class TableGauges:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._refresh_at = 0.0
+        self._different: dict[str, int] = {}
         self._found: dict[tuple[str, ...], tuple[CompactionCertified, float]] = {}
 
         def show(gauge: CallbackGauge, value: Callable[[CompactionCertified], float], of_others: Combine) -> None:
             gauge.source = lambda: self._of({key: value(one) for key, (one, _) in self._found.items()}, of_others)
 
+        DIFFERENT_PAIRS.source = self._different_pairs
         CERTIFICATE_TIME.source = lambda: self._of({key: at for key, (_, at) in self._found.items()}, max)
         show(CERTIFICATE_PEOPLE, lambda one: one.people, sum)
         show(CERTIFICATE_IN_SERVICE, lambda one: one.in_service, min)
@@ -69,6 +73,7 @@ class TableGauges:
             with self._engine.connect() as connection:
                 rows = connection.execute(latest).all()
                 conflicting = sum(count_conflicting(connection).values())
+                different = count_different(connection)
         except DBAPIError as error:
             if not is_away(error):
                 raise
@@ -77,14 +82,19 @@ class TableGauges:
             )
             server_is_away("postgres")
             return
-        CONFLICTING.set(conflicting)
         found = [(CompactionCertified.model_validate(one), float(when)) for one, when in rows]
+        CONFLICTING.set(conflicting)
+        self._different = {one.collection: 0 for one, _ in found} | different
         self._found = {
             (one.collection, one.encoder or "none", f"{one.shard}/{one.shards}"): (one, when) for one, when in found
         }
 
     def _of(self, values: Series, of_others: Combine) -> Series:
         return largest_and_others(values, {key: one.people for key, (one, _) in self._found.items()}, of_others)
+
+    def _different_pairs(self) -> Series:
+        counts: dict[tuple[str, ...], float] = {(collection,): count for collection, count in self._different.items()}
+        return largest_and_others(counts, counts, sum)
 
     def _recalls(self) -> Series:
         return {key: one.recall.recall for key, (one, _) in self._found.items() if one.recall is not None}

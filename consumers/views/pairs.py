@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, cast, exists, func, select, text, true, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Connection
 
 from schemas.tables import decisions, duplicates, individuals
@@ -112,6 +113,19 @@ def follow_pairs(connection: Connection, collection: str | None) -> Iterator[Cur
         connection.rollback()
         yield None
         time.sleep(0.2)
+
+
+def count_different(connection: Connection) -> dict[str, int]:
+    """How many pairs of people reviewers decided to be different, by collection: of each pair the last decision."""
+    people = decisions.c.collection, decisions.c.individual_a, decisions.c.individual_b
+    last = (
+        select(decisions.c.collection, decisions.c.verdict)
+        .ext(distinct_on(*people))
+        .order_by(*people, decisions.c.decided_at.desc(), decisions.c.event_id.desc())
+        .subquery()
+    )
+    query = select(last.c.collection, func.count()).where(last.c.verdict == "different").group_by(last.c.collection)
+    return {row.collection: row[1] for row in connection.execute(query)}
 
 
 def count_pairs(connection: Connection) -> dict[str, tuple[int, int]]:

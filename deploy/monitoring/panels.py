@@ -121,6 +121,29 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((_HELD.format("recall_ratio"), _EACH), ("max(facematch_recall_floor_ratio)", "floor")),
         ),
         Panel(
+            "Candidates of a newcomer",
+            "short",
+            (
+                (f"facematch_candidates_per_newcomer{{{_OF_CHOSEN}}}", _EACH),
+                (f"facematch_candidates_expected_per_newcomer{{{_OF_CHOSEN}}}", "expected: " + _EACH),
+                (f"facematch_candidates_newcomers{{{_OF_CHOSEN}}}", "newcomers counted: " + _EACH),
+            ),
+            help="On average over the last newcomers. Three times what was expected: a people is served badly.",
+        ),
+        Panel("Threshold", "short", ((_HELD.format("threshold_distance"), _EACH),)),
+        Panel(
+            "Pairs of strangers",
+            "short",
+            (
+                (f"max by (collection) (facematch_different_pairs{{{_OF_CHOSEN}}})", "decided {{collection}}"),
+                (
+                    f"max by (collection, encoder) (facematch_strangers_expected_pairs{{{_OF_CHOSEN}}})",
+                    "expected {{collection}} {{encoder}}",
+                ),
+            ),
+            help="decided: reviewers called them different. expected: by the encoder's operating points.",
+        ),
+        Panel(
             "Events a second",
             "short",
             ((f"sum by (event) ({_rate('facematch_matcher_events_total')})", "{{event}}"),),

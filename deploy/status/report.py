@@ -8,10 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from consumers.views.individuals import count_conflicting, count_states
-from consumers.views.pairs import count_pairs
+from consumers.views.pairs import count_different, count_pairs
 from deploy.letters.report import print_open_letters
 from deploy.local.targets import ask_targets
 from deploy.setup.topics import WrongTopicsError, check_topics
+from deploy.status.candidates import too_many_strangers
 from deploy.status.outbox import print_outbox
 from deploy.status.workers import GalleryStatus, galleries, lags
 from runtime.servers.postgres import reading_engine
@@ -34,6 +35,7 @@ def print_status(console: Console, settings: Settings, everything: bool = False)
         counts = count_states(connection)
         pairs = count_pairs(connection)
         conflicting = count_conflicting(connection)
+        different = count_different(connection)
     _print_individuals(console, counts, pairs, largest)
     for collection, count in islice(conflicting.items(), largest):
         console.print(
@@ -41,7 +43,10 @@ def print_status(console: Console, settings: Settings, everything: bool = False)
             "see `facematch conflicts`[/]"
         )
     _print_topics(console, settings)
-    _print_galleries(console, galleries(settings), largest)
+    held = galleries(settings)
+    _print_galleries(console, held, largest)
+    for line in too_many_strangers(held, different):
+        console.print(f"[bold red]too many strangers:[/] {escape(line)}", soft_wrap=True)
     groups = Table("consumer group", "behind by", "oldest unprocessed", title="workers", title_justify="left")
     found = lags(settings)
     for lag in found:
@@ -114,6 +119,7 @@ def _print_galleries(console: Console, found: list[GalleryStatus], largest: int 
         vitals = gallery.vitals
         age = (datetime.now(UTC) - gallery.at).total_seconds()
         name = f"{vitals.collection}\n[dim]{vitals.encoder}[/]"
+        name += f"\n[dim]threshold {vitals.threshold or 'none'}[/]"
         if gallery.shard != str(Shard()):
             name += f"\n[dim]shard {gallery.shard}[/]"
         if age > _SILENT_S:

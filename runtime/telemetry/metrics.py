@@ -219,6 +219,27 @@ GALLERY_BEGUN = CallbackGauge(
     "When Kafka had the first embedding of a gallery that was never compacted, restarts or not; 0 where it was.",
     _GALLERY,
 )
+GALLERY_THRESHOLD = CallbackGauge(
+    "facematch_gallery_threshold_distance", "The threshold in force: embeddings at most this far apart.", _GALLERY
+)
+CANDIDATES = CallbackGauge(
+    "facematch_candidates_per_newcomer",
+    "How many candidates the last 500 to 1,000 newcomers had on average; of a shard, in its share.",
+    _GALLERY,
+)
+CANDIDATES_EXPECTED = CallbackGauge(
+    "facematch_candidates_expected_per_newcomer",
+    "How many they should have had at most: the review budget, or what the encoder's operating points say.",
+    _GALLERY,
+)
+CANDIDATES_NEWCOMERS = CallbackGauge(
+    "facematch_candidates_newcomers", "Of how many newcomers the candidates are counted.", _GALLERY
+)
+STRANGERS_EXPECTED = CallbackGauge(
+    "facematch_strangers_expected_pairs",
+    "Pairs of strangers that are expected within the threshold in the whole collection, by the operating points.",
+    _GALLERY,
+)
 RECALL_FLOOR = CallbackGauge("facematch_recall_floor_ratio", "FACEMATCH_RECALL_FLOOR of this matcher.")
 DELTA_LIMIT = CallbackGauge("facematch_delta_limit_embeddings", "FACEMATCH_DELTA_LIMIT of this matcher.")
 
@@ -228,6 +249,9 @@ SINK_EVENTS = Counter("facematch_sink_events_total", "Events that the sink has w
 CONFLICTING = CallbackGauge(
     "facematch_conflicting_individuals",
     "Individuals who were registered with different contents at their latest revision: a mistake of the producer.",
+)
+DIFFERENT_PAIRS = CallbackGauge(
+    "facematch_different_pairs", "Pairs that reviewers decided to be two people.", ("collection",)
 )
 CERTIFICATE_TIME = CallbackGauge(
     "facematch_certificate_timestamp_seconds", "When the last compaction was certified.", _GALLERY

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from runtime.telemetry.largest import Combine, largest_and_others, least_but_zero
 from runtime.telemetry.metrics import (
+    CANDIDATES,
+    CANDIDATES_EXPECTED,
+    CANDIDATES_NEWCOMERS,
     DEAD_LETTERS,
     DELTA_LIMIT,
     GALLERY_BEGUN,
@@ -13,9 +16,11 @@ from runtime.telemetry.metrics import (
     GALLERY_PEOPLE,
     GALLERY_RECALL,
     GALLERY_SEGMENTS,
+    GALLERY_THRESHOLD,
     MATCHER_EVENTS,
     RECALL_FLOOR,
     SINCE_REGISTRATION_S,
+    STRANGERS_EXPECTED,
     CallbackGauge,
     Series,
 )
@@ -62,8 +67,17 @@ def show_galleries(settings: Settings, vitals: Callable[[], Iterable[PartitionVi
     show(GALLERY_DELTA, lambda scope: scope.delta, max)
     show(GALLERY_SEGMENTS, lambda scope: len(scope.segments), sum)
     show(GALLERY_RECALL, lambda scope: min((one.quality.recall for one in scope.segments), default=None), min)
+    show(GALLERY_THRESHOLD, lambda scope: scope.threshold, max)
+    show(CANDIDATES, lambda scope: _each(scope.candidates, scope.newcomers), max)
+    show(CANDIDATES_EXPECTED, lambda scope: _each(scope.expected, scope.newcomers), max)
+    show(CANDIDATES_NEWCOMERS, lambda scope: scope.newcomers, max)
+    show(STRANGERS_EXPECTED, lambda scope: scope.strangers, sum)
     show(GALLERY_BEGUN, _begun_and_not_compacted, least_but_zero)
     show(GALLERY_COMPACTED, lambda scope: scope.compacted_at.timestamp() if scope.compacted_at else 0, least_but_zero)
+
+
+def _each(count: float, newcomers: float) -> float | None:
+    return count / newcomers if newcomers else None
 
 
 def _begun_and_not_compacted(scope: ScopeVitals) -> float:

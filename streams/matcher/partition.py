@@ -14,6 +14,7 @@ from schemas.events.encodings import EncodingComputed
 from schemas.topics import ENCODINGS, matcher_of
 from streams.checkpoint.state import gallery_of
 from streams.gallery.gallery import Gallery
+from streams.matcher.candidates import CandidateWatch
 from streams.matcher.context import MatcherContext
 from streams.matcher.metering import count_matched
 from streams.matcher.reporting import report, trace
@@ -54,6 +55,7 @@ class PartitionMatcher:
         self._checkpoints = context.checkpoints_of(partition)
         self._shown_at = -_VITALS_EVERY_S
         self._is_spent = False
+        self._watch = CandidateWatch(context.thresholds)
         self._rules = Rules(
             context.thresholds.of,
             context.settings.findings_limit,
@@ -133,7 +135,8 @@ class PartitionMatcher:
         self._sealer.tend(self.position, lambda: self._context.ownership.owns(self.partition))
         now = self._context.clock()
         if now - self._shown_at >= _VITALS_EVERY_S:
-            self.vitals = vitals_of(self.gallery, self.partition, self.position, self._context.now())
+            now_at, thresholds = self._context.now(), self._context.thresholds
+            self.vitals = vitals_of(self.gallery, self._watch, thresholds, self.partition, self.position, now_at)
             self._context.show(self.vitals)
             self._shown_at = now
 
@@ -191,6 +194,7 @@ class PartitionMatcher:
         if self._context.tracer is not None:
             trace(self._context.tracer, consequences.read, begun, time.time_ns())
         report(self.partition, consequences, renewed)
+        self._watch.count(consequences.messages, self.gallery)
         count_matched(consequences.messages, len(consequences.letters))
 
     def _log_end(self) -> int:

@@ -1,6 +1,7 @@
 """The vitals of each partition for `facematch status`: a value in Redis, written every 2 s."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -9,8 +10,10 @@ from redis import Redis
 from runtime.servers.redis import key
 from schemas.settings import Settings
 from schemas.shard import Shard
+from schemas.thresholds import Thresholds
 from streams.gallery.gallery import Gallery
 from streams.gallery.segment import IndexQuality
+from streams.matcher.candidates import CandidateWatch
 
 
 class _VitalsModel(BaseModel):
@@ -26,7 +29,12 @@ class SegmentVitals(_VitalsModel):
 
 
 class ScopeVitals(_VitalsModel):
-    """One encoder in one collection. `people`: living rows; `delta`: rows that are searched exactly."""
+    """One encoder in one collection. `people`: living rows; `delta`: rows that are searched exactly.
+
+    `threshold`: the one in force, None where there is none. `newcomers`, `candidates`, `expected`: see CandidateCounts.
+    `strangers`: how many pairs of strangers are within the threshold in the whole collection, by the encoder's
+    operating points; None where nobody has measured that.
+    """
 
     collection: str
     encoder: str
@@ -35,6 +43,11 @@ class ScopeVitals(_VitalsModel):
     segments: tuple[SegmentVitals, ...]
     compacted_at: datetime | None
     begun_at: datetime | None = None
+    threshold: float | None = None
+    newcomers: float = 0
+    candidates: float = 0
+    expected: float = 0
+    strangers: float | None = None
 
 
 class PartitionVitals(_VitalsModel):
@@ -47,10 +60,23 @@ class PartitionVitals(_VitalsModel):
     scopes: tuple[ScopeVitals, ...]
 
 
-def vitals_of(gallery: Gallery, partition: int, matched: int, now: datetime) -> PartitionVitals:
+def vitals_of(
+    gallery: Gallery, watch: CandidateWatch, thresholds: Thresholds, partition: int, matched: int, now: datetime
+) -> PartitionVitals:
     """The vitals of a partition whose gallery has all records below offset `matched`."""
+
+    def of_candidates(collection: str, encoder: str) -> dict[str, float | None]:
+        living = gallery.collections[collection].living
+        strangers = thresholds.strangers(collection, encoder, living)
+        return {
+            "threshold": thresholds.of(collection, encoder, living),
+            "strangers": None if strangers is None else strangers * living / 2,
+            **asdict(watch.of(collection, encoder)),
+        }
+
     scopes = tuple(
         ScopeVitals(
+            **of_candidates(collection, encoder),
             collection=collection,
             encoder=encoder,
             people=scope.living,

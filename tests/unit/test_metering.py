@@ -21,8 +21,11 @@ from schemas.events.encodings import Quality, RejectionReason
 from schemas.events.pairs import IndividualChecked
 from schemas.events.registrations import IndividualCreated, IndividualDeleted, Photo
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
+from streams.gallery.gallery import Gallery
+from streams.matcher.candidates import CandidateWatch
 from streams.matcher.metering import count_matched, show_galleries
-from streams.matcher.vitals import PartitionVitals, ScopeVitals
+from streams.matcher.vitals import PartitionVitals, ScopeVitals, vitals_of
 from tests.encodings import computed
 from tests.records import stored
 
@@ -126,6 +129,33 @@ def test_galleries_are_those_that_the_matcher_holds_now() -> None:
     assert REGISTRY.get_sample_value("facematch_gallery_people", labels | {"encoder": "of before"}) is None
     held.clear()
     assert REGISTRY.get_sample_value("facematch_gallery_people", labels) is None
+
+
+def test_candidates_of_newcomers_stand_beside_what_was_expected() -> None:
+    thresholds = Thresholds(Settings(_env_file=None, candidates_per_newcomer=0.5, thresholds={"test": 0.9}))
+    gallery, watch = Gallery(), CandidateWatch(thresholds)
+    for number in range(1500):
+        gallery.apply(computed(f"p{number}", np.ones(128, np.float32)), number)
+    checks = [
+        message(IndividualChecked(collection="c", individual_id="a", revision=1, encoder="test", duplicates=found))
+        for found in [0] * 750 + [4] * 750
+    ]
+    watch.count(checks, gallery)
+    counts = watch.of("c", "test")
+    assert 500 <= counts.newcomers < 1000
+    assert counts.expected / counts.newcomers == 0.5
+    assert counts.candidates / counts.newcomers > 2, "the last weigh most"
+    held = [vitals_of(gallery, watch, thresholds, 0, 1500, datetime.now(UTC))]
+    show_galleries(Settings(_env_file=None), lambda: held)
+
+    def value(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"facematch_{name}", {"collection": "c", "encoder": "test", "shard": "1/1"})
+
+    assert (value("gallery_threshold_distance"), value("candidates_newcomers")) == (0.9, counts.newcomers)
+    assert value("candidates_per_newcomer") == counts.candidates / counts.newcomers
+    assert value("candidates_expected_per_newcomer") == 0.5
+    assert value("strangers_expected_pairs") is None, "nobody has measured it"
+    held.clear()
 
 
 def test_thousands_of_collections_are_the_largest_and_one_for_the_others() -> None:

@@ -1,10 +1,13 @@
 """Of thousands of collections `facematch status` shows the largest, and the sums of the others."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 
 from deploy.status import report
+from deploy.status.candidates import too_many_strangers
 from deploy.status.workers import GalleryStatus
 from streams.matcher.vitals import ScopeVitals
 
@@ -33,6 +36,28 @@ def test_the_largest_are_shown_and_the_others_together() -> None:
     (others,) = (line for line in lines if "980 others: --all" in line)
     assert [cell.strip() for cell in others.split("│")[2:-1]] == ["0", "0", str(sum(range(981))), "0", "980", "7", "0"]
     assert lines[-1] == "and 980 smaller galleries: facematch status --all"
+
+
+def of_newcomers(had: float, shard: str = "1/1", **more: Any) -> GalleryStatus:
+    known = {"newcomers": 100, "candidates": 100 * had, "expected": 100 * 0.5, "strangers": 20, **more}
+    return replace(gallery(9), vitals=gallery(9).vitals.model_copy(update=known), shard=shard)
+
+
+def test_three_times_the_candidates_that_were_expected_are_a_line() -> None:
+    assert list(too_many_strangers([of_newcomers(1.5)], {})) == []
+    (line,) = too_many_strangers([of_newcomers(1.6)], {})
+    assert line.startswith("g0009: a newcomer has 1.6 candidates by e, and should have 0.5 at most")
+    assert list(too_many_strangers([of_newcomers(9, newcomers=19)], {})) == [], "of too few newcomers"
+    (line,) = too_many_strangers([of_newcomers(2, f"{n}/2") for n in (1, 2)], {})
+    assert "4.0 candidates by e, and should have 1.0" in line, "shards add up"
+
+
+def test_three_times_the_strangers_that_were_expected_are_a_line() -> None:
+    shards = [of_newcomers(0, f"{n}/2") for n in (1, 2)]
+    assert list(too_many_strangers(shards, {"g0009": 60})) == []
+    (line,) = too_many_strangers(shards, {"g0009": 61, "unknown": 1000})
+    assert line.startswith("g0009: reviewers called 61 pairs different, and 20 pairs of strangers were expected")
+    assert list(too_many_strangers([of_newcomers(0, strangers=1)], {"g0009": 9})) == [], "of too few pairs"
 
 
 def test_all_are_shown_where_that_is_asked_for() -> None:
