@@ -27,6 +27,7 @@ from streams.checkpoint.retired import remove_retired
 from streams.compaction.bootstrap import open_compactor
 from streams.compaction.compactor import (
     BYTES_OF_A_FINDING,
+    BYTES_OF_A_NUMBER,
     BYTES_OF_A_PAIR,
     BYTES_OF_A_RECORD,
     CompactionPlan,
@@ -119,7 +120,8 @@ def _expected_memory(partition: int, records: int, findings: int) -> str:
     memory = records * BYTES_OF_A_RECORD + findings * BYTES_OF_A_FINDING
     return (
         f"partition {partition}: {records} encodings and {findings} findings or fewer; memory: "
-        f"{max(1, memory / 1e6):.0f} MB or less, {BYTES_OF_A_PAIR} bytes a pair, and the program's own"
+        f"{max(1, memory / 1e6):.0f} MB or less, {BYTES_OF_A_NUMBER} bytes for each number of an embedding beyond 128, "
+        f"{BYTES_OF_A_PAIR} bytes a pair, and the program's own"
     )
 
 

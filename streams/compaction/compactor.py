@@ -33,7 +33,8 @@ from streams.gallery.segment import IndexQuality, Segment
 log = structlog.stdlib.get_logger(__name__)
 
 # Upper bounds of the memory that a compaction takes: it is printed before one begins.
-BYTES_OF_A_RECORD = 4_000
+BYTES_OF_A_RECORD = 4_000  # with an embedding of 128 numbers
+BYTES_OF_A_NUMBER = 25  # of an embedding, beyond these
 BYTES_OF_A_FINDING = 400
 BYTES_OF_A_PAIR = 100  # a pair that holds, and 300 more while it is published
 
