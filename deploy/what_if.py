@@ -33,7 +33,7 @@ _SHOWN = 20
 class Supposed:
     """Supposed settings; None: unchanged. `encoder`: as if only its embeddings had come.
 
-    With `candidates_per_newcomer` no plain threshold counts.
+    With `candidates_per_newcomer` no plain threshold counts of encoders that have operating points.
     """
 
     threshold: float | None = None
@@ -45,26 +45,10 @@ class Supposed:
         """The rules of matching with these settings."""
         threshold = self.threshold
         return Rules(
-            self.thresholds(settings).of if threshold is None else lambda *_: threshold,
+            Thresholds(settings, self.candidates_per_newcomer).of if threshold is None else lambda *_: threshold,
             self.findings_limit or settings.findings_limit,
             erased,
         )
-
-    def thresholds(self, settings: Settings) -> Thresholds:
-        """What thresholds follow from."""
-        return Thresholds(supposing(settings, self.candidates_per_newcomer))
-
-
-def supposing(settings: Settings, candidates_per_newcomer: float | None) -> Settings:
-    """The settings with that review budget for every collection, and without plain thresholds; None: as they are."""
-    if candidates_per_newcomer is None:
-        return settings
-    own = {
-        name: one.model_copy(update={"thresholds": {}, "candidates_per_newcomer": None})
-        for name, one in settings.collections.items()
-    }
-    update = {"thresholds": {}, "collections": own, "candidates_per_newcomer": candidates_per_newcomer}
-    return settings.model_copy(update=update)
 
 
 class NoSuchPartError(UserFault):

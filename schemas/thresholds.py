@@ -74,12 +74,15 @@ class Thresholds:
     What is set for a collection goes before what is set for all, and a plain threshold before a review budget.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Reads the manifests of all encoders. Raises EncoderManifestError, and NoSuchEncoderError for a name."""
+    def __init__(self, settings: Settings, supposed_budget: float | None = None) -> None:
+        """Reads the manifests of all encoders. Raises EncoderManifestError, and NoSuchEncoderError for a name.
+
+        A supposed budget goes before all that is set, where a threshold follows from it.
+        """
         known = known_encoders(settings.encoders_folder)
         self._ids = {name: manifest.id for name, manifest in known.items()}
         self._points = {one.id: points for one in known.values() if (points := measured_points(one.points()))}
-        self._budget = settings.candidates_per_newcomer
+        self._budget, self._supposed = settings.candidates_per_newcomer, supposed_budget
         self._plain = self._by_id(settings.thresholds, "FACEMATCH_THRESHOLDS")
         self._own = {
             name: (self._by_id(own.thresholds, f"FACEMATCH_COLLECTIONS {name}"), own.candidates_per_newcomer)
@@ -91,6 +94,8 @@ class Thresholds:
     def of(self, collection: str, encoder: str, living: int) -> float | None:
         """The threshold of an encoder, by its id, in a collection of so many living people; None where it has none."""
         own, budget = self._own.get(collection, ({}, None))
+        if self._supposed is not None and encoder in self._points:
+            return self._by_budget(encoder, fmr_for(self._supposed, living))
         if encoder in own:
             return own[encoder]
         if budget is None and encoder in self._plain:

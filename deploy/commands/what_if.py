@@ -61,7 +61,7 @@ def what_if(
 
     With --whole the index is built anew of everyone living now, and compared with the pairs as they are.
     """
-    from deploy.what_if import Supposed, compare, print_report, supposing
+    from deploy.what_if import Supposed, compare, print_report
     from schemas.thresholds import Thresholds
     from streams.compaction.compactor import CompactionPlan
     from streams.matching.what_if import LogSlice
@@ -80,7 +80,7 @@ def what_if(
                 "--whole goes with --threshold, --candidates-per-newcomer, --recall-floor, --encoder and --collection "
                 "alone"
             )
-        supposed_thresholds = Thresholds(supposing(read_settings(), candidates_per_newcomer))
+        supposed_thresholds = Thresholds(read_settings(), candidates_per_newcomer)
         run_plan(Terminal(), CompactionPlan(collection, encoder, True, threshold, recall_floor, supposed_thresholds))
         return
     if recall_floor is not None:

@@ -46,6 +46,8 @@ def test_pairs_gained_and_lost_are_said_and_nothing_is_done(world: World, run: R
     assert lines(run("--threshold", "0.3", "--collection", "c", "--json")) == [("lost", "c", "a", "c")]
     gained = lines(run("--threshold", "0.9", "--collection", "c", "--json"))
     assert gained == [("gained", "c", "c", "y")]
+    budget = run("--candidates-per-newcomer", "0.1", "--json")
+    assert lines(budget) == [], "no threshold follows from it for an encoder without operating points"
     part = ("--collection", "c", "--offsets", "1:3", "--json")
     assert lines(run("--threshold", "0.7", *part)) == [("gained", "c", "b", "x")]
     assert lines(run("--findings-limit", "1", "--json")) == [("lost", "c", "a", "c")]
@@ -65,6 +67,8 @@ def test_what_makes_no_sense_is_said(world: World, run: Run, monkeypatch: pytest
     for arguments, said in (
         ((), "suppose something"),
         (("--threshold", "2"), "a threshold is above 0 and below 2"),
+        (("--candidates-per-newcomer", "0"), "a budget is above 0 and at most 1000"),
+        (("--candidates-per-newcomer", "1", "--threshold", "0.4"), "suppose a threshold or a budget"),
         (("--findings-limit", "0"), "greater than or equal to 1"),
         (("--threshold", "0.4", "--since", tomorrow), "is in the future"),
         (("--threshold", "0.4", "--offsets", "0:1"), "name it with --collection"),

@@ -140,6 +140,12 @@ def test_what_is_set_for_a_collection_goes_before_what_is_set_for_all() -> None:
     assert [general.expected(name, DLIB, 1001) for name in ("budget", "neither")] == [pytest.approx(0.1, rel=0.5), 1]
 
 
+def test_a_supposed_budget_goes_before_all_that_is_set_where_a_threshold_follows_from_it() -> None:
+    settings = Settings(_env_file=None, thresholds={"face_recognition": 0.3, "mine": 0.3})
+    supposed = Thresholds(settings, 0.1)
+    assert [supposed.of("c", encoder, 1001) for encoder in (DLIB, "mine")] == [0.4643, 0.3]
+
+
 def test_how_many_strangers_are_expected_is_known_where_it_was_measured_alone() -> None:
     assert found().strangers("c", DLIB, 5000) == pytest.approx(0.5)
     assert found().strangers("c", DLIB, 10**6) == pytest.approx(10), "beyond the last point the budget is not kept"
