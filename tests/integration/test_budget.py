@@ -9,7 +9,7 @@ from schemas.envelope import decode
 from schemas.events.encodings import EncodingComputed
 from schemas.events.pairs import DuplicateFound, RetractionReason
 from schemas.thresholds import Thresholds
-from schemas.topics import DUPLICATES, ENCODINGS, partition_of
+from schemas.topics import DEAD_LETTERS, DUPLICATES, ENCODINGS, partition_of
 from streams.gallery.gallery import Gallery
 from streams.matching.match import Rules, match
 from tests import oracle
@@ -19,24 +19,25 @@ from tests.integration.faults import publish
 from tests.integration.judge import pairs_in_postgres, pairs_on_the_topic
 from tests.integration.test_compaction import certificates, compacted, lease_key, run
 from tests.integration.world import World
-from tests.unit.test_match import log_of
+from tests.unit.test_match import computed, log_of
 
 ENCODER = shipped("face_recognition").id
 PARTITION = partition_of("c", ENCODINGS.partitions)
 KILLED = """
 import os, signal, sys
-from runtime.servers.publisher import Publisher
+from itertools import islice
 from schemas.settings import Settings
 from schemas.shard import Shard
 from streams.compaction.bootstrap import open_compactor
+from streams.compaction.correction import Correction
 
-publish_all = Publisher.publish_all
+publish = Correction._publish
 
-def some(self, records, before_each):
-    publish_all(self, list(records)[:3], before_each)
+def some(self, messages):
+    publish(self, islice(messages, 3))
     os.kill(os.getpid(), signal.SIGKILL)
 
-Publisher.publish_all = some
+Correction._publish = some
 with open_compactor(Settings(), Shard(), int(sys.argv[1]), 1, lambda *_: None) as compactor:
     list(compactor.run())
 """
@@ -86,3 +87,22 @@ def test_steps_that_a_growing_collection_takes_survive_kills_and_compaction_puts
     assert certificates(world)[-1].threshold == steps[-1]
     reasons = [event.reason for event in world.events(DUPLICATES) if hasattr(event, "reason")]
     assert set(reasons) == {RetractionReason.THRESHOLD}
+
+
+def test_whom_no_threshold_was_for_is_compared_once_there_is_one(make_world: MakeWorld) -> None:
+    world = make_world(thresholds={})
+    world.start("match", "sink")
+    publish(world, [computed("a", 1, 0), computed("b", 1, 0)])
+    world.wait(lambda: len(world.read(DEAD_LETTERS)) == 2, "each is a dead letter")
+    error = b" ".join(value or b"" for _, value in world.read(DEAD_LETTERS)[0].headers).decode()
+    assert "FACEMATCH_THRESHOLDS='{\"e\": …}'; start the matchers again, and the next compaction" in error
+    passed_over = run(world, "-m", "deploy.cli", "compact", "--collection", "c")
+    assert "encoder e has no threshold" in passed_over.stderr
+    world.wait(world.settled, "all is written")
+    assert (world.count("checked"), certificates(world), world.pairs()) == (0, [], set())
+    world.workers["match"].stop()
+    world.env["FACEMATCH_THRESHOLDS"] = '{"e": 0.3}'
+    world.start("match")
+    compacted(world, "--collection", "c")
+    world.wait(lambda: world.count("checked") == 2, "both are checked")
+    assert world.pairs() == {("a", "b")}
