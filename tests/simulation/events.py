@@ -9,15 +9,24 @@ import numpy as np
 from schemas.envelope import Message, Record, encode
 from schemas.events.base import Event
 from schemas.events.encodings import EncodingErased
+from schemas.thresholds import Thresholds
 from tests.encodings import EncodingEvent, computed
 
-THRESHOLD = 0.3
+THRESHOLD, _STEPS_TO_IT = 0.3, (0.21, 0.25)
 _BEGIN = datetime(2026, 1, 31, tzinfo=UTC)
 _PEOPLE = "abcdefghij"
 _STEPS = (1,) * 6 + (2,) * 3 + (0,)  # to the next revision; 0 is a producer's mistake: two photos of one
 # Points on a line, 0.2 apart: neighbours are pairs at the threshold, others are not.
 _direction = np.random.default_rng(3).normal(size=128)
 _POINTS = [(0.2 * (i + 1) * _direction / np.linalg.norm(_direction)).astype(np.float32) for i in range(8)]
+
+
+class SteppingThresholds(Thresholds):
+    """A threshold that moves with every few people, and takes no pair away: each step is between 0.2 and 0.4."""
+
+    def of(self, collection: str, encoder: str, living: int) -> float | None:
+        """See Thresholds."""
+        return _STEPS_TO_IT[living % 2] if living <= 6 else THRESHOLD
 
 
 def records(random: random.Random, count: int) -> list[Record]:

@@ -9,7 +9,6 @@ from runtime.servers.publisher import Publisher
 from runtime.servers.redis import key
 from schemas.envelope import StoredRecord
 from schemas.shard import Shard
-from schemas.thresholds import Thresholds
 from schemas.topics import DUPLICATES, ENCODINGS
 from streams.checkpoint.chunks import Chunks
 from streams.checkpoint.files import pack_segment
@@ -26,7 +25,7 @@ from streams.matcher.partition import PartitionMatcher
 from streams.matching.match import restore
 from tests.memory_journal import MemoryJournal
 from tests.simulation.actors import Actor
-from tests.simulation.events import THRESHOLD
+from tests.simulation.events import THRESHOLD, SteppingThresholds
 from tests.simulation.parts import TIMEOUT_S, InlineThreads, MemoryLog, MemoryProducer, Registry, done
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class MatcherProcess(Process):
         self._is_given = self._is_new = False
         self._context = MatcherContext(
             settings,
-            Thresholds(settings),
+            SteppingThresholds(settings),
             Shard(),
             log=log,
             lookup=log,
