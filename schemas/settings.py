@@ -75,7 +75,7 @@ class CollectionSettings(BaseModel):
     @classmethod
     def _no_threshold_of_all_encoders(cls, given: Any) -> Any:
         if isinstance(given, dict) and "threshold" in given:
-            raise ValueError(_ONE_FOR_ALL.format(f'"thresholds": {{"face_recognition": {given["threshold"]}}}'))
+            raise ValueError(_ONE_FOR_ALL.format('"thresholds": {"face_recognition": 0.45}'))
         return given
 
 

@@ -198,6 +198,20 @@ def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_is_named() -> 
     assert facematch("settings", facematch_gpu_batch="3").exit_code == 0, "names are settings in either case"
 
 
+def test_one_threshold_for_all_encoders_is_refused_with_what_to_type() -> None:
+    refused = facematch("settings", COLUMNS="400", FACEMATCH_THRESHOLD="0.3")
+    assert refused.exit_code == 2
+    assert "type FACEMATCH_THRESHOLDS='{\"face_recognition\": 0.45}'" in said(refused)
+    refused = facematch("settings", COLUMNS="400", FACEMATCH_COLLECTIONS='{"camp-a": {"threshold": 0.3}}')
+    assert refused.exit_code == 2
+    assert 'type "thresholds": {"face_recognition": 0.45}' in said(refused)
+    good = facematch("settings", FACEMATCH_THRESHOLDS='{"face_recognition": 0.4}')
+    assert (good.exit_code, '{"face_recognition": 0.4}' in said(good)) == (0, True)
+    for wrong in ('{"sface": 2}', '{"sface": "near"}', "0.45"):
+        assert facematch("settings", FACEMATCH_THRESHOLDS=wrong).exit_code == 2
+    assert facematch("settings", FACEMATCH_CANDIDATES_PER_NEWCOMER="0").exit_code == 2
+
+
 def test_a_file_that_is_no_setting_is_refused_and_the_nearest_is_named(folder: Path) -> None:
     (folder / "..data").mkdir()
     (folder / "of_somebody_else").write_text(SECRET)
