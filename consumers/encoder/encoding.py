@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from consumers.encoder.answers import Escalation, Result, Task, rejection
 from consumers.faces.detected import DetectedFace
 from consumers.faces.detectors import FaceDetector
-from consumers.faces.encoder import FaceEncoder
+from consumers.faces.encoder import Encoder
 from consumers.faces.quality import brightness, check, frontality, sharpness
-from consumers.photos.file import Guard, PhotoFile
+from consumers.photos.file import Guard, PhotoFile, TurnedPhoto
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import Message, Source
 from schemas.events.base import Detector, Event
@@ -27,7 +27,7 @@ from schemas.settings import Settings
 class Encoding:
     """The part with the networks: one pool's detector, and the encoder that all pools share."""
 
-    def __init__(self, settings: Settings, detector: FaceDetector, encoder: FaceEncoder) -> None:
+    def __init__(self, settings: Settings, detector: FaceDetector, encoder: Encoder) -> None:
         self._settings = settings
         self._detector = detector
         self._encoder = encoder
@@ -53,7 +53,7 @@ class Encoding:
             event = message.event
             try:
                 if faces == [] and self._may_escalate(event):
-                    results[i] = Escalation("no_face_by_hog")
+                    results[i] = Escalation(f"no_face_by_{self._detector.kind}")
                 else:
                     subjects[i] = self._subject(event, photos[i], faces)
             except RejectedError as error:
@@ -66,7 +66,7 @@ class Encoding:
 
     def _may_escalate(self, event: Registration) -> bool:
         routing = self._settings.routing_for(event.collection)
-        return self._detector.kind is Detector.HOG and event.detector is None and routing == "cascade"
+        return self._detector.kind is not Detector.CNN and event.detector is None and routing == "cascade"
 
     def _subject(self, event: Registration, photo: PhotoFile, faces: list[DetectedFace] | RejectedError) -> "_Subject":
         """The photo's one face, good enough to be compared. Raises RejectedError."""
@@ -84,13 +84,13 @@ class Encoding:
                 "several_faces to 'largest' for this collection",
             )
         face = faces[0]
-        aligned = self._encoder.align(photo, face)
+        aligned = self._encoder.align(TurnedPhoto(photo, face.turns) if face.turns else photo, face)
         quality = Quality(
             face_pixels=face.width,
             detector_score=face.score,
             sharpness=sharpness(aligned.chip),
             brightness=brightness(aligned.chip),
-            frontality=frontality(aligned.landmarks),
+            frontality=frontality(aligned.eyes, aligned.nose),
         )
         check(quality, self._settings.minimum_quality_for(event.collection))
         return _Subject(face, aligned.chip, quality)
@@ -114,7 +114,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The face that is encoded of a photo. `chip`: uint8 RGB of shape (150, 150, 3)."""
+    """The face that is encoded of a photo. `chip`: uint8 RGB of shape (side, side, 3)."""
 
     face: DetectedFace
     chip: NDArray[np.uint8]

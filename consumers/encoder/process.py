@@ -12,8 +12,7 @@ from enum import StrEnum
 from consumers.encoder.answers import Result, Task, too_large_for_memory
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.pool.worker_process import now_at
-from consumers.faces.detectors import CnnDetector, HogDetector
-from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.faces.encoders import open_detector, open_encoder
 from consumers.faces.networks.sessions import has_cuda
 from consumers.photos.file import Guard
 from schemas.events.base import Detector
@@ -54,21 +53,20 @@ def longest_encoding_s(settings: Settings) -> float:
     return 2 * longest_batch_s(settings)
 
 
-def load_encoding(settings: Settings, pool: Pool) -> Encoding:
-    """The networks of a pool, and what is done with them."""
-    models, cache = models_folder(), settings.model_cache
-    detector = HogDetector(cache) if pool is Pool.CPU else CnnDetector(models, cache, batch_of(settings, pool))
-    return Encoding(settings, detector, FaceEncoder(models, cache))
+def load_encoding(settings: Settings, pool: Pool, encoder: str) -> Encoding:
+    """The networks of an encoder, by its name, in a pool, and what is done with them."""
+    detector = open_detector(settings, encoder, pool is Pool.GPU, batch_of(settings, pool))
+    return Encoding(settings, detector, open_encoder(settings, encoder))
 
 
-def load(settings: Settings, pool: Pool) -> str:
+def load(settings: Settings, pool: Pool, encoder: str) -> str:
     """Begins a process: its limits and networks. Returns what its detector runs on, "cpu" or "cuda"."""
     global _encoding, _seconds_each  # noqa: PLW0603 - of this process: models are loaded once
     if not has_cuda():  # whose driver asks for far more than it uses
         most = settings.encoder_memory_mb * 1_000_000
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold photos
-    _encoding = load_encoding(settings, pool)
+    _encoding = load_encoding(settings, pool, encoder)
     _seconds_each = settings.encoder_photo_s
     return _encoding.provider
 

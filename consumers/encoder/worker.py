@@ -26,15 +26,18 @@ from consumers.encoder.process import (
     longest_encoding_s,
 )
 from consumers.encoder.reporting import Reporter
+from consumers.faces.networks.stored import weights_path
 from consumers.photos.store import PhotoStore, longest_fetch_s
 from runtime.process.cores import cores
 from runtime.process.stopping import on_stop_signal
 from runtime.servers.attempts import Attempts, Reader, attempts_of
+from runtime.servers.deployment import ENCODER, read_notes
 from runtime.servers.erasures import ErasureLog
 from runtime.servers.lag import Positions
 from runtime.servers.publisher import Publisher
 from runtime.telemetry.metrics import POOL_STARTS
 from runtime.telemetry.tracing import tracer_of
+from schemas.encoders.known import FACE_RECOGNITION, encoder_named
 from schemas.envelope import Source, StoredRecord, full_name
 from schemas.settings import Settings
 from schemas.topics import CPU_POOL, GPU_POOL
@@ -61,6 +64,7 @@ def build_processor(settings: Settings, pool: Pool, attempts: Attempts) -> Strea
     """The worker's loop, put together from real parts: clients of Kafka, photo stores, threads and processes."""
     processes = settings.encoder_processes or _default_processes(pool)
     group = GROUP_OF[pool]
+    encoder = read_notes(settings, group.name).get(ENCODER, FACE_RECOGNITION)
     (source,) = group.reads
     publisher = Publisher(settings, group.name)
     consumer = CheckedConsumer(settings, group, Positions(settings, group.name), attempts)
@@ -79,7 +83,7 @@ def build_processor(settings: Settings, pool: Pool, attempts: Attempts) -> Strea
 
     threads = ThreadPoolExecutor(settings.photo_fetches, thread_name_prefix="fetch")
     steps = StepFactory(
-        Work(threads, prepare, start_pool(settings, pool, processes), answer_to, attempts, report),
+        Work(threads, prepare, start_pool(settings, pool, processes, encoder), answer_to, attempts, report),
         publisher,
         source.name,
         limit=2 * settings.photo_fetches + 4 * processes,
@@ -89,17 +93,20 @@ def build_processor(settings: Settings, pool: Pool, attempts: Attempts) -> Strea
     return StreamProcessor(consumer, topic, steps, ONCE_PER_SECOND, join_timeout=10.0)
 
 
-def start_pool(settings: Settings, pool: Pool, processes: int) -> TaskPool[Task, Result]:
-    """Processes that encode photos."""
+def start_pool(settings: Settings, pool: Pool, processes: int, encoder: str) -> TaskPool[Task, Result]:
+    """Processes that encode photos by the encoder of that name. Raises WeightsError before one is started."""
+    manifest = encoder_named(settings.encoders_folder, encoder)
+    for one in manifest.weights:
+        weights_path(settings, manifest, one)
 
     def died() -> None:
         log.warning("a process of the pool died, another takes its place", detector=DETECTOR_OF[pool])
         POOL_STARTS.labels(pool.value).inc()
 
-    program: Program[Task, Result] = Program(load, (settings, pool), encode)
+    program: Program[Task, Result] = Program(load, (settings, pool, encoder), encode)
     started = TaskPool(program, processes, batch_of(settings, pool), longest_batch_s(settings), died)
     POOL_STARTS.labels(pool.value).inc()
-    log.info("pool started", processes=processes, detector=DETECTOR_OF[pool], runs_on=started.begun[0])
+    log.info("pool started", processes=processes, encoder=encoder, detector=DETECTOR_OF[pool], runs_on=started.begun[0])
     return started
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from consumers.faces.detected import PROMINENT_WIDTH, DetectedFace, prominent_faces
+from consumers.faces.detected import DetectedFace, PhotoSize, prominent_faces
 from consumers.faces.networks.cache import cached_file
 from consumers.faces.networks.mmod import Detection, MmodDetector
-from consumers.photos.file import PhotoFile
+from consumers.photos.file import UprightPhoto
 from consumers.photos.rejected import RejectedError
 from schemas.events.base import Detector
 
@@ -28,6 +28,7 @@ from schemas.events.base import Detector
 HOG_LONG_SIDES = (320, 640, 1280)
 _HOG_FACE = 80
 CNN_LONG_SIDE = 800
+_AS_LARGE = 0.5**0.5  # in width: half the area of the largest, of whoever stands as near to the camera
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class FaceDetector(Protocol):
     provider: str
     """What it runs on: "cpu" or "cuda"."""
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
+    def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
         """The faces in each photo that count beside the largest of it, or why it cannot be read."""
         ...
 
@@ -50,28 +51,29 @@ class HogDetector:
     kind = Detector.HOG
     provider = "cpu"
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, long_sides: Sequence[int] | None = None) -> None:
+        self._long_sides = long_sides or HOG_LONG_SIDES
         name = f"dlib-{dlib.__version__}-frontal-face-detector.svm"
         self._detector = dlib.fhog_object_detector(str(cached_file(cache, name, _frontal_face_detector)))
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
+    def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
         """See FaceDetector."""
-        return [_or_rejection(partial(self._find, photo)) for photo in photos]
+        return [or_rejection(partial(self._find, photo)) for photo in photos]
 
-    def _find(self, photo: PhotoFile) -> list[DetectedFace]:
-        for long_side in _copy_sizes(photo.long_side):
+    def _find(self, photo: UprightPhoto) -> list[DetectedFace]:
+        for long_side in _copy_sizes(photo.long_side, self._long_sides):
             faces = self._detect_in_copy(photo, long_side)
             if faces:
                 largest = max(faces, key=lambda face: face.width)
-                smallest = PROMINENT_WIDTH * largest.width
+                smallest = _AS_LARGE * largest.width
                 scale = long_side / photo.long_side
                 if smallest * scale < _HOG_FACE and _has_room_beside(largest, photo, smallest):
                     # a face that counts may be there, too small for this copy
                     faces = self._detect_in_copy(photo, round(photo.long_side * _HOG_FACE / smallest)) or faces
-                return prominent_faces(faces)
+                return prominent_faces(faces, size_of(photo))
         return []
 
-    def _detect_in_copy(self, photo: PhotoFile, long_side: int) -> list[DetectedFace]:
+    def _detect_in_copy(self, photo: UprightPhoto, long_side: int) -> list[DetectedFace]:
         grey = Image.fromarray(photo.at_least(long_side)).convert("L")
         copy = resized(grey, long_side)
         scale = long_side / photo.long_side
@@ -91,9 +93,9 @@ class CnnDetector:
         self._detector = MmodDetector(models / "mmod_human_face_detector.dat", cache, batch=batch)
         self.provider = self._detector.provider
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
+    def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
         """See FaceDetector."""
-        copies = [_or_rejection(partial(_copy, photo, CNN_LONG_SIDE)) for photo in photos]
+        copies = [or_rejection(partial(_copy, photo, CNN_LONG_SIDE)) for photo in photos]
         readable = [copy for copy in copies if not isinstance(copy, RejectedError)]
         detected = iter(self._detector.detect(readable))
         return [
@@ -102,23 +104,30 @@ class CnnDetector:
         ]
 
 
-def _copy_sizes(long_side: int) -> list[int]:
+def _copy_sizes(long_side: int, long_sides: Sequence[int]) -> list[int]:
     """Longer sides of the copies that HOG searches in turn: the first at most the photo's, the others twice that."""
-    first, *larger = HOG_LONG_SIDES
+    first, *larger = long_sides
     return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
 
 
-def _has_room_beside(face: DetectedFace, photo: PhotoFile, width: float) -> bool:
+def _has_room_beside(face: DetectedFace, photo: UprightPhoto, width: float) -> bool:
     """Whether another face of that width fits beside, above or below this one."""
-    pixels = photo.at_least(1)
-    high, wide = (side * photo.long_side / max(pixels.shape[:2]) for side in pixels.shape[:2])
-    return bool(max(face.left, wide - face.right, face.top, high - face.bottom) >= width)
+    size = size_of(photo)
+    return bool(max(face.left, size.width - face.right, face.top, size.height - face.bottom) >= width)
 
 
-def _faces_in_photo(photo: PhotoFile, copy: NDArray[np.uint8], detections: list[Detection]) -> list[DetectedFace]:
+def size_of(photo: UprightPhoto) -> PhotoSize:
+    """The sides of a photo, by a copy of it."""
+    high, wide = photo.at_least(1).shape[:2]
+    scale = photo.long_side / max(high, wide)
+    return PhotoSize(high * scale, wide * scale)
+
+
+def _faces_in_photo(photo: UprightPhoto, copy: NDArray[np.uint8], detections: list[Detection]) -> list[DetectedFace]:
     scale = max(copy.shape[:2]) / photo.long_side
     return prominent_faces(
-        [DetectedFace.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections]
+        [DetectedFace.in_copy(d.box.top, d.box.right, d.box.bottom, d.box.left, d.score, scale) for d in detections],
+        PhotoSize(copy.shape[0] / scale, copy.shape[1] / scale),
     )
 
 
@@ -130,14 +139,15 @@ def _frontal_face_detector() -> bytes:
         return file.read_bytes()
 
 
-def _or_rejection(work: Callable[[], T]) -> T | RejectedError:
+def or_rejection(work: Callable[[], T]) -> T | RejectedError:
+    """What `work` returns, or the RejectedError that it raises."""
     try:
         return work()
     except RejectedError as error:
         return error
 
 
-def _copy(photo: PhotoFile, long_side: int) -> NDArray[np.uint8]:
+def _copy(photo: UprightPhoto, long_side: int) -> NDArray[np.uint8]:
     """An RGB copy whose longer side is at most `long_side`, of shape (height, width, 3)."""
     pixels = photo.at_least(long_side)
     if max(pixels.shape[:2]) <= long_side:

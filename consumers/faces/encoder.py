@@ -1,9 +1,10 @@
-"""The face encoder: a photo's face, aligned on five landmarks, as 128 numbers."""
+"""The encoder of the package face_recognition: a photo's face, aligned on dlib's landmarks, as 128 numbers."""
 
 import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import dlib
 import numpy as np
@@ -13,7 +14,7 @@ from consumers.faces.detected import DetectedFace
 from consumers.faces.networks.embedder import Embedder
 from consumers.faces.networks.graphs import CHIP_SIDE
 from consumers.faces.networks.weights import file_digest
-from consumers.photos.file import PhotoFile
+from consumers.photos.file import UprightPhoto
 
 # Raise it whenever other embeddings come out of the same photos and weights: golden ones tell (tests/golden.py).
 PIPELINE = 1
@@ -24,10 +25,28 @@ _DETAILED = 150  # a face of this width fills the chip with its own pixels: more
 
 @dataclass(frozen=True, slots=True)
 class AlignedFace:
-    """A face turned upright: a chip, uint8 RGB of shape (150, 150, 3), and landmarks (5, 2) in pixels of some copy."""
+    """A face turned upright, as a network takes it: a chip, uint8 RGB of shape (side, side, 3).
+
+    `eyes`, (2, 2), are the centres of both, and `nose`, (2,), the base or the tip of it, in pixels of some copy.
+    """
 
     chip: NDArray[np.uint8]
-    landmarks: NDArray[np.float64]
+    eyes: NDArray[np.float64]
+    nose: NDArray[np.float64]
+
+
+class Encoder(Protocol):
+    """Photo and face → chip → embedding. `id` names what embeddings depend on: those of two ids are never compared."""
+
+    id: str
+
+    def align(self, photo: UprightPhoto, face: DetectedFace) -> AlignedFace:
+        """The face, cut from a copy of the photo large enough that no detail is lost. Raises RejectedError."""
+        ...
+
+    def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The embeddings, of shape (n, dimensions), of aligned faces, uint8 RGB of shape (n, side, side, 3)."""
+        ...
 
 
 class FaceEncoder:
@@ -45,7 +64,7 @@ class FaceEncoder:
         self._landmarks = dlib.shape_predictor(str(landmarks))
         self._network = Embedder(network, cache)
 
-    def align(self, photo: PhotoFile, face: DetectedFace) -> AlignedFace:
+    def align(self, photo: UprightPhoto, face: DetectedFace) -> AlignedFace:
         """The face, cut from a copy of the photo large enough that no detail is lost.
 
         Raises RejectedError where the photo breaks off in a part that detection did not need.
@@ -55,7 +74,9 @@ class FaceEncoder:
         box = dlib.rectangle(*(round(side * scale) for side in (face.left, face.top, face.right, face.bottom)))
         shape = self._landmarks(pixels, box)
         chip = dlib.get_face_chip(pixels, shape, CHIP_SIDE, _PADDING)
-        return AlignedFace(chip, np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64))
+        points = np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64)
+        corners, nose = points[:4], points[4]
+        return AlignedFace(chip, corners.reshape(2, 2, 2).mean(axis=1), nose)
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The embeddings, of shape (n, 128), of aligned faces, uint8 RGB of shape (n, 150, 150, 3)."""

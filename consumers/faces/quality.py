@@ -38,7 +38,7 @@ BELOW_MINIMUM = {
 
 
 def sharpness(chip: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of an aligned face, uint8 RGB of shape (150, 150, 3), in squared grey levels.
+    """Variance of the Laplacian of an aligned face, uint8 RGB of shape (side, side, 3), in squared grey levels.
 
     Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (ICPR 2000).
     """
@@ -48,19 +48,17 @@ def sharpness(chip: NDArray[np.uint8]) -> float:
 
 
 def brightness(chip: NDArray[np.uint8]) -> float:
-    """Mean grey of an aligned face, uint8 RGB of shape (150, 150, 3): 0 to 255."""
+    """Mean grey of an aligned face, uint8 RGB of shape (side, side, 3): 0 to 255."""
     return float((chip @ _GREY).mean())
 
 
-def frontality(landmarks: NDArray[np.float64]) -> float:
-    """How frontal a face is by its five landmarks, of shape (5, 2): corners of one eye, of the other, base of the nose.
+def frontality(eyes: NDArray[np.float64], nose: NDArray[np.float64]) -> float:
+    """How frontal a face is by the centres of its eyes, (2, 2), and its nose, (2,): the base of it or the tip.
 
-    The nose's base is projected onto the line through the eyes' centres. 1: midway between them; 0: below one of
-    them, or outside.
+    The nose is projected onto the line through the eyes. 1: midway between them; 0: below one of them, or outside.
     """
-    one, other, nose = landmarks[:2].mean(axis=0), landmarks[2:4].mean(axis=0), landmarks[4]
-    eyes = other - one
-    along = float((nose - one) @ eyes / max(eyes @ eyes, 1e-9))
+    across = eyes[1] - eyes[0]
+    along = float((nose - eyes[0]) @ across / max(across @ across, 1e-9))
     return max(0.0, 1.0 - 2.0 * abs(along - 0.5))
 
 

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
 
 import numpy as np
 import pillow_heif
@@ -26,6 +27,38 @@ _MOST_PIXELS_A_BYTE = 1000
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd7])")  # of JPEG: a length follows each but the last
 
 Guard = Callable[[], AbstractContextManager[object]]
+
+
+class UprightPhoto(Protocol):
+    """A photo upright, in 8-bit RGB, unpacked no larger than it is asked for."""
+
+    @property
+    def long_side(self) -> int:
+        """Pixels along the longer side. Raises RejectedError."""
+        ...
+
+    def at_least(self, long_side: int) -> NDArray[np.uint8]:
+        """The photo, of shape (height, width, 3), its longer side at least `long_side`, or as long as it is.
+
+        Raises RejectedError.
+        """
+        ...
+
+
+class TurnedPhoto:
+    """A photo, turned by so many quarters against the clock."""
+
+    def __init__(self, photo: UprightPhoto, turns: int) -> None:
+        self._photo, self._turns = photo, turns
+
+    @property
+    def long_side(self) -> int:
+        """See UprightPhoto."""
+        return self._photo.long_side
+
+    def at_least(self, long_side: int) -> NDArray[np.uint8]:
+        """See UprightPhoto."""
+        return np.ascontiguousarray(np.rot90(self._photo.at_least(long_side), self._turns))
 
 
 class PhotoFile:

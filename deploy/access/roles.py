@@ -92,7 +92,7 @@ ROLES = (
     Role(
         "setup",
         "`facematch setup`",
-        reads=(DEPLOYMENT,),
+        reads=(DEPLOYMENT, ENCODINGS),
         writes=(DEPLOYMENT,),
         groups=("setup",),
         creates=True,
@@ -113,14 +113,14 @@ ROLES = (
     Role(
         "encoder-cpu",
         "`facematch encode --pool cpu`",
-        reads=(*CPU_POOL.reads, ERASURES, SKIPPED),
+        reads=(*CPU_POOL.reads, ERASURES, SKIPPED, DEPLOYMENT),
         writes=(ESCALATIONS, ENCODINGS, ERASURES, REJECTIONS, DEAD_LETTERS, SKIPPED),
         groups=(CPU_POOL.name,),
     ),
     Role(
         "encoder-gpu",
         "`facematch encode --pool gpu`",
-        reads=(*GPU_POOL.reads, ERASURES, SKIPPED),
+        reads=(*GPU_POOL.reads, ERASURES, SKIPPED, DEPLOYMENT),
         writes=(ENCODINGS, REJECTIONS, DEAD_LETTERS, SKIPPED),
         groups=(GPU_POOL.name,),
     ),

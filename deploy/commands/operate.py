@@ -37,6 +37,10 @@ def setup(
     new_database: Annotated[
         bool, typer.Option("--new-database", help="The database takes the place of the one before, which is gone.")
     ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="The encoder of a new deployment. Unset: sface, where its weights are here.", metavar="NAME"),
+    ] = None,
 ) -> None:
     """Create the topics and tables that are not there yet; workers wait for them.
 
@@ -45,8 +49,8 @@ def setup(
     from deploy.setup.everything import set_up
 
     with servers_expected():
-        set_up(kafka_expected(read_settings()), configure, new_database)
-    Terminal().plain("topics and tables are there")
+        chosen = set_up(kafka_expected(read_settings()), configure, new_database, encoder)
+    Terminal().plain(f"topics and tables are there; photos are encoded by {chosen}")
 
 
 @app.command(rich_help_panel=OPERATE)

@@ -15,13 +15,16 @@ def demo(
     photos: Annotated[
         Path | None, typer.Option(help="A folder of your own photos.", exists=True, file_okay=False)
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="sface, or face_recognition as before. Unset: sface, if it is to be had.")
+    ] = None,
 ) -> None:
     """The whole system on real servers and photos: start, submit, watch duplicates arrive, sum up, stop."""
     from deploy.demo.run import DemoFailedError, run_demo
 
     console = Terminal()
     try:
-        run_demo(console, read_settings().data_folder, photos)
+        run_demo(console, read_settings().data_folder, photos, encoder)
     except DemoFailedError as error:
         console.print(f"[bold red]failed:[/] {error}")
         raise typer.Exit(1) from None

@@ -37,12 +37,12 @@ class DemoFailedError(Exception):
     """The demo did not show what it should. The text says what is missing."""
 
 
-def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
+def run_demo(console: Console, folder: Path, photos: Path | None, encoder: str | None = None) -> None:
     """Submit photos, show each duplicate as it arrives in Postgres, sum up, compact. Raises DemoFailedError."""
     chosen = photos or fetch_demo_photos(folder / "photos")
     collection = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     entries = list(read_paths([chosen], collection))
-    with _running_stack(console, folder) as settings:
+    with _running_stack(console, folder, encoder) as settings:
         engine = postgres_engine(settings)
         with engine.connect() as connection:
             pairs = _submit_and_watch(console, settings, connection, entries, collection)
@@ -72,7 +72,7 @@ def run_demo(console: Console, folder: Path, photos: Path | None) -> None:
 
 
 @contextmanager
-def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
+def _running_stack(console: Console, folder: Path, encoder: str | None) -> Iterator[Settings]:
     """Settings of a stack with workers: the one that runs in the folder, or one for the time of the demo."""
     try:
         with hold(folder):
@@ -86,10 +86,11 @@ def _running_stack(console: Console, folder: Path) -> Iterator[Settings]:
                     os.environ.update(stack.environment)
                     settings = Settings()
                     status.update("creating topics and tables, starting workers …")
-                    stack.start_workers(settings, all_kinds=False)
+                    chosen = stack.start_workers(settings, all_kinds=False, encoder=encoder)
                     stack.wait_for_workers(settings)
                 console.print(
-                    f"Kafka, PostgreSQL and Valkey run on 127.0.0.1, with {len(stack.workers)} workers "
+                    f"Kafka, PostgreSQL and Valkey run on 127.0.0.1, with {len(stack.workers)} workers; photos are "
+                    f"encoded by {chosen} "
                     f"({time.monotonic() - begun:.0f} s; their log lines: {log.name})",
                     soft_wrap=True,
                 )

@@ -117,12 +117,12 @@ class Stack:
         form = {"FACEMATCH_LOG": logs.format_of_workers()}  # they write to this process, which passes their lines on
         return self.supervisor.start(name, command, env={**os.environ, **form, **self.environment, **(env or {})})
 
-    def start_workers(self, settings: Settings, all_kinds: bool) -> None:
+    def start_workers(self, settings: Settings, all_kinds: bool, encoder: str | None = None) -> str:
         """Create topics and tables, then start one worker of each kind that a photo passes.
 
-        `all_kinds`: also the outbox's relay and the compactor.
+        `all_kinds`: also the outbox's relay and the compactor. `encoder`: of a new deployment. Returns the one it has.
         """
-        set_up(settings)
+        chosen = set_up(settings, encoder=encoder)
         workers = {name: arguments for name, arguments in WORKERS.items() if all_kinds or name not in _OPTIONAL}
         if all_kinds:
             create_outbox(settings)
@@ -132,6 +132,7 @@ class Stack:
             self.start_worker(name, *arguments, env={"FACEMATCH_HTTP": http[name]})
             for name, arguments in workers.items()
         ]
+        return chosen
 
     def wait_for_workers(self, settings: Settings, limit_s: float = 120) -> None:
         """Return once every consumer group has its partitions. Raises LocalStackError."""

@@ -3,17 +3,13 @@
 from sqlalchemy import select
 
 from deploy.setup.waiting import wait_while
-from runtime.servers.log import TopicLog
+from runtime.servers.deployment import DATABASE, read_notes, write_note
 from runtime.servers.postgres import postgres_engine, postgres_url
-from runtime.servers.publisher import Publisher
-from schemas.envelope import Record
 from schemas.faults import UserFault
 from schemas.settings import Settings
 from schemas.tables import deployment
-from schemas.topics import DEPLOYMENT
 
 _CLIENT = "setup"
-_KEY = b"database"
 
 
 class OtherDatabaseError(UserFault):
@@ -25,11 +21,12 @@ def claim_namespace(settings: Settings, new_database: bool = False) -> None:
 
     Raises OtherDatabaseError where it has noted another.
     """
-    ours, noted = _id_of_database(settings), _noted(settings, _CLIENT)
+    ours, noted = _id_of_database(settings), read_notes(settings, _CLIENT).get(DATABASE)
     if noted is None or (new_database and noted != ours):
-        record = Record(DEPLOYMENT.name, _KEY, ours.encode(), (), partition=0)
-        Publisher(settings, _CLIENT).publish_all([record])
-        noted = _noted(settings, _CLIENT)
+        write_note(settings, _CLIENT, DATABASE, ours)
+        noted = read_notes(settings, _CLIENT).get(
+            DATABASE
+        )  # another may have done so at the same time: the last counts
     _compare(settings, ours, noted)
 
 
@@ -40,7 +37,7 @@ def wait_for_claim(settings: Settings, client: str) -> None:
     """
 
     def missing() -> str:
-        noted = _noted(settings, client)
+        noted = read_notes(settings, client).get(DATABASE)
         if noted is not None:
             _compare(settings, _id_of_database(settings), noted)
         return "" if noted else "`facematch setup` has not noted on Kafka which database the namespace belongs to"
@@ -54,17 +51,6 @@ def _id_of_database(settings: Settings) -> str:
         found = connection.scalars(select(deployment.c.database_id)).one()
     engine.dispose()
     return str(found)
-
-
-def _noted(settings: Settings, client: str) -> str | None:
-    """The id that stands last on the topic. A broker that is away is waited for."""
-    noted = None
-    with TopicLog(settings, DEPLOYMENT, client) as log:
-        for batch in log.read({0: log.span(0)}):
-            for record in batch:
-                if record.key == _KEY and record.value is not None:
-                    noted = record.value.decode(errors="replace")
-    return noted
 
 
 def _compare(settings: Settings, ours: str, noted: str | None) -> None:

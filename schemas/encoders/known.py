@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from schemas.encoders.manifest import EncoderManifest
 from schemas.faults import UserFault
 
-SHIPPED = ("face_recognition", "sface")
+FACE_RECOGNITION, SFACE = SHIPPED = ("face_recognition", "sface")
 MANIFEST_FILE = "manifest.toml"
 _PROBLEMS = 3  # named at once
 

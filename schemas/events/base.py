@@ -148,9 +148,10 @@ class IndividualEvent(Event):
 
 
 class Detector(StrEnum):
-    """How a face is found: HOG in the CPU pool, CNN in the GPU pool."""
+    """How a face is found: in the CPU pool by HOG or, with sface, by YuNet; in the GPU pool by CNN."""
 
     HOG = "hog"
+    YUNET = "yunet"
     CNN = "cnn"
 
 

@@ -114,18 +114,19 @@ class Quality(BaseModel):
 
     face_pixels: float = Field(ge=0, description="Width of the face in the photo as it was sent, in pixels.")
     detector_score: float = Field(
-        description="How sure the detector is. HOG: from 0, a clear frontal face has 1 to 3; CNN: about 1."
+        description="How sure the detector is. HOG: from 0, a clear frontal face has 1 to 3; YuNet: 0 to 1, a clear "
+        "face has 0.9; CNN: about 1."
     )
     sharpness: float = Field(
         ge=0,
-        description="Variance of the Laplacian of the aligned face (150 x 150 pixels, grey 0 to 255): "
-        "below 50 it looks blurred.",
+        description="Variance of the Laplacian of the aligned face (150 x 150 pixels, by sface 112 x 112; grey 0 to "
+        "255): below 50 it looks blurred.",
     )
     brightness: float = Field(ge=0, le=255, description="Mean grey of the aligned face: 0 is black, 255 white.")
     frontality: float = Field(
         ge=0,
         le=1,
-        description="1 where the base of the nose lies midway between the eyes, 0 where it lies below one of them: "
+        description="1 where the nose lies midway between the eyes, 0 where it lies below one of them: "
         "how far the head is turned to the side.",
     )
 

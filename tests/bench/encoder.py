@@ -24,6 +24,7 @@ from consumers.faces.networks.mmod import MmodDetector
 from consumers.photos.file import PhotoFile
 from deploy.demo.photos import fetch_demo_photos
 from deploy.local.stack import Stack
+from schemas.encoders.known import FACE_RECOGNITION
 from schemas.envelope import announce
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
@@ -125,7 +126,7 @@ _encoding: Encoding | None = None
 
 def _load(settings: Settings) -> None:
     global _encoding  # noqa: PLW0603 - one for each process, as in the pool
-    _encoding = load_encoding(settings, Pool.CPU)
+    _encoding = load_encoding(settings, Pool.CPU, FACE_RECOGNITION)
 
 
 def _bare(arguments: tuple[bytes, int]) -> None:
@@ -139,7 +140,7 @@ def _bare(arguments: tuple[bytes, int]) -> None:
 
 def one_process(pool: Pool, files: list[str]) -> None:
     """In a process of its own: its peak memory in MB after photos of all sizes, twice."""
-    encoding = load_encoding(Settings(), pool)
+    encoding = load_encoding(Settings(), pool, FACE_RECOGNITION)
     for number, file in enumerate(files * 2):
         encoding.encode([_task(Path(file).read_bytes(), number)])
     status = Path("/proc/self/status").read_text()  # ru_maxrss counts what the process was before it was this one

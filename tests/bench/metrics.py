@@ -27,6 +27,7 @@ from consumers.sink.gauges import TableGauges
 from deploy.demo.photos import fetch_demo_photos
 from runtime.servers.lag import Positions
 from runtime.telemetry.health import Health
+from schemas.encoders.known import FACE_RECOGNITION
 from schemas.envelope import Record, StoredRecord, announce, encode
 from schemas.events.base import Event, Member
 from schemas.events.pairs import DuplicateFound, IndividualChecked
@@ -179,7 +180,7 @@ def _events_of(people: int) -> Iterator[Record]:
 
 def encoder(settings: Settings) -> Row:
     """A photo in a process of the CPU pool, and what its worker counts of the answer."""
-    encoding, counter = load_encoding(settings, Pool.CPU), AnswerCounter("bench", "individuals")
+    encoding, counter = load_encoding(settings, Pool.CPU, FACE_RECOGNITION), AnswerCounter("bench", "individuals")
     photo = (fetch_demo_photos(STACK_FOLDER.resolve() / "photos") / "obama.jpg").read_bytes()
     event = IndividualCreated(collection="c", individual_id="a", revision=1, photo=Photo(uri="file:///obama.jpg"))
     message = announce(event, "bench")

@@ -10,6 +10,7 @@ from deploy.setup.everything import set_up
 from runtime.photo_roots import allow
 from runtime.servers.kafka import consumer_config
 from runtime.servers.publisher import Publisher
+from schemas.encoders.known import FACE_RECOGNITION
 from schemas.envelope import announce, encode, full_name
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
@@ -29,7 +30,7 @@ def photos_per_second(stack: Stack, folder: Path, data: bytes, count: int) -> tu
         redis=stack.addresses["FACEMATCH_REDIS"],
         postgres=stack.addresses["FACEMATCH_POSTGRES"],
     )
-    set_up(settings)
+    set_up(settings, encoder=FACE_RECOGNITION)
     allow(folder, {folder.resolve().as_uri() + "/"})
     registrations = [
         IndividualCreated(collection="c", individual_id=str(i), revision=1, photo=Photo(uri=photo.resolve().as_uri()))

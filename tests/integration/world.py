@@ -84,8 +84,16 @@ def running_servers(say: Callable[[str], None] = lambda _: None) -> Iterator[tup
 class World:
     """See the module."""
 
-    def __init__(self, stack: Stack, lines: Lines, folder: Path, threshold: float = 0.45, **settings: Any) -> None:
-        self.stack, self.lines = stack, lines
+    def __init__(
+        self,
+        stack: Stack,
+        lines: Lines,
+        folder: Path,
+        threshold: float = 0.45,
+        encoder: str = "face_recognition",
+        **settings: Any,
+    ) -> None:
+        self.stack, self.lines, self.encoder = stack, lines, encoder
         self.name = f"test{next(_numbers)}"
         self.begin = len(lines)
         self.threshold = threshold
@@ -114,7 +122,7 @@ class World:
 
     def set_up(self) -> None:
         """As `facematch setup` does."""
-        set_up(self.settings)
+        set_up(self.settings, encoder=self.encoder)
 
     def env_of(self, worker: str) -> dict[str, str]:  # noqa: ARG002 - of all the same, here
         """The settings of a worker, as environment variables."""

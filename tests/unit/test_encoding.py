@@ -18,7 +18,7 @@ from consumers.encoder.intake import Intake
 from consumers.encoder.pool.task_pool import CrashedError, OutOfTimeError, StuckError, TaskFailedError
 from consumers.faces.detected import DetectedFace
 from consumers.faces.encoder import AlignedFace, FaceEncoder
-from consumers.photos.file import PhotoFile
+from consumers.photos.file import UprightPhoto
 from consumers.photos.rejected import RejectedError
 from schemas.envelope import StoredRecord, announce, decode, encode, has_event
 from schemas.erased import NOBODY, Erased, ErasureKey
@@ -52,7 +52,7 @@ class Faces:
     def __init__(self, kind: Detector) -> None:
         self.kind = kind
 
-    def find(self, photos: Sequence[PhotoFile]) -> list[list[DetectedFace] | RejectedError]:
+    def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
         answers: list[list[DetectedFace] | RejectedError] = []
         for photo in photos:
             try:
@@ -67,10 +67,10 @@ class Faces:
 class Encoder:
     id = "test"
 
-    def align(self, photo: PhotoFile, _face: DetectedFace) -> AlignedFace:
+    def align(self, photo: UprightPhoto, _face: DetectedFace) -> AlignedFace:
         grey = round(float(photo.at_least(64).mean()))
         chip = np.full((150, 150, 3), grey, np.uint8)
-        return AlignedFace(chip, np.array([(0, 0), (2, 0), (4, 0), (6, 0), (3, 3)], dtype=np.float64))
+        return AlignedFace(chip, np.array([(1, 0), (5, 0)], dtype=np.float64), np.array([3.0, 3.0]))
 
     def embed(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.repeat(chips[:, 0, 0, :1], 128, axis=1).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from consumers.faces.detected import DetectedFace, prominent_faces
+from consumers.faces.detected import DetectedFace, PhotoSize, prominent_faces
 from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
 from consumers.photos.file import PhotoFile
@@ -72,10 +72,35 @@ def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, 
     assert faces[0].width == max(face.width for face in faces)
 
 
-def test_a_face_counts_from_half_the_area_of_the_largest() -> None:
-    sizes = [DetectedFace(0, width, width, 0, 1.0) for width in (100, 71, 70)]
-    assert [face.width for face in prominent_faces(sizes)] == [100, 71]
-    assert prominent_faces([]) == []
+SIZE = PhotoSize(400, 600)
+
+
+def face_at(x: float, y: float, width: float, score: float = 0.95) -> DetectedFace:
+    """A face of that width around a point."""
+    return DetectedFace(y - width / 2, x + width / 2, y + width / 2, x - width / 2, score)
+
+
+def test_a_face_counts_from_six_tenths_of_the_weight_of_the_first() -> None:
+    faces = [face_at(300, 200, width) for width in (100, 61, 59)]
+    assert [face.width for face in prominent_faces(faces, SIZE)] == [100, 61]
+    assert prominent_faces([], SIZE) == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "other"),
+    [
+        (face_at(300, 200, 100), face_at(560, 60, 110)),  # in a corner, and a little larger
+        (face_at(300, 200, 100), face_at(600, 200, 160)),  # half of it outside
+        (face_at(300, 200, 100, 0.95), face_at(350, 250, 130, 0.3)),  # hardly a face
+    ],
+)
+def test_the_subject_is_in_the_middle_whole_and_surely_a_face(subject: DetectedFace, other: DetectedFace) -> None:
+    assert prominent_faces([other, subject], SIZE)[0] == subject
+
+
+def test_a_face_that_the_edge_cuts_off_is_nobody_unless_the_detector_is_sure() -> None:
+    assert prominent_faces([face_at(600, 200, 100, 0.7)], SIZE) == []
+    assert len(prominent_faces([face_at(600, 200, 100, 0.9)], SIZE)) == 1
 
 
 def test_photos_of_many_sizes_at_once_are_found_as_each_alone(photos: Path) -> None:

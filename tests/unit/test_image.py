@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,9 @@ import pytest
 
 from consumers.encoder.process import Pool, load_encoding
 from consumers.faces.networks import cache
-from schemas.settings import Settings
+from deploy.setup.weights import WeightsUnavailableError, fetch_weights
+from schemas.encoders.known import SHIPPED
+from schemas.settings import ENCODERS, Settings
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "deploy" / "image" / "Containerfile"
@@ -118,6 +121,11 @@ def test_pools_find_their_networks_made(tmp_path: Path, monkeypatch: pytest.Monk
     """So that they work where the root file system cannot be written to."""
     (line,) = (line for line in INSTRUCTIONS if line.startswith("RUN ["))
     command = json.loads(line.removeprefix("RUN "))
+    try:
+        fetch_weights(Settings())
+    except WeightsUnavailableError as error:
+        pytest.skip(str(error))
+    shutil.copytree(Settings().encoders_folder / "sface", tmp_path / ENCODERS / "sface")
     monkeypatch.setenv("FACEMATCH_MODEL_CACHE", str(tmp_path))
     subprocess.run([sys.executable, *command[1:]], check=True)
 
@@ -126,7 +134,8 @@ def test_pools_find_their_networks_made(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(cache, "_write", write)
     for pool in Pool:
-        load_encoding(Settings(), pool)
+        for name in SHIPPED:
+            load_encoding(Settings(), pool, name)
 
 
 def test_the_image_sets_what_there_is_to_set() -> None:

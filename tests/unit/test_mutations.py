@@ -16,6 +16,7 @@ from consumers.encoder.answers import Result, Task, answer_to
 from consumers.encoder.pool.task_pool import TaskFailedError
 from consumers.encoder.process import Pool
 from consumers.encoder.worker import start_pool
+from schemas.encoders.known import FACE_RECOGNITION
 from schemas.envelope import announce, encode
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import Settings
@@ -37,7 +38,7 @@ class Run:
     def __init__(self, files: Iterator[bytes]) -> None:
         settings = Settings(encoder_memory_mb=MEMORY_MB, routing="cpu")
         self._files = files
-        self._pool = start_pool(settings, Pool.CPU, processes=2)
+        self._pool = start_pool(settings, Pool.CPU, 2, FACE_RECOGNITION)
         self._answers: queue.Queue[Answer] = queue.Queue()
         self._under_way = 0
         self.outcomes: Counter[str] = Counter()

@@ -42,6 +42,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # its warnings are about how it simplifies a graph
         # A pattern is kept for each shape of the input, and photos come in thousands of shapes.
         options.enable_mem_pattern = False
         providers: list[Any] = [_CPU]

@@ -32,6 +32,6 @@ def weights_path(settings: Settings, manifest: EncoderManifest, one: WeightsFile
                 )
             return path
     raise WeightsError(
-        f"{one.file}, which {manifest.name} needs, is not there: `facematch encoder add {one.file}` takes it from "
-        "where you have it"
+        f"{one.file}, which {manifest.name} needs, is not there: `facematch encoder fetch` fetches those of sface, "
+        f"`facematch encoder add {one.file}` takes it from where you have it"
     )
