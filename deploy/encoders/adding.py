@@ -11,6 +11,7 @@ from schemas.encoders.known import MANIFEST_FILE, SHIPPED, known_encoders, read_
 from schemas.encoders.manifest import EncoderManifest, WeightsFile, WeightsRole
 from schemas.faults import UserFault
 from schemas.settings import Settings
+from schemas.thresholds import NoThresholdError, Thresholds
 
 
 class NotAddedError(UserFault):
@@ -43,8 +44,18 @@ def _add_encoder(settings: Settings, file: Path) -> str:
             _copy(file.parent / one.file, whole / one.file, one.sha256)
         shutil.copyfile(file, whole / MANIFEST_FILE)
         whole.rename(folder / manifest.name)  # all of it at once, or nothing
-    missing = [f". {problem}" for problem in weights_problems(settings, manifest)]
+    missing = [
+        f". {problem}" for problem in (*weights_problems(settings, manifest), *_lacks_threshold(settings, manifest))
+    ]
     return f"{manifest.name} is added as {manifest.id}, of {manifest.output.dimensions} dimensions{''.join(missing)}"
+
+
+def _lacks_threshold(settings: Settings, manifest: EncoderManifest) -> list[str]:
+    try:
+        Thresholds(settings).check(manifest.name)
+    except NoThresholdError as error:
+        return [f"Before anybody is compared by it: {error}"]
+    return []
 
 
 def _check_is_new(settings: Settings, manifest: EncoderManifest, file: Path) -> None:

@@ -52,6 +52,7 @@ def test_an_encoder_of_256_numbers_is_added_with_its_network(folder: Path, tmp_p
     done = facematch("add", path)
     assert done.exit_code == 0, done.output
     assert f"own is added as {manifest.id}, of 256 dimensions" in done.output
+    assert "Before anybody is compared by it: encoder own has no threshold" in done.output
     assert files(folder) == {"own/manifest.toml": path.read_bytes(), f"own/{NETWORK}": small_graph()}
     assert encoder_named(folder, manifest.id) == manifest
 
