@@ -32,7 +32,7 @@ def small_graph(dimensions: int = DIMENSIONS, side: int = SIDE, batch: int | str
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, dimensions])],
         [
             numpy_helper.from_array((of_numbers * matrix).astype(np.float32), "matrix"),
-            numpy_helper.from_array(np.linspace(1, 20, squares).astype(np.float32), "one"),
+            numpy_helper.from_array(np.linspace(0.01, 0.2, squares).astype(np.float32), "one"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

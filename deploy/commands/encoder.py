@@ -1,5 +1,6 @@
 """`facematch encoder`: what turns photos into embeddings."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -82,23 +83,24 @@ def verify(
 ) -> None:
     """Compare the weights of an encoder with its manifest, and its embeddings with those of its reference.
 
-    The reference of face_recognition is the package face_recognition. An encoder without a reference is run on a few
-    pictures. Exit status 1 beyond the limits.
+    The reference of face_recognition is the package face_recognition, that of sface OpenCV. An encoder without a
+    reference is run on a few pictures. Exit status 1 beyond the limits.
     """
     from consumers.faces.networks.onnx_network import check_network
     from consumers.faces.networks.stored import weights_path
     from deploy.demo.photos import fetch_demo_photos
     from deploy.encoders.catalogue import print_weights
     from deploy.verify.compare import verify as run
+    from deploy.verify.opencv import verify_by_opencv
     from producers.submit.entries import photos_in
-    from schemas.encoders.known import encoder_named
+    from schemas.encoders.known import SHIPPED, encoder_named
     from schemas.encoders.manifest import WeightsRole
 
     found = read_settings()
     manifest = encoder_named(found.encoders_folder, name)
     if not print_weights(Terminal(), found, manifest):
         raise typer.Exit(1)
-    if manifest.name != "face_recognition":
+    if manifest.name not in SHIPPED:
         network = manifest.weights_for(WeightsRole.NETWORK)
         check_network(weights_path(found, manifest, network), manifest)
         Terminal().plain(f"{manifest.name}: the network gives {manifest.output.dimensions} finite numbers")
@@ -107,7 +109,8 @@ def verify(
     if not folder.is_dir() or not photos_in(folder):
         raise UserError(f"{folder}: no folder with photos in it")
     try:
-        good = run(Terminal(), found, folder)
+        by_opencv = partial(verify_by_opencv, manifest=manifest)
+        good = (by_opencv if manifest.name == "sface" else run)(Terminal(), found, folder=folder)
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is the reference, and not installed: pip install 'facematch[dev]'") from None
     raise typer.Exit(0 if good else 1)

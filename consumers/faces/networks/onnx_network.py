@@ -1,11 +1,14 @@
 """A network that somebody has as ONNX: aligned faces → embeddings, as its manifest says."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from consumers.faces.networks.cache import cached_graph
+from consumers.faces.networks.onnx_files import build_embedder
 from consumers.faces.networks.sessions import Session
 from schemas.encoders.manifest import EncoderManifest
 from schemas.events.encodings import GREATEST_NORM, LEAST_NORM
@@ -69,9 +72,14 @@ def batch_of_graph(path: Path, manifest: EncoderManifest) -> int:
 
 
 def check_network(path: Path, manifest: EncoderManifest) -> None:
-    """Run a graph on a few pictures. Raises NetworkError where it has another shape, or gives no embeddings."""
-    network = OnnxNetwork(path, manifest)
+    """Run a file on a few pictures, as a worker would.
+
+    Raises WeightsError and NetworkError where it has another shape than its manifest says, or gives no embeddings.
+    """
+    batch_of_graph(path, manifest)
     chips = _pictures(manifest.alignment.side)
+    with tempfile.TemporaryDirectory() as folder:
+        network = OnnxNetwork(cached_graph(Path(folder), path, build_embedder), manifest)
     try:
         embeddings = network.embed(chips)
         alone = np.concatenate([network.embed(chip[None]) for chip in chips])
