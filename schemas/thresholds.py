@@ -119,7 +119,7 @@ class Thresholds:
         """Raise NoThresholdError where an encoder, of that name or id, has no threshold."""
         encoder_id = self._ids.get(encoder, encoder)
         if encoder_id not in self._points and encoder_id not in self._plain:
-            raise NoThresholdError(no_threshold(encoder))
+            raise NoThresholdError(no_threshold(next((n for n, one in self._ids.items() if one == encoder), encoder)))
 
     def _followed(self, encoder: str, fmr: float) -> float:
         return threshold_at(self._points[encoder], fmr)

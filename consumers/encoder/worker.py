@@ -40,6 +40,7 @@ from runtime.telemetry.tracing import tracer_of
 from schemas.encoders.known import FACE_RECOGNITION, encoder_named
 from schemas.envelope import Source, StoredRecord, full_name
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
 from schemas.topics import CPU_POOL, GPU_POOL
 
 log = structlog.stdlib.get_logger(__name__)
@@ -94,8 +95,12 @@ def build_processor(settings: Settings, pool: Pool, attempts: Attempts) -> Strea
 
 
 def start_pool(settings: Settings, pool: Pool, processes: int, encoder: str) -> TaskPool[Task, Result]:
-    """Processes that encode photos by the encoder of that name. Raises WeightsError before one is started."""
+    """Processes that encode photos by the encoder of that name.
+
+    Raises WeightsError and NoThresholdError before one is started.
+    """
     manifest = encoder_named(settings.encoders_folder, encoder)
+    Thresholds(settings).check(manifest.id)
     for one in manifest.weights:
         weights_path(settings, manifest, one)
 

@@ -8,6 +8,7 @@ from runtime.servers.log import TopicLog
 from schemas.encoders.known import FACE_RECOGNITION, SFACE, encoder_named
 from schemas.faults import UserFault
 from schemas.settings import Settings
+from schemas.thresholds import Thresholds
 from schemas.topics import ENCODINGS
 
 log = structlog.stdlib.get_logger(__name__)
@@ -24,11 +25,12 @@ def choose_encoder(settings: Settings, wanted: str | None = None) -> str:
 
     That is `wanted`, else sface, whose weights are fetched, or face_recognition where they cannot be had. A deployment
     that has embeddings keeps what made them. Raises EncoderChosenError where `wanted` is another, NoSuchEncoderError,
-    and WeightsUnavailableError where `wanted` is sface and cannot be had.
+    NoThresholdError, and WeightsUnavailableError where `wanted` is sface and cannot be had.
     """
     noted, has_embeddings = read_notes(settings, _CLIENT).get(ENCODER), _has_embeddings(settings)
     if wanted is not None:
         wanted = encoder_named(settings.encoders_folder, wanted).name
+        Thresholds(settings).check(wanted)
         if has_embeddings and wanted != (noted or FACE_RECOGNITION):
             raise EncoderChosenError(
                 f"people of namespace {settings.namespace} have embeddings of {noted or FACE_RECOGNITION}, which are "

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.encoder.process import Pool
+from consumers.encoder.worker import start_pool
+from consumers.faces.networks.weights import WeightsError
 from schemas.encoders.known import NoSuchEncoderError, shipped
 from schemas.encoders.manifest import OperatingPoint
 from schemas.settings import CollectionSettings, Settings
@@ -19,6 +22,7 @@ from schemas.thresholds import (
     measured_points,
     threshold_at,
 )
+from tests.networks import write_own
 
 DLIB, SFACE = shipped("face_recognition").id, shipped("sface").id
 budgets = st.floats(0.001, 1000)
@@ -169,3 +173,13 @@ def test_a_name_that_is_nearly_an_encoders_is_refused(tmp_path: Path) -> None:
     own = {"camp-a": CollectionSettings(thresholds={"sfase": 0.4})}
     with pytest.raises(NoSuchEncoderError, match="FACEMATCH_COLLECTIONS camp-a"):
         found(collections=own, encoders=tmp_path)
+
+
+def test_no_pool_is_started_for_an_encoder_without_a_threshold(tmp_path: Path) -> None:
+    (tmp_path / "encoders" / "own").mkdir(parents=True)
+    (tmp_path / "encoders" / "own" / "manifest.toml").write_text(write_own(tmp_path / "mine").read_text())
+    settings = Settings(_env_file=None, encoders=tmp_path / "encoders", model_cache=tmp_path)
+    with pytest.raises(NoThresholdError, match="encoder own has no threshold"):
+        start_pool(settings, Pool.CPU, 1, "own")
+    with pytest.raises(WeightsError):  # which come next
+        start_pool(settings.model_copy(update={"thresholds": {"own": 1.0}}), Pool.CPU, 1, "own")
