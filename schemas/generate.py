@@ -77,7 +77,8 @@ def examples() -> dict[str, Record]:
         EncodingRejected(
             **_WHO,
             reason=RejectionReason.NO_FACE,
-            detail="no face was found: take the photo again from the front, in good light, without a mask",
+            detail="no face was found: take the photo again from the front, in good light, without a mask; in this "
+            "one a face must be at least 50 pixels wide",
             event_id=_ID,
         ),
         DuplicateFound(**_PAIR, distance=0.346, threshold=0.45),

@@ -49,14 +49,17 @@ _ONE_FOR_ALL = "a threshold belongs to one encoder: type {}; without it, it foll
 
 
 class MinimumQuality(BaseModel):
-    """The least of each measure of `schemas.events.Quality`; a face below one is rejected. Unset: any will do."""
+    """The least of each measure of `schemas.events.Quality`; a face below one is rejected. None: any will do.
+
+    The defaults cost hardly anybody, and keep out what is no face, or hardly matches anybody.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     face_pixels: float | None = Field(default=None, ge=0)
-    detector_score: float | None = None
-    sharpness: float | None = Field(default=None, ge=0)
-    brightness: float | None = Field(default=None, ge=0, le=255)
+    detector_score: float | None = 0.1
+    sharpness: float | None = Field(default=1.3, ge=0)
+    brightness: float | None = Field(default=15, ge=0, le=255)
     frontality: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -157,12 +160,15 @@ class Settings(BaseSettings):
         'budget, as JSON, by names or ids: {"face_recognition": 0.45}.',
     )
     several_faces: SeveralFaces = Field(
-        default="reject", description="A photo with several faces: reject it, or take the largest face."
+        default="reject",
+        description="A photo with several faces that may be the subject: reject it, or take the largest; "
+        "what hangs out of the photo, is in a corner, or is a doubtful face counts as smaller.",
     )
     minimum_quality: MinimumQuality = Field(
         default=MinimumQuality(),
         description='Faces below any of these are rejected, as JSON: {"face_pixels": 60, "sharpness": 50, '
-        '"brightness": 40, "frontality": 0.5, "detector_score": 0.3}. Unset ones do not count.',
+        '"brightness": 40, "frontality": 0.5, "detector_score": 0.3}. Of what is not named, detector_score is 0.1, '
+        "sharpness 1.3 and brightness 15, and the others do not count; null: does not count.",
     )
     routing: Routing = Field(
         default="cascade",

@@ -57,7 +57,10 @@ class Encoding:
                 else:
                     subjects[i] = self._subject(event, photos[i], faces)
             except RejectedError as error:
-                results[i] = rejection(message, error)
+                uncertain = error.reason is RejectionReason.FACE_UNCERTAIN and self._may_escalate(event)
+                results[i] = (
+                    Escalation(f"uncertain_face_by_{self._detector.kind}") if uncertain else rejection(message, error)
+                )
         if subjects:
             embeddings = self._encoder.embed(np.stack([subject.chip for subject in subjects.values()]))
             for (i, subject), embedding in zip(subjects.items(), embeddings, strict=True):
@@ -75,13 +78,14 @@ class Encoding:
         if not faces:
             raise RejectedError(
                 RejectionReason.NO_FACE,
-                "no face was found: take the photo again from the front, in good light, without a mask",
+                "no face was found: take the photo again from the front, in good light, without a mask; in this one a "
+                f"face must be at least {photo.long_side // 10} pixels wide",
             )
         if len(faces) > 1 and self._settings.several_faces_for(event.collection) == "reject":
             raise RejectedError(
                 RejectionReason.SEVERAL_FACES,
-                f"{len(faces)} faces of about one size were found: take the photo again with one person in it, or set "
-                "several_faces to 'largest' for this collection",
+                f"{len(faces)} faces were found that may be the subject: take the photo again with one person "
+                "in it, or set several_faces to 'largest' for this collection",
             )
         face = faces[0]
         aligned = self._encoder.align(TurnedPhoto(photo, face.turns) if face.turns else photo, face)

@@ -26,6 +26,8 @@ from schemas.events.base import Detector
 # HOG finds faces at least 80 pixels wide, and its time grows with the pixels. So it searches a copy whose longer side
 # is the first of these, which shows the subject of most registration photos, and a larger one only if it found nobody.
 HOG_LONG_SIDES = (320, 640, 1280)
+# Last of all it looks at this much of a large photo, for a portrait on a card or a page: 2.5 % of the longer side.
+HOG_LAST_LOOK = 3200
 _HOG_FACE = 80
 CNN_LONG_SIDE = 800
 _AS_LARGE = 0.5**0.5  # in width: half the area of the largest, of whoever stands as near to the camera
@@ -105,9 +107,13 @@ class CnnDetector:
 
 
 def _copy_sizes(long_side: int, long_sides: Sequence[int]) -> list[int]:
-    """Longer sides of the copies that HOG searches in turn: the first at most the photo's, the others twice that."""
+    """Longer sides of the copies that HOG searches in turn: the first at most the photo's, the others twice that.
+
+    Where it looks at more than one, and the photo has more pixels than those show, at a last one.
+    """
     first, *larger = long_sides
-    return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger)]))
+    last = [min(HOG_LAST_LOOK, long_side)] if larger and long_side > larger[-1] else []
+    return list(dict.fromkeys([min(first, long_side), *(min(side, 2 * long_side) for side in larger), *last]))
 
 
 def _has_room_beside(face: DetectedFace, photo: UprightPhoto, width: float) -> bool:

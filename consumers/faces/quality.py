@@ -19,15 +19,15 @@ BELOW_MINIMUM = {
         "this may be no face: the detector is sure by {is_:.2f}, and {needed:.2f} is needed: take the photo again from "
         "the front, in good light",
     ),
-    "sharpness": (
-        RejectionReason.FACE_BLURRED,
-        "the face is blurred: its sharpness is {is_:.0f}, at least {needed:.0f} is needed: hold the camera still, and "
-        "focus on the face",
-    ),
     "brightness": (
         RejectionReason.FACE_TOO_DARK,
         "the face is dark: its brightness is {is_:.0f} of 255, at least {needed:.0f} is needed: let light fall on it "
         "from the front",
+    ),
+    "sharpness": (
+        RejectionReason.FACE_BLURRED,
+        "the face is blurred: its sharpness is {is_:.0f}, at least {needed:.0f} is needed: hold the camera still, and "
+        "focus on the face",
     ),
     "frontality": (
         RejectionReason.FACE_TURNED,

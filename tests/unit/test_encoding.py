@@ -49,8 +49,9 @@ class Faces:
 
     provider = "cpu"
 
-    def __init__(self, kind: Detector) -> None:
+    def __init__(self, kind: Detector, score: float = 1.0) -> None:
         self.kind = kind
+        self._score = score
 
     def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
         answers: list[list[DetectedFace] | RejectedError] = []
@@ -60,7 +61,7 @@ class Faces:
             except RejectedError as error:
                 answers.append(error)
                 continue
-            answers.append([DetectedFace(0, 40 - i, 40 - i, 0, 1.0) for i in range(count)])
+            answers.append([DetectedFace(0, 40 - i, 40 - i, 0, self._score) for i in range(count)])
         return answers
 
 
@@ -76,8 +77,9 @@ class Encoder:
         return np.repeat(chips[:, 0, 0, :1], 128, axis=1).astype(np.float32)
 
 
-def encoding(kind: Detector = Detector.HOG, **settings: Any) -> Encoding:
-    return Encoding(Settings(**settings), Faces(kind), cast(FaceEncoder, Encoder()))
+def encoding(kind: Detector = Detector.HOG, score: float = 1.0, **settings: Any) -> Encoding:
+    flat = {"minimum_quality": {"sharpness": None, "brightness": None}}  # photos of one grey are neither
+    return Encoding(Settings(**(flat | settings)), Faces(kind, score), cast(FaceEncoder, Encoder()))
 
 
 def intake(
@@ -212,6 +214,36 @@ def test_an_encoding_carries_its_quality_and_a_minimum_rejects() -> None:
     assert "40 pixels wide; at least 60" in rejection.detail
     (answer,) = answers(encoding(**strict), (registration(collection="other"), jpeg(10)))
     assert answer.record.topic == "encodings"
+
+
+def test_a_face_that_hog_is_not_sure_of_is_looked_at_by_the_cnn_before_it_is_rejected() -> None:
+    (answer,) = answers(encoding(score=0.05), (registration(), jpeg(10)))
+    assert escalation_of(answer) == "uncertain_face_by_hog"
+    for kind, routing in ((Detector.CNN, "cascade"), (Detector.HOG, "cpu")):
+        (answer,) = answers(encoding(kind, 0.05, routing=routing), (registration(), jpeg(10)))
+        assert reason_of(answer) is RejectionReason.FACE_UNCERTAIN
+
+
+def test_where_no_face_is_found_the_rejection_tells_how_large_one_must_be() -> None:
+    (answer,) = answers(encoding(Detector.CNN), (registration(), jpeg(0)))
+    rejection = event_of(answer)
+    assert isinstance(rejection, EncodingRejected)
+    assert "a face must be at least 6 pixels wide" in rejection.detail
+
+
+@pytest.mark.parametrize(
+    ("minimum", "reason"),
+    [
+        ({}, RejectionReason.FACE_TOO_DARK),
+        ({"brightness": None}, RejectionReason.FACE_BLURRED),
+        ({"brightness": None, "face_pixels": 40}, RejectionReason.FACE_BLURRED),
+    ],
+)
+def test_unless_it_is_set_otherwise_what_matches_nobody_is_rejected(
+    minimum: dict[str, float | None], reason: RejectionReason
+) -> None:
+    (answer,) = answers(encoding(minimum_quality=minimum), (registration(), jpeg(10)))
+    assert reason_of(answer) is reason
 
 
 def test_an_erasure_needs_no_network_and_an_unreadable_record_is_a_dead_letter() -> None:

@@ -62,6 +62,13 @@ def test_a_small_face_in_a_large_photo_is_found_at_a_second_look(photos: Path) -
     assert 900 < face.left < face.right < 1100
 
 
+def test_a_portrait_on_a_large_page_is_found_at_the_last_look(photos: Path) -> None:
+    page = Image.new("RGB", (3000, 4200), "white")
+    page.paste(head(photos, 240), (2500, 300))
+    (found,) = faces_in(HogDetector(CACHE), jpeg(page))
+    assert 2500 < found.left < found.right < 2740
+
+
 @pytest.mark.parametrize(("second", "count"), [(300, 2), (270, 2), (150, 1), (100, 1)])
 def test_who_stands_as_near_counts_and_who_stands_behind_does_not(photos: Path, second: int, count: int) -> None:
     canvas = Image.new("RGB", (900, 500), (90, 120, 90))
