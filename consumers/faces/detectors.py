@@ -62,6 +62,11 @@ class HogDetector:
         """See FaceDetector."""
         return [or_rejection(partial(self._find, photo)) for photo in photos]
 
+    def best_score(self, grey: NDArray[np.uint8], least: float) -> float:
+        """Of what looks like a face in a picture, uint8 of shape (height, width), the best score, or `least`."""
+        _, scores, _ = self._detector.run(grey, 0, least)
+        return float(max(scores, default=least))
+
     def _find(self, photo: UprightPhoto) -> list[DetectedFace]:
         for long_side in _copy_sizes(photo.long_side, self._long_sides):
             faces = self._detect_in_copy(photo, long_side)

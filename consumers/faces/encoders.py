@@ -7,6 +7,7 @@ from consumers.faces.detectors import HOG_LONG_SIDES, CnnDetector, FaceDetector,
 from consumers.faces.encoder import Encoder, FaceEncoder, models_folder
 from consumers.faces.networks.stored import weights_path
 from consumers.faces.networks.yunet import Yunet
+from consumers.faces.stood_upright import StoodUpright
 from consumers.faces.template_encoder import TemplateEncoder
 from consumers.faces.yunet_detector import LONG_SIDES, YunetDetector
 from schemas.encoders.known import encoder_named
@@ -33,7 +34,7 @@ def open_detector(settings: Settings, name: str, is_gpu: bool, batch: int) -> Fa
     match finder:
         case "cnn":
             cnn = CnnDetector(models_folder(), cache, batch)
-            return AnyWayUp(cnn, cnn, *_SURE["cnn"])
+            return StoodUpright(AnyWayUp(cnn, cnn, *_SURE["cnn"]), cache)
         case "hog":
             return AnyWayUp(HogDetector(cache), HogDetector(cache, HOG_LONG_SIDES[:1]), *_SURE["hog"])
         case "yunet":

@@ -11,6 +11,7 @@ from rich.console import Console
 from consumers.faces.detected import DetectedFace, PhotoSize, prominent_faces
 from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.faces.encoders import open_detector
 from consumers.photos.file import PhotoFile
 from consumers.photos.rejected import RejectedError
 from deploy.verify.compare import verify
@@ -60,6 +61,15 @@ def test_a_small_face_in_a_large_photo_is_found_at_a_second_look(photos: Path) -
     canvas.paste(head(photos, 200), (900, 200))
     (face,) = faces_in(HogDetector(CACHE), jpeg(canvas))
     assert 900 < face.left < face.right < 1100
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_the_cnn_finds_a_face_however_it_lies_and_it_is_stood_upright(photos: Path, turn: int) -> None:
+    detector = open_detector(Settings(), "face_recognition", is_gpu=True, batch=1)
+    lying = Image.fromarray(np.rot90(np.asarray(head(photos, 480)), turn).copy())
+    (face,) = faces_in(detector, jpeg(lying))
+    assert face.turns == -turn % 4
+    assert 0 < face.left < face.right < 480
 
 
 def test_a_portrait_on_a_large_page_is_found_at_the_last_look(photos: Path) -> None:
