@@ -1,6 +1,7 @@
 """Both detectors and the encoder on real photos: the subject is found, whoever stands beside it counts, nobody else."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from consumers.faces.detected import DetectedFace, PhotoSize, prominent_faces
 from consumers.faces.detectors import CnnDetector, FaceDetector, HogDetector
 from consumers.faces.encoder import FaceEncoder, models_folder
 from consumers.faces.encoders import open_detector
-from consumers.photos.file import PhotoFile
+from consumers.faces.stood_upright import StoodUpright
+from consumers.photos.file import PhotoFile, UprightPhoto
 from consumers.photos.rejected import RejectedError
 from deploy.verify.compare import verify
+from schemas.events.base import Detector
 from schemas.settings import Settings
 
 HEAD = (250, 60, 730, 610)  # of obama.jpg
@@ -70,6 +73,36 @@ def test_the_cnn_finds_a_face_however_it_lies_and_it_is_stood_upright(photos: Pa
     (face,) = faces_in(detector, jpeg(lying))
     assert face.turns == -turn % 4
     assert 0 < face.left < face.right < 480
+
+
+class SureOfEveryFace:
+    """A detector that is as sure of a face that lies, and does not say so, as the CNN is."""
+
+    kind, provider = Detector.CNN, "cpu"
+
+    def __init__(self, face: DetectedFace) -> None:
+        self._face = face
+
+    def find(self, photos: Sequence[UprightPhoto]) -> list[list[DetectedFace] | RejectedError]:
+        return [[self._face] for _ in photos]
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_a_face_that_a_detector_finds_lying_is_stood_upright(photos: Path, turn: int) -> None:
+    portrait = head(photos, 480)
+    (upright,) = faces_in(HogDetector(CACHE), jpeg(portrait))
+    lying = Image.fromarray(np.rot90(np.asarray(portrait), turn).copy())
+    wide, high = portrait.size
+    top, right, bottom, left = upright.top, upright.right, upright.bottom, upright.left
+    for _ in range(turn):
+        top, right, bottom, left = wide - right, bottom, wide - left, top
+        wide, high = high, wide
+    detector = StoodUpright(SureOfEveryFace(DetectedFace(top, right, bottom, left, 1.0)), CACHE)
+    (face,) = faces_in(detector, jpeg(lying))
+    assert face.turns == -turn % 4
+    assert (face.top, face.right, face.bottom, face.left) == pytest.approx(
+        (upright.top, upright.right, upright.bottom, upright.left)
+    )
 
 
 def test_a_portrait_on_a_large_page_is_found_at_the_last_look(photos: Path) -> None:
