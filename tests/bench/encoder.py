@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dlib
@@ -18,13 +19,14 @@ from PIL import Image
 from consumers.encoder.answers import Task
 from consumers.encoder.encoding import Encoding
 from consumers.encoder.process import Pool, batch_of, load_encoding
-from consumers.faces.detectors import HogDetector
-from consumers.faces.encoder import FaceEncoder, models_folder
+from consumers.faces.encoder import models_folder
+from consumers.faces.encoders import open_detector, open_encoder
 from consumers.faces.networks.mmod import MmodDetector
 from consumers.photos.file import PhotoFile
 from deploy.demo.photos import fetch_demo_photos
 from deploy.local.stack import Stack
-from schemas.encoders.known import FACE_RECOGNITION
+from deploy.setup.weights import fetch_weights
+from schemas.encoders.known import FACE_RECOGNITION, SHIPPED
 from schemas.envelope import announce
 from schemas.events.registrations import IndividualCreated, Photo
 from schemas.settings import STACK_FOLDER, Settings
@@ -68,11 +70,12 @@ def medians(works: list[Callable[[], object]], repeats: int) -> list[float]:
 
 
 def against_face_encodings(photos: Path, settings: Settings) -> None:
-    """Photo file → embedding, on one core."""
+    """Photo file → embedding by each encoder, on one core, as its CPU pool does it."""
     import face_recognition
 
-    cache = settings.model_cache
-    hog, encoder = HogDetector(cache), FaceEncoder(models_folder(), cache)
+    parts = {
+        name: (open_detector(settings, name, is_gpu=False, batch=1), open_encoder(settings, name)) for name in SHIPPED
+    }
     rows = []
     for megapixels in MEGAPIXELS:
         data = portrait(photos, megapixels)
@@ -82,24 +85,25 @@ def against_face_encodings(photos: Path, settings: Settings) -> None:
             encodings = face_recognition.face_encodings(face_recognition.load_image_file(io.BytesIO(data)))
             found["theirs"] = len(encodings)
 
-        def ours(data: bytes = data, found: dict[str, int] = found) -> None:
+        def ours(name: str, data: bytes = data, found: dict[str, int] = found) -> None:
+            detector, encoder = parts[name]
             photo = PhotoFile(data, 50_000_000)
-            (faces,) = hog.find([photo])
+            (faces,) = detector.find([photo])
             assert isinstance(faces, list)
             encoder.embed(np.stack([encoder.align(photo, face).chip for face in faces]))
-            found["ours"] = len(faces)
+            found[name] = len(faces)
 
-        slow, fast = medians([theirs, ours], REPEATS_OF_SLOW if megapixels > 1 else REPEATS)
+        works: list[Callable[[], object]] = [theirs, *(partial(ours, name) for name in SHIPPED)]
+        slow, *fast = medians(works, REPEATS_OF_SLOW if megapixels > 1 else REPEATS)
         rows.append(
             (
                 f"{megapixels:g}",
                 f"{slow:.1f}",
-                f"{fast:.1f}",
-                f"{slow / fast:.1f}×",
-                f"{found['theirs']}, {found['ours']}",
+                *(f"{one:.1f} ({slow / one:.1f}×)" for one in fast),
+                ", ".join(map(str, found.values())),
             )
         )
-    print_table(("megapixels", "face_encodings, ms", "facematch, ms", "ratio", "faces found by each"), rows)
+    print_table(("megapixels", "face_encodings, ms", *(f"{name}, ms" for name in SHIPPED), "faces"), rows)
 
 
 def against_dlibs_cnn(photos: Path, settings: Settings) -> None:
@@ -138,9 +142,9 @@ def _bare(arguments: tuple[bytes, int]) -> None:
         _encoding.encode([_task(data, number + i) for i in range(batch)])
 
 
-def one_process(pool: Pool, files: list[str]) -> None:
+def one_process(pool: Pool, encoder: str, files: list[str]) -> None:
     """In a process of its own: its peak memory in MB after photos of all sizes, twice."""
-    encoding = load_encoding(Settings(), pool, FACE_RECOGNITION)
+    encoding = load_encoding(Settings(), pool, encoder)
     for number, file in enumerate(files * 2):
         encoding.encode([_task(Path(file).read_bytes(), number)])
     status = Path("/proc/self/status").read_text()  # ru_maxrss counts what the process was before it was this one
@@ -155,17 +159,13 @@ def memory(photos: Path, folder: Path) -> None:
         files[-1].write_bytes(portrait(photos, megapixels))
     rows = []
     for pool in Pool:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.bench.encoder",
-            "one-process",
-            pool.value,
-            *(str(file) for file in files),
-        ]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append((f"{pool.value} pool", f"{float(done.stdout):.0f}"))
-    print_table(("one process after photos of all sizes", "peak memory, MB"), rows)
+        peaks = []
+        for name in SHIPPED:
+            command = [sys.executable, "-m", "tests.bench.encoder", "one-process", pool.value, name, *map(str, files)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append(f"{float(done.stdout):.0f}")
+        rows.append((f"{pool.value} pool", *peaks))
+    print_table(("one process after photos of all sizes: peak memory", *(f"{name}, MB" for name in SHIPPED)), rows)
 
 
 def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
@@ -194,6 +194,7 @@ def whole_pool(photos: Path, settings: Settings, folder: Path) -> None:
 def main() -> None:
     """Everything, in the order of the tables in docs/measured.md."""
     photos, settings = fetch_demo_photos(STACK_FOLDER.resolve() / "photos"), Settings()
+    fetch_weights(settings)
     begin_benchmark()
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -208,6 +209,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one-process"]:
-        one_process(Pool(sys.argv[2]), sys.argv[3:])
+        one_process(Pool(sys.argv[2]), sys.argv[3], sys.argv[4:])
     else:
         main()
