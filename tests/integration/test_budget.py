@@ -75,7 +75,7 @@ def test_steps_that_a_growing_collection_takes_survive_kills_and_compaction_puts
 
     true = oracle.pairs(everyone, steps[-1])
     beyond = len(pairs_in_postgres(world)) - len(true)
-    assert beyond > 5, "what the steps take away is there until the compaction"
+    assert beyond >= 5, "what the steps take away is there until the compaction"
     killed = run(world, "-c", KILLED, str(PARTITION))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     world.wait(world.settled, "what it had retracted is written")
