@@ -210,7 +210,7 @@ FORBIDDEN = {
         *(write(DUPLICATES), read(ENCODINGS), read(INDIVIDUALS), read(DEAD_LETTERS), join(SINK.name, DUPLICATES)),
         *(sql("SELECT FROM individuals"), sql("UPDATE duplicates SET retracted = ''"), redis("PING")),
     ),
-    "setup": (write(INDIVIDUALS), read(ENCODINGS), redis("PING"), sql("CREATE ROLE other")),
+    "setup": (write(INDIVIDUALS), read(DUPLICATES), redis("PING"), sql("CREATE ROLE other")),
 }
 REFUSED = (PublishError, KafkaException, AuthenticationError, NoPermissionError, ProgrammingError, OperationalError)
 SAID = re.compile("authorization failed|permission|must be owner|authentication failed|invalid username", re.IGNORECASE)

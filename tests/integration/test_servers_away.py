@@ -29,6 +29,7 @@ COMMANDS = (
     "what-if --threshold 0.4",
     "dead-letters list",
     "dead-letters show individuals/1/1",
+    "skip individuals/1/1",
     "outbox --create",
 )
 SERVERS_OF_THEIR_OWN = {"demo", "up", "down"}

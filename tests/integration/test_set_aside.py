@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
+from deploy.local import supervisor
 from runtime.servers.attempts import Reader, attempts_of
 from schemas.attempts import Position
 from schemas.envelope import Source, announce, decode
@@ -23,6 +24,12 @@ from tests.integration.test_poison import letters, registration
 from tests.integration.world import World
 
 Make = Callable[[], NDArray[np.float32]]
+
+
+@pytest.fixture(autouse=True)
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who dies is started again at once: the pauses are another test's."""
+    monkeypatch.setattr(supervisor, "_FIRST_PAUSE_S", 0.01)
 
 
 def facematch(world: World, *arguments: str) -> Result:
@@ -44,6 +51,20 @@ def noted(world: World) -> set[str]:
     return {key.decode() for key, value in last.items() if key and value and key.startswith(b"tried/")}
 
 
+def test_a_record_that_ends_the_sink_is_set_aside_and_a_good_stop_withdraws_the_notes(
+    world: World, tmp_path: Path
+) -> None:
+    plant(world, tmp_path / "planted")
+    world.publish_records([registration(who) for who in ("before", "raises-in-sink.", "behind")])
+    world.start("sink")
+    world.wait(lambda: set(set_aside(world).values()) == {"raises-in-sink."}, "it is set aside", 120)
+    world.wait(lambda: world.count("registered") == 2, "all others are written", 60)
+    assert 3 < world.restarts()["sink"] < 9, "with all in hand, with its batch, and twice alone"
+    world.stop()
+    assert noted(world) == set()
+
+
+@pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_record_that_ends_a_worker_is_set_aside_and_all_others_are_answered(
     world: World, embedding: Make, tmp_path: Path

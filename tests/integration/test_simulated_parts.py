@@ -1,5 +1,6 @@
 """The simulation's Redis and tables do what Valkey and Postgres do: the same commands and batches, the same outcome."""
 
+import json
 import random
 from datetime import UTC, datetime
 from typing import Any
@@ -153,5 +154,9 @@ def _rows(connection: Any, table: Table) -> set[frozenset[tuple[str, str]]]:
 
 
 def _known(row: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    """What is not NULL, but for when Postgres wrote it."""
-    return frozenset((name, str(value)) for name, value in row.items() if value is not None and name != "recorded_at")
+    """What is not NULL, but for when Postgres wrote it. Postgres orders the keys of JSON by itself."""
+    texts = {
+        name: json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+        for name, value in row.items()
+    }
+    return frozenset((name, texts[name]) for name in row if row[name] is not None and name != "recorded_at")
