@@ -164,7 +164,7 @@ class SecuredWorld(World):
         self._redis_users()
         self.psql(postgres_lines(self.settings))
         self._postgres_passwords(owners=True)
-        done = self.facematch("setup", "setup")
+        done = self.facematch("setup", "setup", "--encoder", self.encoder)
         assert done.exit_code == 0, done.output
         self.psql(postgres_lines(self.settings))
         create_outbox(self.settings)
